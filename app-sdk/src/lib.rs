@@ -1,0 +1,1 @@
+//! The application SDK: subscribe to a node-local topic over a Unix socket.

@@ -1,0 +1,1 @@
+//! The hub adapter: NATS JetStream streams, the shared consumer, the ledger.

@@ -1,0 +1,2 @@
+//! The `fanin` binary.
+fn main() {}

@@ -1,0 +1,1 @@
+//! The node's local log: one shared, group-committed, checksummed append-only log.

@@ -1,0 +1,2 @@
+//! pull_batch
+fn main() {}

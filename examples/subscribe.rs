@@ -1,0 +1,2 @@
+//! subscribe
+fn main() {}

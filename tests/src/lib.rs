@@ -1,0 +1,1 @@
+//! Test harness: real servers, real processes, a cuttable proxy, an offline checker.
