@@ -1,0 +1,190 @@
+//! Everything the shell may be asked to do. Effects are plain data; the shell takes all of them after every input, in order.
+
+use crate::fold::Halt;
+use crate::ids::{Attempt, BatchNo, Epoch, Incarnation, LedgerSeq, Offset, StreamSeq, TermsVersion};
+use crate::record::{ClaimKind, Record, Terms};
+use crate::seq_set::SeqSet;
+
+/// What the shell must do.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Effect {
+    /// Append a record to the ledger. A claim's outcome comes back as `ClaimUnconfirmed` when it is not a clean success;
+    /// others as `AppendFailed`.
+    Append {
+        /// The record.
+        record: Box<Record>,
+        /// Compare-and-set: the last sequence of the record's subject; `None` appends in any case.
+        expect: Option<LedgerSeq>,
+        /// For a claim, its batch and attempt, which go into the dedupe header (P4).
+        claim: Option<(BatchNo, Attempt)>,
+    },
+    /// Look for the first message at or behind `first` that matches the filter in force: `Input::Audited`.
+    Audit {
+        /// The source.
+        incarnation: Incarnation,
+        /// The terms whose filter is to be used.
+        terms: TermsVersion,
+        /// Where to look from.
+        first: StreamSeq,
+    },
+    /// Something to count or to log.
+    Fact(Fact),
+    /// Stop delivering at once and for good: this body of the node is not the node any more (P8).
+    Fence(FenceReason),
+    /// Fetch a message by its sequence: `Input::Fetched` with `ClaimKind::Repair`.
+    FetchRepair {
+        /// The source.
+        incarnation: Incarnation,
+        /// The sequence.
+        seq: StreamSeq,
+    },
+    /// The mapping halts: no claims, settles, tombstones; what was won keeps flowing.
+    Halt(Halt),
+    /// The tail has reached the own EPOCH: pulling, serving and delivering may begin.
+    Joined(Epoch),
+    /// Read the ledger's checkpoint records: `Input::Checkpoint`.
+    LoadCheckpoint,
+    /// Make the set of finished batches durable: `Input::DonePersisted`. At most one is under way.
+    PersistDone(SeqSet),
+    /// Delete ledger records at or below `through`, except the kept ones.
+    Purge {
+        /// The checkpoint's position.
+        through: LedgerSeq,
+        /// Compare-and-set subjects, each with the position of the last record known: it and what is behind it stay.
+        keep: Vec<(String, LedgerSeq)>,
+    },
+    /// Free a batch's space in the local log.
+    Release(BatchNo),
+    /// Make a resolution durable, then publish what was won at `base`: `Input::Resolved`.
+    Resolve {
+        /// The batch.
+        batch: BatchNo,
+        /// The position of its claim.
+        position: LedgerSeq,
+        /// The terms it was won under.
+        terms: TermsVersion,
+        /// The offset of its first won message.
+        base: Offset,
+        /// What was won; empty tombstones the batch.
+        won: SeqSet,
+    },
+    /// Acknowledge own, published messages to the hub.
+    Settle {
+        /// Their batch.
+        batch: BatchNo,
+        /// The messages.
+        won: SeqSet,
+    },
+    /// Append a batch of just arrived messages to the local log: `Input::Staged` or `StageRefused`.
+    Stage {
+        /// Which arrival.
+        ticket: u64,
+        /// The batch.
+        batch: BatchNo,
+        /// The source.
+        incarnation: Incarnation,
+        /// Why it was fetched.
+        kind: ClaimKind,
+        /// Which of the arrived messages.
+        seqs: SeqSet,
+    },
+    /// Tail the ledger from this position on.
+    Tail {
+        /// The first position wanted.
+        from: LedgerSeq,
+    },
+    /// Terms are in force, perhaps again after a restart.
+    TermsInForce(Terms),
+    /// What to do with arrived messages that are not staged. Those in none of the sets are dropped in silence: they are in
+    /// hand already, or the node may not act; the hub delivers them again if need be.
+    Turned {
+        /// Which arrival.
+        ticket: u64,
+        /// Acknowledge to the hub.
+        settle: SeqSet,
+        /// Hand back to the hub, to come again after so many milliseconds.
+        delay: Vec<(StreamSeq, u64)>,
+    },
+}
+
+/// Why this body must stop.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum FenceReason {
+    /// An operator evacuated the node.
+    Evacuated,
+    /// Another process began an epoch for this data directory's identity.
+    ForeignEpoch {
+        /// Its position.
+        epoch: Epoch,
+    },
+    /// Another data directory took the node's name.
+    NameTaken {
+        /// The position of its epoch.
+        epoch: Epoch,
+    },
+    /// The ledger holds a claim of this node that its disk does not know: the disk is a copy, or was rolled back.
+    UnknownClaim {
+        /// The claim's batch.
+        batch: BatchNo,
+    },
+    /// The ledger holds progress of this node that its disk does not know.
+    UnknownProgress,
+}
+
+impl core::fmt::Display for FenceReason {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        match self {
+            FenceReason::Evacuated => write!(f, "an operator evacuated this node"),
+            FenceReason::ForeignEpoch { epoch } => {
+                write!(f, "another process uses this node's identity: it began epoch {epoch}")
+            }
+            FenceReason::NameTaken { epoch } => {
+                write!(f, "another data directory took this node's name with epoch {epoch}")
+            }
+            FenceReason::UnknownClaim { batch } => write!(
+                f,
+                "the ledger holds a claim of this node for batch {batch} that this data directory does not know: \
+                 it is a copy, or was restored from an older state"
+            ),
+            FenceReason::UnknownProgress => write!(
+                f,
+                "the ledger holds progress of this node that this data directory does not know: \
+                 it is a copy, or was restored from an older state"
+            ),
+        }
+    }
+}
+
+/// Something worth counting.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Fact {
+    /// A claim's outcome.
+    ClaimResolved {
+        /// Messages won.
+        won: u64,
+        /// Messages another claim had won.
+        lost: u64,
+        /// Messages at or below W that no valid claim of the batch had won: the source gave them up before anyone owned them.
+        tombstoned: u64,
+        /// Milliseconds from the first sending to the resolution.
+        took_ms: u64,
+    },
+    /// A claim was void as a whole and goes out again.
+    ClaimVoid(crate::fold::Void),
+    /// A checkpoint was written at a position.
+    CheckpointWritten(LedgerSeq),
+    /// Sequences were closed as holes.
+    Holes {
+        /// The source.
+        incarnation: Incarnation,
+        /// How many.
+        count: u64,
+    },
+    /// A message below the acknowledgement floor that nobody claimed was found and is being claimed.
+    Repair {
+        /// The source.
+        incarnation: Incarnation,
+        /// Its sequence.
+        seq: StreamSeq,
+    },
+}

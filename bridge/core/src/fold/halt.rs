@@ -1,0 +1,158 @@
+//! Why a mapping halts: no claims, no settles, no tombstones; what was won keeps flowing (P10).
+
+use core::fmt;
+
+use crate::hash::Hash128;
+use crate::ids::{LedgerSeq, TermsVersion};
+use crate::wire::DecodeError;
+
+/// The reason of a halt.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Halt {
+    /// A checkpoint's bytes are not the state they say.
+    CheckpointDamaged {
+        /// The checkpoint's position.
+        position: LedgerSeq,
+    },
+    /// A record's witness, or a checkpoint, disagrees with our own fold at the same position.
+    Diverged {
+        /// The record that says so.
+        at: LedgerSeq,
+        /// The position compared.
+        position: LedgerSeq,
+        /// Our hash.
+        ours: Hash128,
+        /// The writer's hash.
+        theirs: Hash128,
+    },
+    /// Records are missing and no complete checkpoint covers them.
+    Gap {
+        /// First missing position.
+        first: LedgerSeq,
+        /// Last missing position.
+        last: LedgerSeq,
+    },
+    /// The ledger was deleted and created again.
+    LedgerRecreated,
+    /// The ledger ends before a position already read.
+    LedgerShrank {
+        /// Where it ends now.
+        last: LedgerSeq,
+        /// What was read.
+        read: LedgerSeq,
+    },
+    /// A record before GENESIS.
+    NoGenesis {
+        /// Its position.
+        position: LedgerSeq,
+    },
+    /// A record that rule version 1 reserves for later.
+    Reserved {
+        /// Its position.
+        position: LedgerSeq,
+        /// Its type.
+        what: &'static str,
+    },
+    /// The terms name another incarnation of the source than the hub has.
+    SourceRecreated {
+        /// The stream.
+        stream: String,
+    },
+    /// TERMS records do not follow each other.
+    TermsOutOfOrder {
+        /// The record's position.
+        position: LedgerSeq,
+        /// Its version.
+        found: TermsVersion,
+        /// The version expected.
+        expected: u32,
+    },
+    /// GENESIS activates a feature this version does not have.
+    UnknownFeature {
+        /// The record's position.
+        position: LedgerSeq,
+        /// The feature.
+        feature: String,
+    },
+    /// A record of a type or version this version does not know.
+    UnknownRecord {
+        /// Its position.
+        position: LedgerSeq,
+        /// What is wrong with it.
+        error: DecodeError,
+    },
+    /// The ledger is folded by rules this version does not have.
+    UnsupportedRules {
+        /// The record's position.
+        position: LedgerSeq,
+        /// The rules it demands.
+        found: u32,
+        /// The rules we have.
+        supported: u32,
+    },
+    /// A record that stands on another subject than its type's.
+    WrongSubject {
+        /// Its position.
+        position: LedgerSeq,
+        /// Where it stands.
+        found: String,
+        /// Where it belongs.
+        expected: String,
+    },
+    /// The ledger says we won other messages with a batch than our own disk says.
+    WonDiffers {
+        /// The batch.
+        batch: crate::ids::BatchNo,
+    },
+}
+
+impl fmt::Display for Halt {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Halt::CheckpointDamaged { position } => {
+                write!(f, "the checkpoint at ledger position {position} is damaged: its bytes are not the state its hash names")
+            }
+            Halt::Diverged { at, position, ours, theirs } => write!(
+                f,
+                "ledger record {at} was written by a bridge whose state at position {position} has hash {theirs}, ours has {ours}: \
+                 the ledger was truncated, regrown or split, or two bridges fold by different rules"
+            ),
+            Halt::Gap { first, last } => {
+                write!(f, "ledger records {first} to {last} are missing and no complete checkpoint covers them")
+            }
+            Halt::LedgerRecreated => write!(f, "the ledger stream was deleted and created again"),
+            Halt::LedgerShrank { last, read } => {
+                write!(f, "the ledger ends at position {last}, but position {read} was read from it before")
+            }
+            Halt::NoGenesis { position } => write!(f, "ledger record {position} stands before any GENESIS record"),
+            Halt::Reserved { position, what } => {
+                write!(f, "ledger record {position} is a {what}, which rule version 1 does not fold: upgrade this bridge")
+            }
+            Halt::SourceRecreated { stream } => write!(
+                f,
+                "stream {stream} on the hub is not the one the ledger's terms name: it was deleted and created again, or restored"
+            ),
+            Halt::TermsOutOfOrder { position, found, expected } => {
+                write!(f, "TERMS record {position} has version {found}, expected {expected}")
+            }
+            Halt::UnknownFeature { position, feature } => {
+                write!(f, "ledger record {position} activates feature {feature}, which this version lacks: upgrade this bridge")
+            }
+            Halt::UnknownRecord { position, error } => {
+                write!(f, "ledger record {position} is not understood: {error}; a newer bridge wrote it, or something else did")
+            }
+            Halt::UnsupportedRules { position, found, supported } => write!(
+                f,
+                "ledger record {position} demands rule version {found}, this bridge has {supported}: upgrade this bridge"
+            ),
+            Halt::WrongSubject { position, found, expected } => {
+                write!(f, "ledger record {position} stands on subject {found}, its type belongs on {expected}")
+            }
+            Halt::WonDiffers { batch } => {
+                write!(f, "the ledger and the local log disagree on what batch {batch} won: one of them was damaged or rolled back")
+            }
+        }
+    }
+}
+
+impl std::error::Error for Halt {}

@@ -1,0 +1,468 @@
+//! The ledger fold: the pure function by which every bridge computes, from the records alone, who owns what (P2).
+//!
+//! `apply` takes records in ledger order, one position at a time. Two folds that took the same prefix are equal, and a
+//! fold that loaded a checkpoint at `p` equals one that took every record up to `p` (I4, I11).
+
+mod halt;
+mod ownership;
+mod state;
+
+pub use halt::Halt;
+pub use ownership::Owners;
+pub use state::{ClaimEntry, ClaimKey, NodeEntry};
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use crate::hash::{Hash128, Hasher128};
+use crate::ids::{Epoch, Incarnation, LedgerSeq, NodeUuid, StreamSeq, TermsVersion};
+use crate::limits::WITNESS_RING;
+use crate::record::{Body, Claim, ClaimKind, Close, EpochRecord, Genesis, NodeState, Progress, Record, Terms, Witness};
+use crate::seq_set::SeqSet;
+
+/// The rules this version folds by.
+pub const RULES: u32 = 1;
+
+/// The folded ledger.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Fold {
+    pub(crate) position: LedgerSeq,
+    /// Hash over every record folded so far, in order: two ledgers with one chain are one ledger.
+    pub(crate) chain: Hash128,
+    pub(crate) genesis: Option<(LedgerSeq, Genesis)>,
+    pub(crate) terms: Terms,
+    pub(crate) terms_at: LedgerSeq,
+    pub(crate) closed: BTreeMap<Incarnation, StreamSeq>,
+    pub(crate) nodes: BTreeMap<NodeUuid, NodeEntry>,
+    pub(crate) claims: BTreeMap<ClaimKey, ClaimEntry>,
+    /// Derived from `claims`: who won what above W.
+    pub(crate) owners: BTreeMap<Incarnation, Owners>,
+    /// Derived from `claims`: done ones that still reach above W, by their last sequence.
+    pub(crate) done_above: BTreeSet<(Incarnation, StreamSeq, ClaimKey)>,
+    /// Derived from `claims`: the sum of their hashes.
+    pub(crate) claims_hash: Hash128,
+    /// The hashes at the latest positions, for checkpoints and witnesses; not part of the state.
+    pub(crate) recent: VecDeque<(LedgerSeq, Hash128)>,
+}
+
+/// Why a claim is void as a whole. It is sent again: same batch, next attempt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Void {
+    /// The epoch does not host every application of the terms.
+    NotHosted,
+    /// The claim's epoch is not the node's newest, or the node is unknown.
+    OldEpoch,
+    /// The epoch's state does not admit claims.
+    State,
+    /// The claim names other terms than those in force.
+    Terms,
+    /// The terms do not name the claim's source incarnation.
+    UnknownSource,
+}
+
+/// What a record changed.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Folded {
+    /// The rules are known now.
+    Genesis,
+    /// New terms are in force.
+    Terms(TermsVersion),
+    /// A node began a new life or changed state.
+    Epoch {
+        /// Its data directory.
+        uuid: NodeUuid,
+        /// The record, whose position is the epoch.
+        record: EpochRecord,
+    },
+    /// A valid claim, the first of its batch.
+    Claim {
+        /// Whose and which.
+        key: ClaimKey,
+        /// What it won; perhaps nothing.
+        won: SeqSet,
+        /// What it did not win: another valid claim's, or at or below W.
+        lost: SeqSet,
+    },
+    /// A further valid copy of a claim already folded, or of a batch already done: nothing changes.
+    ClaimRepeated(ClaimKey),
+    /// A claim that is void as a whole.
+    ClaimVoid(ClaimKey, Void),
+    /// The watermark of a source moved.
+    Closed {
+        /// The source.
+        incarnation: Incarnation,
+        /// The watermark before.
+        from: StreamSeq,
+        /// The watermark now.
+        through: StreamSeq,
+    },
+    /// A CLOSE that does not move the watermark: other terms, unknown source, or not higher.
+    CloseVoid,
+    /// A node reported done batches.
+    Progress(NodeUuid),
+    /// A part of a checkpoint.
+    Checkpoint {
+        /// The position of the state, with its hash. Our own fold agrees with it, as far back as it remembers.
+        of: Witness,
+        /// Which part, from 0.
+        part: u32,
+        /// How many parts.
+        parts: u32,
+    },
+    /// A record at or below the position, met again.
+    Repeat,
+}
+
+/// Why a record could not be folded.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum ApplyError {
+    /// Positions are missing in between: a checkpoint must cover them.
+    Gap {
+        /// The position expected next.
+        expected: LedgerSeq,
+        /// The position met.
+        found: LedgerSeq,
+    },
+    /// The mapping halts (P10, P11). The fold stays as it was before the record.
+    Halt(Halt),
+}
+
+impl Fold {
+    /// The fold of the empty ledger.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Takes the record at `position`, found on `subject` (below the mapping's prefix).
+    ///
+    /// # Errors
+    /// `ApplyError::Gap` when positions are missing, `ApplyError::Halt` when the record or the ledger cannot be trusted.
+    /// The fold is unchanged then.
+    pub fn apply(&mut self, position: LedgerSeq, subject: &str, bytes: &[u8]) -> Result<Folded, ApplyError> {
+        if position <= self.position {
+            return Ok(Folded::Repeat);
+        }
+        if position != self.position.next() {
+            return Err(ApplyError::Gap { expected: self.position.next(), found: position });
+        }
+        let record = self.admit(position, subject, bytes).map_err(ApplyError::Halt)?;
+        let folded = match record.body {
+            Body::Genesis(body) => {
+                self.genesis = Some((position, body));
+                Folded::Genesis
+            }
+            Body::Terms(body) => {
+                self.terms_at = position;
+                for incarnation in body.sources.keys() {
+                    self.closed.entry(*incarnation).or_default();
+                }
+                self.terms = body;
+                Folded::Terms(self.terms.version)
+            }
+            Body::Epoch(body) => self.apply_epoch(position, body),
+            Body::Claim(body) => self.apply_claim(position, body),
+            Body::Close(body) => self.apply_close(body),
+            Body::Progress(body) => self.apply_progress(body),
+            Body::Checkpoint(body) => {
+                let of = Witness { position: body.position, hash: body.hash };
+                Folded::Checkpoint { of, part: body.part, parts: body.parts }
+            }
+            // `admit` halted on it.
+            Body::Handoff(_) => Folded::Repeat,
+        };
+        self.position = position;
+        self.chain = Hasher128::new().bytes(&self.chain.to_bytes()).u64(position.0).bytes(bytes).finish();
+        self.remember();
+        Ok(folded)
+    }
+
+    /// Everything that makes a record unacceptable, before anything changes.
+    fn admit(&self, position: LedgerSeq, subject: &str, bytes: &[u8]) -> Result<Record, Halt> {
+        let record = Record::decode(bytes).map_err(|error| Halt::UnknownRecord { position, error })?;
+        if record.subject() != subject {
+            return Err(Halt::WrongSubject { position, found: subject.to_owned(), expected: record.subject() });
+        }
+        self.compare(position, record.witness)?;
+        match &record.body {
+            Body::Genesis(body) => Self::admit_rules(position, body)?,
+            Body::Terms(_)
+            | Body::Epoch(_)
+            | Body::Claim(_)
+            | Body::Handoff(_)
+            | Body::Close(_)
+            | Body::Progress(_)
+            | Body::Checkpoint(_) => {
+                if self.genesis.is_none() {
+                    return Err(Halt::NoGenesis { position });
+                }
+            }
+        }
+        match &record.body {
+            Body::Terms(body) if body.version.0 != self.terms.version.0 + 1 => {
+                Err(Halt::TermsOutOfOrder { position, found: body.version, expected: self.terms.version.0 + 1 })
+            }
+            Body::Handoff(_) => Err(Halt::Reserved { position, what: "HANDOFF" }),
+            Body::Claim(Claim { kind: ClaimKind::Quarantine | ClaimKind::Reclaim, .. }) => {
+                Err(Halt::Reserved { position, what: "CLAIM of a reserved kind" })
+            }
+            Body::Checkpoint(body) => {
+                self.compare(position, Witness { position: body.position, hash: body.hash })?;
+                Ok(record)
+            }
+            Body::Genesis(_) | Body::Terms(_) | Body::Epoch(_) | Body::Claim(_) | Body::Close(_) | Body::Progress(_) => {
+                Ok(record)
+            }
+        }
+    }
+
+    pub(crate) fn admit_rules(position: LedgerSeq, genesis: &Genesis) -> Result<(), Halt> {
+        if genesis.rules != RULES {
+            return Err(Halt::UnsupportedRules { position, found: genesis.rules, supported: RULES });
+        }
+        match genesis.features.first() {
+            Some(feature) => Err(Halt::UnknownFeature { position, feature: feature.clone() }),
+            None => Ok(()),
+        }
+    }
+
+    fn compare(&self, at: LedgerSeq, witness: Witness) -> Result<(), Halt> {
+        if witness.position >= at {
+            return Err(Halt::Diverged { at, position: witness.position, ours: Hash128::default(), theirs: witness.hash });
+        }
+        match self.hash_at(witness.position) {
+            Some(ours) if ours != witness.hash => {
+                Err(Halt::Diverged { at, position: witness.position, ours, theirs: witness.hash })
+            }
+            Some(_) | None => Ok(()),
+        }
+    }
+
+    fn apply_epoch(&mut self, position: LedgerSeq, record: EpochRecord) -> Folded {
+        let uuid = record.node_uuid;
+        // Another data directory under the same name takes the name over: what came before it may not claim any more.
+        for (other, entry) in &mut self.nodes {
+            if *other != uuid && entry.name == record.node && entry.state != NodeState::Evacuated {
+                entry.state = NodeState::Closed;
+            }
+        }
+        let entry = self.nodes.entry(uuid).or_default();
+        entry.name.clone_from(&record.node);
+        entry.epoch = position;
+        entry.nonce = record.nonce;
+        entry.hosts.clone_from(&record.hosts);
+        entry.state = record.state;
+        Folded::Epoch { uuid, record }
+    }
+
+    /// Whether a claim of this node, epoch, source and terms would be valid at this position (P9).
+    ///
+    /// # Errors
+    /// Why not.
+    pub fn admits_claim(
+        &self,
+        node: NodeUuid,
+        epoch: Epoch,
+        incarnation: Incarnation,
+        terms: TermsVersion,
+    ) -> Result<(), Void> {
+        let entry = self.nodes.get(&node).filter(|entry| entry.epoch == epoch).ok_or(Void::OldEpoch)?;
+        if entry.state != NodeState::Active {
+            return Err(Void::State);
+        }
+        if self.terms.version.0 == 0 || terms != self.terms.version {
+            return Err(Void::Terms);
+        }
+        if !self.terms.sources.contains_key(&incarnation) {
+            return Err(Void::UnknownSource);
+        }
+        if self.terms.apps.keys().any(|app| !entry.hosts.contains(app)) {
+            return Err(Void::NotHosted);
+        }
+        Ok(())
+    }
+
+    fn apply_claim(&mut self, position: LedgerSeq, claim: Claim) -> Folded {
+        let key = ClaimKey { node: claim.node_uuid, batch: claim.batch };
+        if let Err(void) = self.admits_claim(claim.node_uuid, claim.epoch, claim.incarnation, claim.terms) {
+            return Folded::ClaimVoid(key, void);
+        }
+        let done = self.nodes.get(&key.node).is_some_and(|entry| entry.done.contains(key.batch.0));
+        if done || self.claims.contains_key(&key) {
+            // P3: a later copy of a batch's claim wins nothing and loses nothing, whatever epoch sent it.
+            return Folded::ClaimRepeated(key);
+        }
+        let closed = self.closed.get(&claim.incarnation).copied().unwrap_or_default();
+        let owners = self.owners.entry(claim.incarnation).or_default();
+        let mut won = owners.unowned(&claim.seqs);
+        won.remove_range(0, closed.0);
+        let lost = claim.seqs.difference(&won);
+        owners.assign(&won, key);
+        self.drop_empty_owners(claim.incarnation);
+        let entry = ClaimEntry {
+            position,
+            incarnation: claim.incarnation,
+            seqs: claim.seqs,
+            lost: lost.clone(),
+            terms: claim.terms,
+            kind: claim.kind,
+            published_ns: claim.published_ns,
+        };
+        self.claims_hash.add(entry.hash(key));
+        self.claims.insert(key, entry);
+        Folded::Claim { key, won, lost }
+    }
+
+    fn apply_close(&mut self, close: Close) -> Folded {
+        let Some(closed) = self.closed.get_mut(&close.incarnation) else { return Folded::CloseVoid };
+        if close.terms != self.terms.version || close.through <= *closed {
+            return Folded::CloseVoid;
+        }
+        let from = core::mem::replace(closed, close.through);
+        let finished: Vec<_> = self
+            .done_above
+            .range((close.incarnation, StreamSeq(0), ClaimKey::MIN)..=(close.incarnation, close.through, ClaimKey::MAX))
+            .copied()
+            .collect();
+        for element in finished {
+            self.done_above.remove(&element);
+            self.forget(element.2);
+        }
+        if let Some(owners) = self.owners.get_mut(&close.incarnation) {
+            owners.forget_through(close.through);
+        }
+        self.drop_empty_owners(close.incarnation);
+        Folded::Closed { incarnation: close.incarnation, from, through: close.through }
+    }
+
+    fn apply_progress(&mut self, progress: Progress) -> Folded {
+        let uuid = progress.node_uuid;
+        let Some(entry) = self.nodes.get_mut(&uuid) else { return Folded::Progress(uuid) };
+        // An evacuated node's messages are re-driven from what was known at its fence: a late report must not count.
+        if entry.state == NodeState::Evacuated {
+            return Folded::Progress(uuid);
+        }
+        let fresh = progress.done.difference(&entry.done);
+        entry.done.union(&progress.done);
+        for &(first, last) in fresh.ranges() {
+            let keys: Vec<_> =
+                self.claims.range(ClaimKey::new(uuid, first)..=ClaimKey::new(uuid, last)).map(|(key, _)| *key).collect();
+            for key in keys {
+                self.settle_done(key);
+            }
+        }
+        Folded::Progress(uuid)
+    }
+
+    /// A done claim is forgotten once its whole range is at or below W, and kept until then (P7).
+    pub(crate) fn settle_done(&mut self, key: ClaimKey) {
+        let Some(entry) = self.claims.get(&key) else { return };
+        let last = StreamSeq(entry.seqs.last().unwrap_or_default());
+        if last <= self.closed.get(&entry.incarnation).copied().unwrap_or_default() {
+            self.forget(key);
+        } else {
+            self.done_above.insert((entry.incarnation, last, key));
+        }
+    }
+
+    /// A source without owned sequences has no entry, so that equal states are equal values.
+    fn drop_empty_owners(&mut self, incarnation: Incarnation) {
+        if self.owners.get(&incarnation).is_some_and(Owners::is_empty) {
+            self.owners.remove(&incarnation);
+        }
+    }
+
+    fn forget(&mut self, key: ClaimKey) {
+        if let Some(entry) = self.claims.remove(&key) {
+            self.claims_hash.remove(entry.hash(key));
+        }
+    }
+
+    pub(crate) fn remember(&mut self) {
+        if self.recent.len() >= WITNESS_RING {
+            self.recent.pop_front();
+        }
+        self.recent.push_back((self.position, self.hash()));
+    }
+
+    /// The fold's hash at `position`, as far back as it is remembered.
+    #[must_use]
+    pub fn hash_at(&self, position: LedgerSeq) -> Option<Hash128> {
+        let at = self.recent.partition_point(|&(p, _)| p < position);
+        self.recent.get(at).filter(|&&(p, _)| p == position).map(|&(_, hash)| hash)
+    }
+
+    /// What a record written now carries.
+    #[must_use]
+    pub fn witness(&self) -> Witness {
+        match self.recent.back() {
+            Some(&(position, hash)) => Witness { position, hash },
+            None => Witness::default(),
+        }
+    }
+
+    /// The last record folded; 0 before the first.
+    #[must_use]
+    pub fn position(&self) -> LedgerSeq {
+        self.position
+    }
+
+    /// The rules, once known.
+    #[must_use]
+    pub fn genesis(&self) -> Option<&Genesis> {
+        self.genesis.as_ref().map(|(_, genesis)| genesis)
+    }
+
+    /// The position of the GENESIS record.
+    #[must_use]
+    pub fn genesis_at(&self) -> LedgerSeq {
+        self.genesis.as_ref().map(|&(at, _)| at).unwrap_or_default()
+    }
+
+    /// The terms in force; version 0 before the first.
+    #[must_use]
+    pub fn terms(&self) -> &Terms {
+        &self.terms
+    }
+
+    /// The position of the TERMS record in force, 0 before the first: what the next one's compare-and-set expects.
+    #[must_use]
+    pub fn terms_at(&self) -> LedgerSeq {
+        self.terms_at
+    }
+
+    /// The watermark W of a source.
+    #[must_use]
+    pub fn closed(&self, incarnation: Incarnation) -> StreamSeq {
+        self.closed.get(&incarnation).copied().unwrap_or_default()
+    }
+
+    /// The watermarks of all sources ever named.
+    #[must_use]
+    pub fn watermarks(&self) -> &BTreeMap<Incarnation, StreamSeq> {
+        &self.closed
+    }
+
+    /// Every node ever seen.
+    #[must_use]
+    pub fn nodes(&self) -> &BTreeMap<NodeUuid, NodeEntry> {
+        &self.nodes
+    }
+
+    /// Every valid claim that is not done or reaches above W.
+    #[must_use]
+    pub fn claims(&self) -> &BTreeMap<ClaimKey, ClaimEntry> {
+        &self.claims
+    }
+
+    /// The owner of a sequence above W.
+    #[must_use]
+    pub fn owner(&self, incarnation: Incarnation, seq: StreamSeq) -> Option<ClaimKey> {
+        self.owners.get(&incarnation).and_then(|owners| owners.owner(seq))
+    }
+
+    /// Who owns what of a source above W.
+    #[must_use]
+    pub fn owners(&self, incarnation: Incarnation) -> Option<&Owners> {
+        self.owners.get(&incarnation)
+    }
+}

@@ -1,0 +1,80 @@
+//! Everything that can happen to a node's mapping.
+
+use crate::checkpoint::Complete;
+use crate::fold::Halt;
+use crate::ids::{BatchNo, Epoch, Incarnation, LedgerSeq, StreamSeq, TermsVersion};
+use crate::record::ClaimKind;
+
+/// A message that the hub delivered, or that was fetched by sequence; the body stays with the shell.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct FetchedMessage {
+    /// Its sequence in the source.
+    pub seq: StreamSeq,
+    /// When the hub stored it, nanoseconds since the Unix epoch.
+    pub published_ns: i64,
+}
+
+/// What can happen. The present time is a separate argument of `Node::handle`.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Input {
+    /// A compare-and-set or other record that upkeep asked for did not land, or perhaps did: ask again when due.
+    AppendFailed,
+    /// The shell looked, at the stream's leader, for the first message at or behind `first` that matches the filter in force.
+    Audited {
+        /// The source.
+        incarnation: Incarnation,
+        /// The terms whose filter was used.
+        terms: TermsVersion,
+        /// Where the gap begins.
+        first: StreamSeq,
+        /// The first matching message the source still has, at or behind `first`; `None` when there is none at all.
+        next_matching: Option<StreamSeq>,
+    },
+    /// Every application of a batch has durably finished it.
+    BatchFinished(BatchNo),
+    /// The complete checkpoint with the highest position that the ledger holds; `None` when it holds none.
+    Checkpoint(Option<Box<Complete>>),
+    /// Sending a claim failed or its outcome is unknown; it is sent again when due (P3).
+    ClaimUnconfirmed(BatchNo),
+    /// The set of finished batches is durable.
+    DonePersisted,
+    /// The EPOCH record was appended at this position, and the disk remembers it.
+    EpochAppended(Epoch),
+    /// Messages arrived. `ticket` names them in the effects that follow at once.
+    Fetched {
+        /// The shell's name for this arrival.
+        ticket: u64,
+        /// Their source.
+        incarnation: Incarnation,
+        /// Pulled, or fetched to repair.
+        kind: ClaimKind,
+        /// The messages, at most `limits::BATCH_MESSAGES_MAX`.
+        messages: Vec<FetchedMessage>,
+    },
+    /// The consumer's acknowledgement floor, as a stream sequence.
+    Floor {
+        /// The source.
+        incarnation: Incarnation,
+        /// The floor.
+        floor: StreamSeq,
+    },
+    /// The hub adapter found that the ledger or a source is not what it was.
+    HubBroken(Halt),
+    /// The tail delivered a record.
+    Record {
+        /// Its position.
+        position: LedgerSeq,
+        /// Its subject below the mapping's prefix.
+        subject: String,
+        /// Its bytes.
+        bytes: Vec<u8>,
+    },
+    /// A batch's resolution is durable.
+    Resolved(BatchNo),
+    /// The local log refused a batch (full): nothing of it is on disk.
+    StageRefused(BatchNo),
+    /// A batch is durable.
+    Staged(BatchNo),
+    /// Time passed: look at what is due. At least once a second.
+    Tick,
+}

@@ -1,0 +1,263 @@
+//! What a folded record or a loaded checkpoint means for this node.
+
+use super::{Node, Phase, Stability};
+use crate::batch::BatchState;
+use crate::checkpoint::Complete;
+use crate::effect::{Effect, Fact, FenceReason};
+use crate::fold::{ApplyError, ClaimKey, Folded, Halt};
+use crate::ids::{BatchNo, Epoch, LedgerSeq, NodeUuid, Tick};
+use crate::record::{EpochRecord, NodeState};
+
+impl Node {
+    pub(super) fn on_record(
+        &mut self,
+        now: Tick,
+        position: LedgerSeq,
+        subject: &str,
+        bytes: &[u8],
+        out: &mut Vec<Effect>,
+    ) {
+        if matches!(self.phase, Phase::Halted(_)) || self.loading.is_some() {
+            return;
+        }
+        match self.fold.apply(position, subject, bytes) {
+            Ok(folded) => self.on_folded(now, position, folded, out),
+            Err(ApplyError::Gap { expected, found }) => {
+                self.loading = Some((expected, found));
+                out.push(Effect::LoadCheckpoint);
+            }
+            Err(ApplyError::Halt(halt)) => self.halt(halt, out),
+        }
+    }
+
+    fn on_folded(&mut self, now: Tick, position: LedgerSeq, folded: Folded, out: &mut Vec<Effect>) {
+        match folded {
+            Folded::Genesis | Folded::Repeat | Folded::CloseVoid => {}
+            Folded::Terms(_) => {
+                self.close.clear();
+                self.on_terms(out);
+                self.claim_waiting(now, out);
+            }
+            Folded::Epoch { uuid, record } => self.on_epoch(now, position, uuid, &record, out),
+            Folded::Claim { key, won, .. } => {
+                if matches!(self.policy.stability, Stability::After(_)) {
+                    self.seen.insert(key, now);
+                }
+                if key.node == self.identity.uuid {
+                    let terms = self.fold.terms().version;
+                    self.resolve(now, key.batch, position, terms, won, out);
+                }
+            }
+            Folded::ClaimRepeated(key) => self.expect_known(key, out),
+            Folded::ClaimVoid(key, void) => {
+                self.expect_known(key, out);
+                let own = key.node == self.identity.uuid;
+                let claiming = |state: &BatchState| matches!(state, BatchState::Claiming { .. });
+                if own && self.batches.get(&key.batch).is_some_and(|batch| claiming(&batch.state)) {
+                    out.push(Effect::Fact(Fact::ClaimVoid(void)));
+                    self.try_claim(now, key.batch, out);
+                }
+            }
+            Folded::Closed { incarnation, through, .. } => {
+                self.on_closed(incarnation, through);
+                if self.seen.len() > 1024 + 2 * self.fold.claims().len() {
+                    let claims = self.fold.claims();
+                    self.seen.retain(|key, _| claims.contains_key(key));
+                }
+            }
+            Folded::Progress(uuid) => {
+                if uuid == self.identity.uuid {
+                    self.expect_known_progress(out);
+                }
+            }
+            Folded::Checkpoint { of, part, parts } => self.upkeep.on_checkpoint_part(now, of, part, parts),
+        }
+    }
+
+    /// A claim of this identity for a batch this disk never staged was sent by another body.
+    fn expect_known(&mut self, key: ClaimKey, out: &mut Vec<Effect>) {
+        if key.node == self.identity.uuid && !self.knows(key.batch) {
+            self.fence(FenceReason::UnknownClaim { batch: key.batch }, out);
+        }
+    }
+
+    fn knows(&self, batch: BatchNo) -> bool {
+        self.done.contains(batch)
+            || self.batches.get(&batch).is_some_and(|batch| batch.state != BatchState::Staging)
+    }
+
+    fn expect_known_progress(&mut self, out: &mut Vec<Effect>) {
+        let known = self
+            .fold
+            .nodes()
+            .get(&self.identity.uuid)
+            .is_none_or(|entry| self.done.durable.is_superset(&entry.done));
+        if !known {
+            self.fence(FenceReason::UnknownProgress, out);
+        }
+    }
+
+    fn on_terms(&mut self, out: &mut Vec<Effect>) {
+        let terms = self.fold.terms().clone();
+        if terms.version.0 == 0 {
+            return;
+        }
+        if !self.policy.accept_terms {
+            for (incarnation, source) in &self.identity.sources {
+                let other = |(found, named): (&_, &crate::record::SourceTerms)| {
+                    found != incarnation && named.stream == source.stream
+                };
+                if !terms.sources.contains_key(incarnation) && terms.sources.iter().any(other) {
+                    let stream = source.stream.clone();
+                    self.halt(Halt::SourceRecreated { stream }, out);
+                    break;
+                }
+            }
+        }
+        out.push(Effect::TermsInForce(terms));
+    }
+
+    fn on_epoch(
+        &mut self,
+        now: Tick,
+        position: LedgerSeq,
+        uuid: NodeUuid,
+        record: &EpochRecord,
+        out: &mut Vec<Effect>,
+    ) {
+        let own = uuid == self.identity.uuid;
+        match self.epoch {
+            Some(epoch) if position == epoch => self.check_joined(now, out),
+            Some(epoch) if position > epoch && own => {
+                let reason = match record.state {
+                    NodeState::Evacuated => FenceReason::Evacuated,
+                    NodeState::Active | NodeState::Draining | NodeState::Closed => {
+                        FenceReason::ForeignEpoch { epoch: position }
+                    }
+                };
+                self.fence(reason, out);
+            }
+            Some(epoch) if position > epoch && record.node == self.identity.name => {
+                self.fence(FenceReason::NameTaken { epoch: position }, out);
+            }
+            Some(_) => self.expect_known_epoch(position, own, record, out),
+            None => self.expect_known_epoch(position, own, record, out),
+        }
+    }
+
+    /// Before the own epoch, every epoch of this identity must be one that this disk wrote.
+    fn expect_known_epoch(&mut self, position: LedgerSeq, own: bool, record: &EpochRecord, out: &mut Vec<Effect>) {
+        let known = position <= self.known_epoch
+            || record.nonce == self.identity.nonce
+            || self.intents.contains(&record.nonce);
+        if own && !known {
+            self.fence(FenceReason::ForeignEpoch { epoch: position }, out);
+        }
+    }
+
+    pub(super) fn check_joined(&mut self, now: Tick, out: &mut Vec<Effect>) {
+        let Some(epoch) = self.epoch.filter(|&epoch| self.phase == Phase::Joining && self.fold.position() >= epoch)
+        else {
+            return;
+        };
+        if !self.is_newest(epoch, out) {
+            return;
+        }
+        self.expect_known_progress(out);
+        if matches!(self.phase, Phase::Fenced(_)) {
+            return;
+        }
+        self.phase = Phase::Active;
+        out.push(Effect::Joined(epoch));
+        self.claim_waiting(now, out);
+    }
+
+    /// Fences the node when the fold knows a newer epoch of it, or its evacuation.
+    fn is_newest(&mut self, epoch: Epoch, out: &mut Vec<Effect>) -> bool {
+        let (found, state) = match self.fold.nodes().get(&self.identity.uuid) {
+            Some(entry) => (entry.epoch, entry.state),
+            None => return false,
+        };
+        if found > epoch {
+            let evacuated = state == NodeState::Evacuated;
+            let reason = if evacuated { FenceReason::Evacuated } else { FenceReason::ForeignEpoch { epoch: found } };
+            self.fence(reason, out);
+        } else if state == NodeState::Closed {
+            // Only another data directory of the same name closes a node from outside.
+            self.fence(FenceReason::NameTaken { epoch: self.fold.position() }, out);
+        }
+        found == epoch && state == NodeState::Active
+    }
+
+    /// Loads the complete checkpoint with the highest position, at the start or because the tail met a gap, and goes on
+    /// right behind its *position*, never behind its record (P7).
+    pub(super) fn on_checkpoint(&mut self, now: Tick, checkpoint: Option<Box<Complete>>, out: &mut Vec<Effect>) {
+        if matches!(self.phase, Phase::Halted(_)) {
+            return;
+        }
+        let gap = self.loading.take();
+        let newer = checkpoint.filter(|found| found.witness.position > self.fold.position());
+        match (newer, gap) {
+            (Some(found), _) => match found.load() {
+                Ok(fold) => {
+                    self.fold = fold;
+                    self.adopt_loaded(now, out);
+                }
+                Err(halt) => return self.halt(halt, out),
+            },
+            (None, Some((expected, found))) => {
+                return self.halt(Halt::Gap { first: expected, last: LedgerSeq(found.0.saturating_sub(1)) }, out);
+            }
+            (None, None) => {}
+        }
+        out.push(Effect::Tail { from: self.fold.position().next() });
+    }
+
+    fn adopt_loaded(&mut self, now: Tick, out: &mut Vec<Effect>) {
+        self.close.clear();
+        self.upkeep.on_loaded(now, self.fold.position());
+        if matches!(self.policy.stability, Stability::After(_)) {
+            for key in self.fold.claims().keys() {
+                self.seen.entry(*key).or_insert(now);
+            }
+        }
+        self.on_terms(out);
+        match self.epoch {
+            Some(epoch) if self.fold.position() >= epoch => {
+                if !self.is_newest(epoch, out) {
+                    return;
+                }
+            }
+            Some(_) | None => self.check_old_epoch(out),
+        }
+        self.expect_known_progress(out);
+        // Own batches resolve by what the checkpoint says they won, in the order in which their claims landed, so that
+        // offsets come out as they would have from the tail.
+        let mut own: Vec<_> = self
+            .fold
+            .claims()
+            .range(ClaimKey::new(self.identity.uuid, 0)..=ClaimKey::new(self.identity.uuid, u64::MAX))
+            .map(|(key, entry)| (entry.position, key.batch, entry.terms, entry.won()))
+            .collect();
+        own.sort_unstable_by_key(|claim| claim.0);
+        for (position, batch, terms, won) in own {
+            self.resolve(now, batch, position, terms, won, out);
+        }
+        if self.phase == Phase::Joining {
+            self.check_joined(now, out);
+        } else {
+            self.claim_waiting(now, out);
+        }
+    }
+
+    fn check_old_epoch(&mut self, out: &mut Vec<Effect>) {
+        let Some(entry) = self.fold.nodes().get(&self.identity.uuid) else { return };
+        let known = entry.epoch <= self.known_epoch
+            || entry.nonce == self.identity.nonce
+            || self.intents.contains(&entry.nonce);
+        if !known {
+            let epoch = entry.epoch;
+            self.fence(FenceReason::ForeignEpoch { epoch }, out);
+        }
+    }
+}

@@ -1,0 +1,370 @@
+//! One mapping's machine on one node.
+//!
+//! # Contract
+//! - `handle(now, input, &mut effects)` is the only way in; effects come out in the order in which they must be done.
+//! - `now` never goes back. Nothing else is read from the world.
+//! - Order of durability is data flow: a claim leaves only on `Input::Staged`, a settle only on `Input::Resolved`, a
+//!   release only on `Input::DonePersisted`.
+//! - A crash is dropping the node; `recovery::recover` builds it again from what the disk kept and the ledger.
+
+mod close;
+mod done;
+mod intake;
+mod ledger;
+mod upkeep;
+
+pub use close::CloseState;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::batch::{Batch, BatchState};
+use crate::effect::{Effect, Fact, FenceReason};
+use crate::fold::{ClaimKey, Fold, Halt, Void};
+use crate::ids::{BatchNo, Epoch, Incarnation, LedgerSeq, NodeUuid, Nonce, Offset, Tick};
+use crate::input::Input;
+use crate::record::{Body, Record, SourceTerms};
+use crate::seq_set::SeqSet;
+
+/// Who this node is and what its configuration says of the mapping.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Identity {
+    /// The data directory.
+    pub uuid: NodeUuid,
+    /// The node's name.
+    pub name: String,
+    /// Random, of this process.
+    pub nonce: Nonce,
+    /// The applications configured here.
+    pub hosts: BTreeSet<String>,
+    /// The sources configured here, with the incarnations the hub has now.
+    pub sources: BTreeMap<Incarnation, SourceTerms>,
+}
+
+/// When a claim counts as stable: it survives a power loss of the hub (P5).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Stability {
+    /// The hub syncs before it confirms: at once.
+    SyncAlways,
+    /// The hub syncs in intervals: after so many milliseconds, twice the interval.
+    After(u64),
+}
+
+/// Times and thresholds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Policy {
+    /// When a claim is stable.
+    pub stability: Stability,
+    /// Whether this node may replace the terms' sources by its configured ones: the operator's word (P9).
+    pub accept_terms: bool,
+    /// After so long without the tail showing it, a claim or another record is sent again.
+    pub resend_ms: u64,
+    /// Shortest time between two PROGRESS records.
+    pub progress_ms: u64,
+    /// Shortest time between two CLOSE records.
+    pub close_ms: u64,
+    /// Time between the two looks at a hole.
+    pub audit_ms: u64,
+    /// A node does another's upkeep when that stays undone so long, times its rank among the active nodes.
+    pub takeover_ms: u64,
+    /// Records behind the last checkpoint after which the next is written.
+    pub checkpoint_records: u64,
+}
+
+impl Default for Policy {
+    fn default() -> Self {
+        Policy {
+            stability: Stability::After(2 * 120_000),
+            accept_terms: false,
+            resend_ms: 5_000,
+            progress_ms: 1_000,
+            close_ms: 2_000,
+            audit_ms: 60_000,
+            takeover_ms: 10_000,
+            checkpoint_records: 2_048,
+        }
+    }
+}
+
+/// How far the node has come.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Phase {
+    /// The tail has not reached the own EPOCH.
+    #[default]
+    Joining,
+    /// Everything is allowed that the ledger admits.
+    Active,
+    /// The ledger or a source cannot be trusted.
+    Halted(Halt),
+    /// This body must not act as the node any more.
+    Fenced(FenceReason),
+}
+
+/// Why nothing may be pulled from a source now.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Withheld {
+    /// The node has halted or was fenced, or has not joined yet.
+    Phase,
+    /// Too many batches wait for their claims.
+    Unresolved,
+    /// A claim would be void.
+    Void(Void),
+    /// The terms name other filters for this source than the configuration.
+    FilterDiffers,
+}
+
+/// The machine.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Node {
+    pub(crate) identity: Identity,
+    pub(crate) policy: Policy,
+    pub(crate) fold: Fold,
+    pub(crate) phase: Phase,
+    /// The own epoch, once appended.
+    pub(crate) epoch: Option<Epoch>,
+    /// The newest epoch that the disk remembers from earlier lives, and nonces it never heard of again.
+    pub(crate) known_epoch: Epoch,
+    pub(crate) intents: BTreeSet<Nonce>,
+    pub(crate) batches: BTreeMap<BatchNo, Batch>,
+    /// Sequences of unresolved batches: a redelivery of one is in hand already.
+    pub(crate) in_hand: BTreeMap<Incarnation, SeqSet>,
+    pub(crate) unresolved: usize,
+    pub(crate) next_batch: BatchNo,
+    pub(crate) next_offset: Offset,
+    pub(crate) done: done::Done,
+    /// When valid claims became known here; only kept where stability takes time.
+    pub(crate) seen: BTreeMap<ClaimKey, Tick>,
+    pub(crate) close: BTreeMap<Incarnation, CloseState>,
+    pub(crate) upkeep: upkeep::Upkeep,
+    /// The checkpoint was asked for and has not come.
+    pub(crate) loading: Option<(LedgerSeq, LedgerSeq)>,
+}
+
+impl Node {
+    /// Takes one input and says what must be done.
+    pub fn handle(&mut self, now: Tick, input: Input, out: &mut Vec<Effect>) {
+        if let Phase::Fenced(_) = self.phase {
+            return;
+        }
+        match input {
+            Input::Record { position, subject, bytes } => self.on_record(now, position, &subject, &bytes, out),
+            Input::Checkpoint(checkpoint) => self.on_checkpoint(now, checkpoint, out),
+            Input::EpochAppended(epoch) => {
+                self.epoch = Some(epoch);
+                self.check_joined(now, out);
+            }
+            Input::Fetched { ticket, incarnation, kind, messages } => {
+                self.on_fetched(now, ticket, incarnation, kind, &messages, out);
+            }
+            Input::Staged(batch) => self.on_staged(now, batch, out),
+            Input::StageRefused(batch) => self.on_stage_refused(batch, out),
+            Input::ClaimUnconfirmed(batch) => self.on_claim_unconfirmed(batch, now),
+            Input::Resolved(batch) => self.on_resolved(batch, out),
+            Input::BatchFinished(batch) => self.on_finished(batch, out),
+            Input::DonePersisted => self.on_done_persisted(out),
+            Input::Floor { incarnation, floor } => self.on_floor(incarnation, floor),
+            Input::Audited { incarnation, terms, first, next_matching } => {
+                if terms == self.fold.terms().version {
+                    self.on_audited(now, incarnation, first, next_matching, out);
+                }
+            }
+            Input::AppendFailed => self.upkeep.on_append_failed(now),
+            Input::HubBroken(halt) => self.halt(halt, out),
+            Input::Tick => self.on_tick(now, out),
+        }
+    }
+
+    fn on_tick(&mut self, now: Tick, out: &mut Vec<Effect>) {
+        if self.phase != Phase::Active {
+            return;
+        }
+        self.resend_claims(now, out);
+        self.keep_up(now, out);
+    }
+
+    pub(crate) fn halt(&mut self, halt: Halt, out: &mut Vec<Effect>) {
+        if !matches!(self.phase, Phase::Halted(_) | Phase::Fenced(_)) {
+            self.phase = Phase::Halted(halt.clone());
+            out.push(Effect::Halt(halt));
+        }
+    }
+
+    pub(crate) fn fence(&mut self, reason: FenceReason, out: &mut Vec<Effect>) {
+        if !matches!(self.phase, Phase::Fenced(_)) {
+            self.phase = Phase::Fenced(reason.clone());
+            out.push(Effect::Fence(reason));
+        }
+    }
+
+    pub(crate) fn append(&self, body: Body, expect: Option<LedgerSeq>, out: &mut Vec<Effect>) {
+        let record = Box::new(Record { witness: self.fold.witness(), body });
+        out.push(Effect::Append { record, expect, claim: None });
+    }
+
+    /// Sends the claim of a staged batch, if the ledger would admit it now.
+    pub(crate) fn try_claim(&mut self, now: Tick, number: BatchNo, out: &mut Vec<Effect>) {
+        let (Phase::Active, Some(epoch)) = (&self.phase, self.epoch) else { return };
+        let Some(batch) = self.batches.get_mut(&number) else { return };
+        let terms = self.fold.terms().version;
+        if self.fold.admits_claim(self.identity.uuid, epoch, batch.incarnation, terms).is_err() {
+            batch.state = BatchState::Staged;
+            return;
+        }
+        batch.attempt.0 += 1;
+        batch.first_sent.get_or_insert(now);
+        batch.state = BatchState::Claiming { sent_at: now };
+        let claim = batch.claim(self.identity.uuid, epoch, number, terms);
+        let record = Box::new(Record { witness: self.fold.witness(), body: Body::Claim(claim) });
+        out.push(Effect::Append { record, expect: None, claim: Some((number, batch.attempt)) });
+    }
+
+    /// Claims every batch that waits for permission.
+    pub(crate) fn claim_waiting(&mut self, now: Tick, out: &mut Vec<Effect>) {
+        for number in self.numbers_in(|state| matches!(state, BatchState::Staged)) {
+            self.try_claim(now, number, out);
+        }
+    }
+
+    fn resend_claims(&mut self, now: Tick, out: &mut Vec<Effect>) {
+        let resend_ms = self.policy.resend_ms;
+        let due = |state: &BatchState| matches!(state, BatchState::Claiming { sent_at } if now.since(*sent_at) >= resend_ms);
+        for number in self.numbers_in(|state| due(state) || matches!(state, BatchState::Staged)) {
+            self.try_claim(now, number, out);
+        }
+    }
+
+    fn numbers_in(&self, mut wanted: impl FnMut(&BatchState) -> bool) -> Vec<BatchNo> {
+        if self.unresolved == 0 {
+            return Vec::new();
+        }
+        self.batches.iter().filter(|(_, batch)| wanted(&batch.state)).map(|(&number, _)| number).collect()
+    }
+
+    fn on_claim_unconfirmed(&mut self, number: BatchNo, now: Tick) {
+        // The claim may have landed all the same: wait a full interval for the tail to show it before the next attempt.
+        if let Some(Batch { state: BatchState::Claiming { sent_at }, .. }) = self.batches.get_mut(&number) {
+            *sent_at = now;
+        }
+    }
+
+    /// A valid claim of an own batch was folded, or stands in a loaded checkpoint: the batch is decided here, by what
+    /// the batch won, never by sequence (P2).
+    pub(crate) fn resolve(
+        &mut self,
+        now: Tick,
+        number: BatchNo,
+        position: LedgerSeq,
+        terms: crate::ids::TermsVersion,
+        won: SeqSet,
+        out: &mut Vec<Effect>,
+    ) {
+        let Some(batch) = self.batches.get_mut(&number) else {
+            if !self.done.contains(number) {
+                self.fence(FenceReason::UnknownClaim { batch: number }, out);
+            }
+            return;
+        };
+        match &mut batch.state {
+            BatchState::Staging => self.fence(FenceReason::UnknownClaim { batch: number }, out),
+            BatchState::Staged | BatchState::Claiming { .. } => {
+                let closed = self.fold.closed(batch.incarnation);
+                let not_won = batch.seqs.difference(&won);
+                let mut above = not_won.clone();
+                above.remove_range(0, closed.0);
+                out.push(Effect::Fact(Fact::ClaimResolved {
+                    won: won.len(),
+                    lost: above.len(),
+                    tombstoned: not_won.len() - above.len(),
+                    took_ms: batch.first_sent.map_or(0, |sent| now.since(sent)),
+                }));
+                if let Some(in_hand) = self.in_hand.get_mut(&batch.incarnation) {
+                    *in_hand = in_hand.difference(&batch.seqs);
+                }
+                self.unresolved -= 1;
+                let base = self.next_offset;
+                self.next_offset = base.plus(won.len());
+                batch.state = BatchState::Resolving { base, won: won.clone() };
+                out.push(Effect::Resolve { batch: number, position, terms, base, won });
+            }
+            BatchState::Published { unconfirmed } => {
+                if unconfirmed.take().is_some_and(|disk| disk != won) {
+                    self.halt(Halt::WonDiffers { batch: number }, out);
+                }
+            }
+            BatchState::Resolving { .. } | BatchState::Finished => {}
+        }
+    }
+
+    fn on_resolved(&mut self, number: BatchNo, out: &mut Vec<Effect>) {
+        let Some(batch) = self.batches.get_mut(&number) else { return };
+        let BatchState::Resolving { won, .. } = &mut batch.state else { return };
+        let won = core::mem::take(won);
+        batch.seqs = SeqSet::new();
+        batch.state = BatchState::Published { unconfirmed: None };
+        if won.is_empty() {
+            self.on_finished(number, out);
+        } else if !matches!(self.phase, Phase::Halted(_)) {
+            out.push(Effect::Settle { batch: number, won });
+        }
+    }
+
+    /// Whether messages may be pulled from a source now.
+    ///
+    /// # Errors
+    /// Why not.
+    pub fn may_pull(&self, incarnation: Incarnation) -> Result<(), Withheld> {
+        let (Phase::Active, Some(epoch)) = (&self.phase, self.epoch) else { return Err(Withheld::Phase) };
+        if self.unresolved >= crate::limits::UNRESOLVED_BATCHES_MAX {
+            return Err(Withheld::Unresolved);
+        }
+        let terms = self.fold.terms();
+        self.fold
+            .admits_claim(self.identity.uuid, epoch, incarnation, terms.version)
+            .map_err(Withheld::Void)?;
+        if terms.sources.get(&incarnation) != self.identity.sources.get(&incarnation) {
+            return Err(Withheld::FilterDiffers);
+        }
+        Ok(())
+    }
+
+    /// The fold.
+    #[must_use]
+    pub fn fold(&self) -> &Fold {
+        &self.fold
+    }
+
+    /// How far the node has come.
+    #[must_use]
+    pub fn phase(&self) -> &Phase {
+        &self.phase
+    }
+
+    /// The own epoch, once appended.
+    #[must_use]
+    pub fn epoch(&self) -> Option<Epoch> {
+        self.epoch
+    }
+
+    /// The batches that are not yet released.
+    #[must_use]
+    pub fn batches(&self) -> &BTreeMap<BatchNo, Batch> {
+        &self.batches
+    }
+
+    /// How many batches are staged and not yet resolved.
+    #[must_use]
+    pub fn unresolved(&self) -> usize {
+        self.unresolved
+    }
+
+    /// The offset of the next message to become visible.
+    #[must_use]
+    pub fn next_offset(&self) -> Offset {
+        self.next_offset
+    }
+
+    /// Who this node is.
+    #[must_use]
+    pub fn identity(&self) -> &Identity {
+        &self.identity
+    }
+}

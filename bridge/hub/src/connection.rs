@@ -1,0 +1,453 @@
+//! One connection to the hub: it comes back by itself, says where it stands, and refuses to queue while it is away.
+
+use std::collections::VecDeque;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_nats::connection::State;
+use async_nats::{Client, ConnectErrorKind, Event, HeaderMap, Message, Request, RequestErrorKind, ServerError, Subscriber};
+use bytes::Bytes;
+use tokio::sync::{Notify, watch};
+use tokio_util::task::AbortOnDropHandle;
+
+use crate::api::ApiError;
+use crate::codes;
+use crate::limits;
+use crate::options::{HubOptions, prepare};
+use crate::reply::AckSubject;
+
+/// Where a connection stands.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ConnectionState {
+    /// True while a server is connected and logged in.
+    pub connected: bool,
+    /// Grows by one with each connect and reconnect; 0 before the first. What was learnt or sent under another
+    /// generation must be verified again.
+    pub generation: u64,
+    /// The server announced that it will close; the client moves on by itself.
+    pub lame_duck: bool,
+    /// The connected server's name; the last one while disconnected.
+    pub server: String,
+    /// The connected server's version.
+    pub version: String,
+    /// The largest message the server takes, headers included, bytes.
+    pub max_payload: usize,
+    /// The last error the server or the client library reported, for people.
+    pub last_error: Option<String>,
+}
+
+/// Why the hub could not be reached at start.
+#[derive(Debug, thiserror::Error)]
+pub enum ConnectError {
+    /// The list of servers is empty.
+    #[error("no hub server is configured; set hub.servers or NATS_URL")]
+    NoServers,
+    /// An address cannot be read.
+    #[error("a hub server's address is not valid; write it as nats://host:port or tls://host:port")]
+    BadAddress {
+        /// What is wrong with it.
+        source: std::io::Error,
+    },
+    /// A certificate without key, or a key without certificate.
+    #[error("a client certificate needs both its certificate file and its key file; set tlscert and tlskey")]
+    HalfCertificate,
+    /// A file with a secret or certificate cannot be read.
+    #[error("cannot read {}; check the path and that this user may read it", path.display())]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        source: std::io::Error,
+    },
+    /// The hub refused the login.
+    #[error("the hub refused the login; check user, password, token, nkey or credentials file, and the account")]
+    LoginRefused {
+        /// As the client library says it.
+        source: async_nats::ConnectError,
+    },
+    /// The encrypted connection could not be made.
+    #[error("no TLS connection to the hub; check the authority (tlsca), the server's name and the client certificate")]
+    Tls {
+        /// As the client library says it.
+        source: async_nats::ConnectError,
+    },
+    /// No server answered.
+    #[error("no hub server answers; check the addresses, the network, and that nats-server runs")]
+    Unreachable {
+        /// The last server's failure.
+        source: async_nats::ConnectError,
+    },
+    /// A server answered, but JetStream does not.
+    #[error("the hub at {server} has no JetStream for this account; start nats-server with -js, enable it for the account, or set the domain")]
+    HubWithoutJetStream {
+        /// The connected server.
+        server: String,
+        /// What the request for account information ended with.
+        source: ApiError,
+    },
+}
+
+impl ConnectError {
+    /// True when trying again later may help without any change.
+    #[must_use]
+    pub fn retryable(&self) -> bool {
+        match self {
+            ConnectError::Unreachable { .. } | ConnectError::HubWithoutJetStream { .. } => true,
+            ConnectError::NoServers
+            | ConnectError::BadAddress { .. }
+            | ConnectError::HalfCertificate
+            | ConnectError::Unreadable { .. }
+            | ConnectError::LoginRefused { .. }
+            | ConnectError::Tls { .. } => false,
+        }
+    }
+
+    /// The stable code users can look up.
+    #[must_use]
+    pub fn code(&self) -> &'static str {
+        match self {
+            ConnectError::NoServers | ConnectError::BadAddress { .. } | ConnectError::Unreachable { .. } => {
+                codes::HUB_UNREACHABLE
+            }
+            ConnectError::HalfCertificate | ConnectError::Tls { .. } => codes::TLS_FAILED,
+            ConnectError::Unreadable { .. } => codes::SECRET_UNREADABLE,
+            ConnectError::LoginRefused { .. } => codes::LOGIN_REFUSED,
+            ConnectError::HubWithoutJetStream { .. } => codes::HUB_WITHOUT_JETSTREAM,
+        }
+    }
+
+    fn of_client(source: async_nats::ConnectError) -> ConnectError {
+        match source.kind() {
+            ConnectErrorKind::Authentication | ConnectErrorKind::AuthorizationViolation => {
+                ConnectError::LoginRefused { source }
+            }
+            ConnectErrorKind::Tls => ConnectError::Tls { source },
+            // A failed handshake reaches us as a plain I/O error of the TLS library.
+            ConnectErrorKind::Io if mentions_tls(&source.to_string()) => ConnectError::Tls { source },
+            ConnectErrorKind::ServerParse
+            | ConnectErrorKind::Dns
+            | ConnectErrorKind::TimedOut
+            | ConnectErrorKind::Io
+            | ConnectErrorKind::MaxReconnects => ConnectError::Unreachable { source },
+        }
+    }
+}
+
+fn mentions_tls(text: &str) -> bool {
+    let text = text.to_lowercase();
+    ["certificate", "tls", "handshake"].iter().any(|word| text.contains(word))
+}
+
+/// Permission violations seen lately; the hub reports them apart from the request they belong to.
+#[derive(Debug, Default)]
+struct Denied {
+    count: u64,
+    recent: VecDeque<(u64, String)>,
+}
+
+impl Denied {
+    fn push(&mut self, subject: String) {
+        self.count += 1;
+        self.recent.push_back((self.count, subject));
+        if self.recent.len() > limits::DENIED_REMEMBERED {
+            self.recent.pop_front();
+        }
+    }
+
+    fn since(&self, mark: u64, subject: &str) -> bool {
+        self.recent.iter().any(|(n, denied)| *n > mark && denied == subject)
+    }
+}
+
+struct Inner {
+    client: Client,
+    state: watch::Receiver<ConnectionState>,
+    denied: watch::Receiver<Denied>,
+    api_prefix: String,
+    _monitor: AbortOnDropHandle<()>,
+}
+
+/// A connection to the hub; clones share it. It ends when the last clone is dropped.
+#[derive(Clone)]
+pub struct Connection {
+    inner: Arc<Inner>,
+}
+
+impl Connection {
+    /// Connects.
+    ///
+    /// With `wait_for_hub` it returns at once, see [`Connection::wait_connected`]; otherwise a server must answer, let us
+    /// in, and have JetStream.
+    ///
+    /// # Errors
+    /// [`ConnectError`]; files are read and addresses parsed in either case.
+    pub async fn connect(options: HubOptions) -> Result<Connection, ConnectError> {
+        let (nats, servers) = prepare(&options).await?;
+        let (state_tx, state) = watch::channel(ConnectionState::default());
+        let (denied_tx, denied) = watch::channel(Denied::default());
+        let state_tx = Arc::new(state_tx);
+        let wake = Arc::new(Notify::new());
+
+        let callback_state = Arc::clone(&state_tx);
+        let callback_wake = Arc::clone(&wake);
+        let nats = nats.event_callback(move |event| {
+            note(&callback_state, &denied_tx, event);
+            callback_wake.notify_one();
+            std::future::ready(())
+        });
+        let client = nats.connect(servers).await.map_err(ConnectError::of_client)?;
+
+        let monitor = tokio::spawn(keep_server_facts(client.clone(), state_tx, wake));
+        let api_prefix =
+            options.domain.as_ref().map_or_else(|| "$JS.API".to_owned(), |domain| format!("$JS.{domain}.API"));
+        let connection = Connection {
+            inner: Arc::new(Inner { client, state, denied, api_prefix, _monitor: AbortOnDropHandle::new(monitor) }),
+        };
+        if !options.wait_for_hub {
+            connection.wait_connected().await;
+            connection.check_jetstream(limits::JETSTREAM_START_WAIT).await?;
+        }
+        Ok(connection)
+    }
+
+    /// Where the connection stands now.
+    #[must_use]
+    pub fn state(&self) -> ConnectionState {
+        let mut state = self.inner.state.borrow().clone();
+        state.connected &= self.inner.client.connection_state() == State::Connected;
+        state
+    }
+
+    /// Follows the state; the value changes with every connect, disconnect and reported error.
+    #[must_use]
+    pub fn watch(&self) -> watch::Receiver<ConnectionState> {
+        self.inner.state.clone()
+    }
+
+    /// The current generation, `None` while disconnected.
+    #[must_use]
+    pub fn generation(&self) -> Option<u64> {
+        if self.inner.client.connection_state() != State::Connected {
+            return None;
+        }
+        let state = self.inner.state.borrow();
+        (state.connected && state.generation > 0).then_some(state.generation)
+    }
+
+    /// Waits until a server is connected and its facts are known. Cancel safe.
+    pub async fn wait_connected(&self) -> ConnectionState {
+        let mut state = self.inner.state.clone();
+        match state.wait_for(|s| s.connected && !s.version.is_empty()).await {
+            Ok(state) => state.clone(),
+            // The sender lives as long as the client's own task; without it no server will ever be connected.
+            Err(_) => std::future::pending().await,
+        }
+    }
+
+    /// Waits until the connection of this generation is gone. Cancel safe.
+    pub async fn lost(&self, generation: u64) {
+        let mut state = self.inner.state.clone();
+        // A closed channel means the client ended, which is a loss as well.
+        let _ = state.wait_for(|s| !s.connected || s.generation != generation).await;
+    }
+
+    /// Asks the hub for account information until it answers or `wait` is over.
+    ///
+    /// # Errors
+    /// [`ConnectError::HubWithoutJetStream`].
+    pub async fn check_jetstream(&self, wait: Duration) -> Result<(), ConnectError> {
+        let deadline = tokio::time::Instant::now() + wait;
+        loop {
+            let source = match self.api::<serde_json::Value>("INFO", &()).await {
+                Ok(_) => return Ok(()),
+                Err(error) => error,
+            };
+            // A server that has just started answers before its JetStream does.
+            if !source.retryable() || tokio::time::Instant::now() >= deadline {
+                return Err(ConnectError::HubWithoutJetStream { server: self.state().server, source });
+            }
+            tokio::time::sleep(limits::TAIL_PAUSE_FIRST).await;
+        }
+    }
+
+    /// One request and its reply. It fails at once while disconnected, when the connection is lost on the way, and when
+    /// the hub denies the subject; a request that failed may still have reached the hub.
+    ///
+    /// # Errors
+    /// [`ApiError`].
+    pub async fn request(
+        &self,
+        subject: &str,
+        headers: Option<HeaderMap>,
+        payload: Bytes,
+        wait: Duration,
+    ) -> Result<Message, ApiError> {
+        let generation = self.generation().ok_or(ApiError::Disconnected)?;
+        let mut denied = self.inner.denied.clone();
+        let mark = denied.borrow_and_update().count;
+        let mut request = Request::new().payload(payload).timeout(Some(wait));
+        if let Some(headers) = headers {
+            request = request.headers(headers);
+        }
+        let answer = self.inner.client.send_request(subject.to_owned(), request);
+        let was_denied = async {
+            if denied.wait_for(|d| d.since(mark, subject)).await.is_err() {
+                std::future::pending::<()>().await;
+            }
+        };
+        tokio::select! {
+            biased;
+            answer = answer => answer.map_err(|error| match error.kind() {
+                RequestErrorKind::TimedOut => ApiError::Timeout {
+                    subject: subject.to_owned(),
+                    after_ms: u64::try_from(wait.as_millis()).unwrap_or(u64::MAX),
+                },
+                RequestErrorKind::NoResponders => ApiError::NoResponders { subject: subject.to_owned() },
+                RequestErrorKind::MaxPayloadExceeded => {
+                    ApiError::TooLarge { max_bytes: self.inner.client.max_payload() }
+                }
+                RequestErrorKind::InvalidSubject => ApiError::BadSubject { subject: subject.to_owned() },
+                RequestErrorKind::Other => ApiError::ClientGone,
+            }),
+            () = self.lost(generation) => Err(ApiError::Disconnected),
+            () = was_denied => Err(ApiError::PermissionDenied { subject: subject.to_owned() }),
+        }
+    }
+
+    /// Sends one body to many subjects without replies. Returning `Ok` only means that the client library has them.
+    pub(crate) async fn send_to_all(&self, subjects: &[AckSubject], body: &Bytes) -> Result<(), ApiError> {
+        let generation = self.generation().ok_or(ApiError::Disconnected)?;
+        let all = async {
+            for subject in subjects {
+                self.inner.client.publish(subject.0.clone(), body.clone()).await.map_err(|_| ApiError::ClientGone)?;
+            }
+            Ok(())
+        };
+        tokio::select! {
+            biased;
+            sent = all => sent,
+            () = self.lost(generation) => Err(ApiError::Disconnected),
+        }
+    }
+
+    pub(crate) async fn send_with_reply(&self, subject: &str, reply: String, payload: Bytes) -> Result<(), ApiError> {
+        let generation = self.generation().ok_or(ApiError::Disconnected)?;
+        tokio::select! {
+            biased;
+            sent = self.inner.client.publish_with_reply(subject.to_owned(), reply, payload) => {
+                sent.map_err(|_| ApiError::ClientGone)
+            }
+            () = self.lost(generation) => Err(ApiError::Disconnected),
+        }
+    }
+
+    pub(crate) async fn subscribe(&self, subject: String) -> Result<Subscriber, ApiError> {
+        self.inner.client.subscribe(subject).await.map_err(|_| ApiError::ClientGone)
+    }
+
+    pub(crate) fn new_inbox(&self) -> String {
+        self.inner.client.new_inbox()
+    }
+
+    pub(crate) fn max_payload(&self) -> usize {
+        self.inner.client.max_payload()
+    }
+
+    pub(crate) fn api_prefix(&self) -> &str {
+        &self.inner.api_prefix
+    }
+}
+
+/// Applies one event of the client library. Runs inside the library's event task, so it must not wait.
+fn note(state: &watch::Sender<ConnectionState>, denied: &watch::Sender<Denied>, event: Event) {
+    match event {
+        Event::Connected => state.send_modify(|s| {
+            s.connected = true;
+            s.lame_duck = false;
+            s.generation += 1;
+            // Filled in again once the new server's greeting has been taken over.
+            s.version.clear();
+        }),
+        Event::Disconnected | Event::Closed => state.send_modify(|s| s.connected = false),
+        Event::LameDuckMode => state.send_modify(|s| s.lame_duck = true),
+        Event::Draining => {}
+        Event::SlowConsumer(_) => state.send_modify(|s| {
+            s.last_error = Some("a subscription was full and the client dropped messages".to_owned());
+        }),
+        Event::ServerError(error) => {
+            if let ServerError::Other(text) = &error
+                && let Some(subject) = denied_subject(text)
+            {
+                denied.send_modify(|d| d.push(subject));
+            }
+            state.send_modify(|s| s.last_error = Some(error.to_string()));
+        }
+        Event::ClientError(error) => state.send_modify(|s| s.last_error = Some(error.to_string())),
+    }
+}
+
+/// The subject in `Permissions Violation for Publish to "a.b"`.
+fn denied_subject(text: &str) -> Option<String> {
+    if !text.to_lowercase().contains("permissions violation") {
+        return None;
+    }
+    let mut quoted = text.split('"');
+    quoted.nth(1).map(str::to_owned)
+}
+
+/// Takes over the server's name, version and limits after each connect. The event comes before the library has stored
+/// the greeting; a flush is answered after it.
+async fn keep_server_facts(client: Client, state: Arc<watch::Sender<ConnectionState>>, wake: Arc<Notify>) {
+    loop {
+        wake.notified().await;
+        let before = state.borrow().clone();
+        if !before.connected || !before.version.is_empty() {
+            continue;
+        }
+        let flushed = tokio::time::timeout(limits::CONNECT_TIMEOUT, client.flush()).await;
+        if !matches!(flushed, Ok(Ok(()))) {
+            continue;
+        }
+        let Some(info) = client.try_server_info() else { continue };
+        tracing::info!(server = %info.server_name, version = %info.version, "connected to the hub");
+        state.send_modify(|s| {
+            if s.generation == before.generation {
+                s.server = info.server_name;
+                s.version = info.version;
+                s.max_payload = info.max_payload;
+            }
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    //! Goal: events change the state as documented. Method: feed events to the pure part.
+    use super::*;
+
+    #[test]
+    fn events() {
+        let (state, _keep) = watch::channel(ConnectionState::default());
+        let (denied, _keep2) = watch::channel(Denied::default());
+        note(&state, &denied, Event::Connected);
+        note(&state, &denied, Event::Disconnected);
+        assert_eq!((state.borrow().connected, state.borrow().generation), (false, 1));
+        note(&state, &denied, Event::Connected);
+        assert_eq!((state.borrow().connected, state.borrow().generation), (true, 2));
+        let text = "Permissions Violation for Publish to \"$JS.API.INFO\"".to_owned();
+        note(&state, &denied, Event::ServerError(ServerError::Other(text)));
+        assert!(denied.borrow().since(0, "$JS.API.INFO"));
+        assert!(!denied.borrow().since(1, "$JS.API.INFO"));
+        assert!(!denied.borrow().since(0, "other"));
+    }
+
+    #[test]
+    fn denials_are_bounded() {
+        let mut denied = Denied::default();
+        for n in 0..1000 {
+            denied.push(n.to_string());
+        }
+        assert_eq!(denied.recent.len(), limits::DENIED_REMEMBERED);
+    }
+}

@@ -1,0 +1,197 @@
+//! Pulling batches from the shared consumer, by demand.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use async_nats::Message;
+use bytes::Bytes;
+use tokio::time::Instant;
+
+use crate::connection::Connection;
+use crate::consumer::SharedConsumer;
+use crate::flow::{PullError, PullFlow};
+use crate::headers::{self, Headers};
+use crate::limits;
+use crate::reply::{AckSubject, DeliveryFacts};
+
+/// One message as the hub delivered it.
+#[derive(Clone, Debug)]
+pub struct Pulled {
+    /// Sequences, delivery count, times.
+    pub facts: DeliveryFacts,
+    /// The subject it was published to.
+    pub subject: String,
+    /// Its headers.
+    pub headers: Headers,
+    /// Its body.
+    pub payload: Bytes,
+    /// Where to settle it.
+    pub ack: AckSubject,
+}
+
+/// Pulls batches from the shared consumer.
+///
+/// One inbox, with one request kept ahead: while a batch is being worked on, the hub already sends the next one. So the
+/// hub may hand this node up to `max_messages` more messages than the last [`Puller::fetch`] returned; they wait here, in
+/// a bounded buffer, for the next call. What waits longer than the hub's acknowledgement wait is dropped, as another
+/// node has it by then; a dropped message is never lost, it comes back by redelivery. To stop, call
+/// [`Puller::release`], which gives waiting messages back at once.
+pub struct Puller {
+    connection: Connection,
+    flow: PullFlow,
+    ack_wait: Duration,
+    waiting: VecDeque<Pulled>,
+    waiting_bytes: usize,
+    last_fetch: Instant,
+    dropped_stale: u64,
+}
+
+impl Puller {
+    /// A puller of a verified consumer. Nothing is asked of the hub before the first fetch.
+    #[must_use]
+    pub fn new(connection: &Connection, consumer: &SharedConsumer) -> Puller {
+        Puller {
+            flow: PullFlow::new(connection.clone(), &consumer.stream, &consumer.name),
+            connection: connection.clone(),
+            ack_wait: consumer.info.ack_wait,
+            waiting: VecDeque::new(),
+            waiting_bytes: 0,
+            last_fetch: Instant::now(),
+            dropped_stale: 0,
+        }
+    }
+
+    /// Messages that were dropped because nobody fetched them within the acknowledgement wait.
+    #[must_use]
+    pub fn dropped_stale(&self) -> u64 {
+        self.dropped_stale
+    }
+
+    /// Messages the hub may still hand over under open requests.
+    #[must_use]
+    pub fn owed(&self) -> usize {
+        self.flow.owed()
+    }
+
+    /// The next batch: up to `max_messages` (at most 1000) and about `max_bytes` of subject, headers and body.
+    ///
+    /// Returns when the batch is full, when 5 ms have passed since its first message, or with an empty list after
+    /// `wait` without any. Asks the hub for as much as fits into `max_bytes`, but never for less than one message of the
+    /// largest size, which could not be had otherwise. Cancel safe: what was received stays for the next call.
+    ///
+    /// # Errors
+    /// [`PullError`]; messages received before stay for the next call.
+    pub async fn fetch(
+        &mut self,
+        max_messages: usize,
+        max_bytes: usize,
+        wait: Duration,
+    ) -> Result<Vec<Pulled>, PullError> {
+        self.drop_stale();
+        let max_messages = max_messages.clamp(1, limits::PULL_BATCH_MAX);
+        let ask_bytes = max_bytes.max(self.connection.max_payload() + limits::MESSAGE_OVERHEAD_BYTES);
+        let deadline = Instant::now() + wait;
+        let mut linger: Option<Instant> = None;
+
+        loop {
+            while let Some(message) = self.flow.try_next() {
+                self.take(message);
+            }
+            if !self.waiting.is_empty() && linger.is_none() {
+                linger = Some(Instant::now() + limits::PULL_LINGER);
+            }
+            let full = self.waiting.len() >= max_messages || self.waiting_bytes >= max_bytes;
+            if !full && let Err(error) = self.flow.ask(max_messages, Some(ask_bytes)).await {
+                // What is here can still be worked on, and the error shows again on the next call.
+                if self.waiting.is_empty() {
+                    self.last_fetch = Instant::now();
+                    return Err(error);
+                }
+                break;
+            }
+            let until = linger.map_or(deadline, |l| l.min(deadline));
+            if full || Instant::now() >= until {
+                break;
+            }
+            match self.flow.next(until).await {
+                Ok(Some(message)) => self.take(message),
+                Ok(None) => {}
+                Err(error) if self.waiting.is_empty() => {
+                    self.last_fetch = Instant::now();
+                    return Err(error);
+                }
+                Err(_) => break,
+            }
+        }
+        self.last_fetch = Instant::now();
+        let batch = self.hand_out(max_messages, max_bytes);
+        if self.waiting.is_empty() && !batch.is_empty() {
+            // Ask ahead, so that the hub works while the caller does. A failure shows on the next call.
+            let _ = self.flow.ask(max_messages, Some(ask_bytes)).await.is_err();
+        }
+        Ok(batch)
+    }
+
+    /// Stops asking and gives back what waits here, so that other nodes get it at once. The next fetch starts anew.
+    pub async fn release(&mut self) {
+        while let Some(message) = self.flow.try_next() {
+            self.take(message);
+        }
+        self.flow.stop();
+        self.waiting_bytes = 0;
+        let acks: Vec<AckSubject> = self.waiting.drain(..).map(|pulled| pulled.ack).collect();
+        // Best effort: without it the hub redelivers after its acknowledgement wait.
+        if self.connection.send_to_all(&acks, &Bytes::from_static(b"-NAK")).await.is_err() {
+            tracing::debug!(messages = acks.len(), "waiting messages could not be given back");
+        }
+    }
+
+    fn take(&mut self, message: Message) {
+        let Some(reply) = message.reply else { return };
+        let Some(facts) = DeliveryFacts::parse(reply.as_str()) else {
+            tracing::warn!(reply = reply.as_str(), "a delivered message has a reply subject that cannot be read");
+            return;
+        };
+        let pulled = Pulled {
+            facts,
+            subject: message.subject.to_string(),
+            headers: headers::to_list(message.headers.as_ref()),
+            payload: message.payload,
+            ack: AckSubject(reply),
+        };
+        self.waiting_bytes += size(&pulled);
+        self.waiting.push_back(pulled);
+    }
+
+    fn hand_out(&mut self, max_messages: usize, max_bytes: usize) -> Vec<Pulled> {
+        let mut bytes = 0;
+        let mut count = 0;
+        for pulled in self.waiting.iter().take(max_messages) {
+            // The first one goes out whatever its size.
+            if count > 0 && bytes + size(pulled) > max_bytes {
+                break;
+            }
+            bytes += size(pulled);
+            count += 1;
+        }
+        self.waiting_bytes -= bytes;
+        self.waiting.drain(..count).collect()
+    }
+
+    fn drop_stale(&mut self) {
+        if self.last_fetch.elapsed() < self.ack_wait {
+            return;
+        }
+        while let Some(message) = self.flow.try_next() {
+            self.take(message);
+        }
+        self.dropped_stale += u64::try_from(self.waiting.len()).unwrap_or(u64::MAX);
+        self.waiting.clear();
+        self.waiting_bytes = 0;
+    }
+}
+
+fn size(pulled: &Pulled) -> usize {
+    let headers: usize = pulled.headers.iter().map(|(name, value)| name.len() + value.len() + 4).sum();
+    pulled.payload.len() + pulled.subject.len() + headers
+}

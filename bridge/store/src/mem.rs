@@ -1,0 +1,255 @@
+//! The log's twin in memory, for tests and the simulator.
+
+use crate::{
+    Class, Commit, CommitError, Key, Location, Op, ReadError, Recovered, RecoveredRecord, Store, Usage,
+    format::FrameType,
+    prepare::{Prepared, ValueSizes, only_frees, prepare},
+};
+use bytes::Bytes;
+use parking_lot::Mutex;
+use std::{
+    collections::{BTreeMap, VecDeque},
+    io,
+    sync::Arc,
+};
+use tokio::sync::oneshot;
+
+/// A store without a disk: the same semantics behind the same trait, one segment, no thread. Commits are durable at once unless
+/// syncs are held.
+#[derive(Debug)]
+pub struct MemStore {
+    quota: u64,
+    reserve: u64,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    durable: Durable,
+    pending: VecDeque<Pending>,
+    pending_bytes: u64,
+    sizes: ValueSizes,
+    held: bool,
+    closed: bool,
+    poisoned: Option<Arc<io::Error>>,
+}
+
+/// What a crash leaves.
+#[derive(Clone, Debug, Default)]
+struct Durable {
+    values: BTreeMap<String, Bytes>,
+    /// By position.
+    records: BTreeMap<u64, Record>,
+    position: u64,
+    bytes: u64,
+}
+
+#[derive(Clone, Debug)]
+struct Record {
+    key: Key,
+    kind: u8,
+    head: Bytes,
+    body: Bytes,
+    bytes: u64,
+}
+
+#[derive(Debug)]
+struct Pending {
+    frames: Vec<Prepared>,
+    bytes: u64,
+    done: oneshot::Sender<Result<Vec<Location>, CommitError>>,
+}
+
+/// The number of the one segment.
+const SEGMENT: u64 = 1;
+
+impl MemStore {
+    /// An empty store; `Class::Intake` stops at `quota_bytes` less `reserve_bytes`.
+    #[must_use]
+    pub fn new(quota_bytes: u64, reserve_bytes: u64) -> Arc<Self> {
+        Arc::new(Self { quota: quota_bytes, reserve: reserve_bytes.min(quota_bytes), state: Mutex::default() })
+    }
+
+    /// Lets commits wait, as if their fsync took for ever, until [`Self::sync`] or [`Self::release_syncs`].
+    pub fn hold_syncs(&self) {
+        self.state.lock().held = true;
+    }
+
+    /// Makes up to `commits` waiting commits durable, in order. Returns how many.
+    pub fn sync(&self, commits: usize) -> usize {
+        let mut state = self.state.lock();
+        let count = commits.min(state.pending.len());
+        for _ in 0..count {
+            state.complete_first();
+        }
+        count
+    }
+
+    /// Ends [`Self::hold_syncs`].
+    pub fn release_syncs(&self) {
+        let mut state = self.state.lock();
+        state.held = false;
+        while !state.pending.is_empty() {
+            state.complete_first();
+        }
+    }
+
+    /// Commits that wait for a sync.
+    #[must_use]
+    pub fn waiting(&self) -> usize {
+        self.state.lock().pending.len()
+    }
+
+    /// Makes the next sync, and everything after it, fail: waiting commits fail at once.
+    pub fn fail_syncs(&self, error: io::Error) {
+        let mut state = self.state.lock();
+        let error = Arc::new(error);
+        state.poisoned = Some(Arc::clone(&error));
+        state.pending_bytes = 0;
+        for pending in state.pending.drain(..) {
+            let _ = pending.done.send(Err(CommitError::Poisoned(Arc::clone(&error))));
+        }
+    }
+
+    /// Ends this store as a power cut would, and returns what a start would find: everything up to the last sync.
+    /// Waiting commits fail with `Closed`.
+    pub fn crash(&self) -> (Arc<Self>, Recovered) {
+        let mut state = self.state.lock();
+        state.closed = true;
+        state.pending.clear();
+        state.pending_bytes = 0;
+        let durable = state.durable.clone();
+        drop(state);
+        let recovered = durable.recovered();
+        let sizes = ValueSizes::of(&durable.values);
+        let state = Mutex::new(State { durable, sizes, ..State::default() });
+        (Arc::new(Self { quota: self.quota, reserve: self.reserve, state }), recovered)
+    }
+}
+
+impl State {
+    fn complete_first(&mut self) {
+        let Some(pending) = self.pending.pop_front() else { return };
+        self.pending_bytes -= pending.bytes;
+        let locations = self.durable.apply(pending.frames);
+        let _ = pending.done.send(Ok(locations));
+    }
+}
+
+impl Durable {
+    fn apply(&mut self, frames: Vec<Prepared>) -> Vec<Location> {
+        let mut locations = Vec::new();
+        for frame in frames {
+            let header = frame.header;
+            let (position, bytes) = (self.position, header.frame_len());
+            self.position += bytes;
+            let name = || String::from_utf8_lossy(&frame.head).into_owned();
+            match header.frame_type {
+                FrameType::Append => {
+                    let body = frame.body.concat().into();
+                    let record = Record { key: header.key, kind: header.kind, head: frame.head, body, bytes };
+                    locations.push(record.location(position));
+                    self.records.insert(position, record);
+                    self.bytes += bytes;
+                }
+                FrameType::Release => {
+                    let bytes = &mut self.bytes;
+                    self.records.retain(|_, record| {
+                        let freed = record.key == header.key;
+                        *bytes -= if freed { record.bytes } else { 0 };
+                        !freed
+                    });
+                }
+                FrameType::Put => {
+                    let value: Bytes = frame.body.concat().into();
+                    self.bytes += value.len() as u64;
+                    if let Some(old) = self.values.insert(name(), value) {
+                        self.bytes -= old.len() as u64;
+                    }
+                }
+                FrameType::Delete => {
+                    if let Some(old) = self.values.remove(&name()) {
+                        self.bytes -= old.len() as u64;
+                    }
+                }
+                FrameType::Carried | FrameType::Marker | FrameType::Footer => {}
+            }
+        }
+        locations
+    }
+
+    fn recovered(&self) -> Recovered {
+        let record = |(position, record): (&u64, &Record)| RecoveredRecord {
+            key: record.key,
+            kind: record.kind,
+            head: record.head.clone(),
+            at: record.location(*position),
+        };
+        Recovered {
+            values: self.values.clone(),
+            records: self.records.iter().map(record).collect(),
+            ..Recovered::default()
+        }
+    }
+}
+
+impl Record {
+    fn location(&self, position: u64) -> Location {
+        let (head_len, body_len) = (self.head.len() as u32, self.body.len() as u32);
+        Location { segment: SEGMENT, position, head_len, body_len }
+    }
+}
+
+impl Store for MemStore {
+    fn commit(&self, class: Class, ops: Vec<Op>) -> Commit {
+        let refuse = |error| -> Commit { Box::pin(std::future::ready(Err(error))) };
+        let (frames, bytes) = match prepare(ops) {
+            Ok(prepared) => prepared,
+            Err(error) => return refuse(error),
+        };
+        let mut state = self.state.lock();
+        if let Some(error) = &state.poisoned {
+            return refuse(CommitError::Poisoned(Arc::clone(error)));
+        }
+        if state.closed {
+            return refuse(CommitError::Closed);
+        }
+        let used = state.durable.bytes + state.pending_bytes;
+        let allowed = match class {
+            Class::Intake => self.quota - self.reserve,
+            Class::Finish => self.quota,
+        };
+        if used + bytes > allowed && !only_frees(&frames) {
+            return refuse(CommitError::Full { used, quota: self.quota });
+        }
+        if let Err(error) = state.sizes.apply_checked(&frames) {
+            return refuse(error);
+        }
+        let (done, durable) = oneshot::channel();
+        state.pending_bytes += bytes;
+        state.pending.push_back(Pending { frames, bytes, done });
+        if !state.held {
+            state.complete_first();
+        }
+        Box::pin(async move { durable.await.unwrap_or(Err(CommitError::Closed)) })
+    }
+
+    fn read_body(&self, at: Location) -> Result<Bytes, ReadError> {
+        let state = self.state.lock();
+        let record = state.durable.records.get(&at.position).ok_or(ReadError::Gone)?;
+        if record.location(at.position) == at { Ok(record.body.clone()) } else { Err(ReadError::Gone) }
+    }
+
+    fn usage(&self) -> Usage {
+        let state = self.state.lock();
+        let used = state.durable.bytes + state.pending_bytes;
+        Usage {
+            bytes: state.durable.bytes,
+            quota: self.quota,
+            free: self.quota.saturating_sub(used),
+            segments: 1,
+            poisoned: state.poisoned.is_some(),
+            full: used >= self.quota - self.reserve,
+        }
+    }
+}

@@ -1,0 +1,58 @@
+//! A real hub for one test.
+
+use std::time::Duration;
+
+use async_nats::jetstream::{self, stream};
+use fanin_localhub::{LocalHub, LocalHubOptions, ServerBinary};
+
+/// A local hub that syncs always, on free ports, gone with the value.
+///
+/// # Panics
+/// When no nats-server can be found, fetched or started; the message names the cure.
+pub async fn start_hub() -> LocalHub {
+    start_hub_with(|_| {}).await
+}
+
+/// [`start_hub`] with other options.
+///
+/// # Panics
+/// As [`start_hub`].
+pub async fn start_hub_with(change: impl FnOnce(&mut LocalHubOptions)) -> LocalHub {
+    let found = tokio::task::spawn_blocking(|| ServerBinary::find_or_fetch(None)).await;
+    let binary = match found {
+        Ok(Ok(binary)) => binary,
+        Ok(Err(error)) => panic!("{error}: {:?}", std::error::Error::source(&error).map(ToString::to_string)),
+        Err(error) => panic!("{error}"),
+    };
+    let mut options = LocalHubOptions::new(binary);
+    change(&mut options);
+    match LocalHub::start(options).await {
+        Ok(hub) => hub,
+        Err(error) => panic!("{error}"),
+    }
+}
+
+/// A JetStream connection for the test itself, which reconnects for ever and fast.
+pub async fn connect(url: &str) -> Result<jetstream::Context, async_nats::ConnectError> {
+    let options = async_nats::ConnectOptions::new()
+        .name("fanin-tests")
+        .retry_on_initial_connect()
+        .reconnect_delay_callback(|attempt| Duration::from_millis(20 * u64::try_from(attempt.min(10)).unwrap_or(10)));
+    Ok(jetstream::new(options.connect(url).await?))
+}
+
+/// Creates a source stream `name` with file storage for `subjects`.
+pub async fn create_source(
+    jetstream: &jetstream::Context,
+    name: &str,
+    subjects: &[&str],
+) -> Result<stream::Info, jetstream::context::CreateStreamError> {
+    let config = stream::Config {
+        name: name.to_owned(),
+        subjects: subjects.iter().map(ToString::to_string).collect(),
+        storage: stream::StorageType::File,
+        duplicate_window: Duration::from_secs(600),
+        ..Default::default()
+    };
+    Ok(jetstream.create_stream(config).await?.cached_info().clone())
+}
