@@ -58,19 +58,20 @@ impl Client {
     }
 
     /// All options of a connection.
-    #[must_use]
     pub fn builder() -> ClientBuilder {
-        ClientBuilder { socket: None, connect_timeout: CONNECT_TIMEOUT_DEFAULT, wait_for_bridge: Duration::ZERO }
+        ClientBuilder {
+            socket: None,
+            connect_timeout: CONNECT_TIMEOUT_DEFAULT,
+            wait_for_bridge: Duration::ZERO,
+        }
     }
 
     /// Starts the description of a subscription: this process becomes an instance of the application on the topic.
-    #[must_use]
     pub fn subscribe(&self, topic: impl Into<String>, app: impl Into<String>) -> SubscriptionBuilder {
         SubscriptionBuilder::new(self.clone(), topic.into(), app.into())
     }
 
     /// Starts the description of a handler loop: the SDK hands each message to a function and gives the verdicts.
-    #[must_use]
     pub fn consume(&self, topic: impl Into<String>, app: impl Into<String>) -> Consumer {
         Consumer::new(self.subscribe(topic, app))
     }
@@ -84,9 +85,14 @@ impl Client {
         let mut node = NodeServiceClient::new(channel).max_decoding_message_size(DECODE_BYTES_MAX);
         let status = timeout(self.connect_timeout, node.status(StatusRequest {})).await;
         let status = status.unwrap_or_else(|_| {
-            Err(tonic::Status::deadline_exceeded(format!("no answer within {:?}", self.connect_timeout)))
+            Err(tonic::Status::deadline_exceeded(format!(
+                "no answer within {:?}",
+                self.connect_timeout
+            )))
         });
-        status.map(tonic::Response::into_inner).map_err(|status| StatusError::Call(Box::new(status)))
+        status
+            .map(tonic::Response::into_inner)
+            .map_err(|status| StatusError::Call(Box::new(status)))
     }
 
     /// Longest duration of one attempt to open a subscription.
@@ -99,7 +105,9 @@ impl Client {
     pub(crate) async fn open_channel(&self) -> Result<Channel, ConnectError> {
         let mut socket = Some(TokioIo::new(self.open_socket().await?));
         let connector = tower::service_fn(move |_: Uri| {
-            let socket = socket.take().ok_or_else(|| io::Error::other("the connection was lost"));
+            let socket = socket
+                .take()
+                .ok_or_else(|| io::Error::other("the connection was lost"));
             async move { socket }
         });
         Endpoint::from_static("http://fanin.localhost")
@@ -112,7 +120,10 @@ impl Client {
             .connect_timeout(self.connect_timeout)
             .connect_with_connector(connector)
             .await
-            .map_err(|source| ConnectError::Handshake { path: self.socket.to_path_buf(), source })
+            .map_err(|source| ConnectError::Handshake {
+                path: self.socket.to_path_buf(),
+                source,
+            })
     }
 
     async fn open_socket(&self) -> Result<UnixStream, ConnectError> {
@@ -169,11 +180,16 @@ impl ClientBuilder {
     pub async fn connect(self) -> Result<Client, ConnectError> {
         let address = self.socket.or_else(|| std::env::var(SOCKET_VARIABLE).ok());
         let socket = socket_path(address.as_deref().unwrap_or(SOCKET_DEFAULT))?;
-        let client = Client { socket: socket.into(), connect_timeout: self.connect_timeout };
+        let client = Client {
+            socket: socket.into(),
+            connect_timeout: self.connect_timeout,
+        };
         let deadline = Instant::now() + self.wait_for_bridge;
         let mut backoff = Backoff::default();
         loop {
-            let Err(error) = client.open_socket().await else { return Ok(client) };
+            let Err(error) = client.open_socket().await else {
+                return Ok(client);
+            };
             let retry_at = Instant::now() + backoff.next_delay();
             if !error.is_retryable() || retry_at > deadline {
                 return Err(error);
@@ -184,7 +200,10 @@ impl ClientBuilder {
 }
 
 fn socket_path(address: &str) -> Result<PathBuf, ConnectError> {
-    let malformed = |reason| ConnectError::Address { given: address.to_owned(), reason };
+    let malformed = |reason| ConnectError::Address {
+        given: address.to_owned(),
+        reason,
+    };
     let path = match address.strip_prefix("unix:") {
         Some(rest) => rest.strip_prefix("//").unwrap_or(rest),
         None if address.contains("://") => return Err(malformed("only Unix sockets are served")),
@@ -192,9 +211,9 @@ fn socket_path(address: &str) -> Result<PathBuf, ConnectError> {
     };
     match path {
         "" => Err(malformed("the path is empty")),
-        path if address.starts_with("unix://") && !path.starts_with('/') => {
-            Err(malformed("a unix:// address needs three slashes, its path is absolute"))
-        }
+        path if address.starts_with("unix://") && !path.starts_with('/') => Err(malformed(
+            "a unix:// address needs three slashes, its path is absolute",
+        )),
         path => Ok(PathBuf::from(path)),
     }
 }
@@ -215,9 +234,18 @@ mod tests {
         ] {
             assert_eq!(socket_path(address).unwrap(), PathBuf::from(path));
         }
-        for address in ["", "unix://", "unix:", "unix://run/fanin.sock", "http://127.0.0.1:80"] {
+        for address in [
+            "",
+            "unix://",
+            "unix:",
+            "unix://run/fanin.sock",
+            "http://127.0.0.1:80",
+        ] {
             let error = socket_path(address).unwrap_err();
-            assert!(matches!(error, ConnectError::Address { .. }) && !error.is_retryable(), "{address}");
+            assert!(
+                matches!(error, ConnectError::Address { .. }) && !error.is_retryable(),
+                "{address}"
+            );
         }
     }
 }

@@ -23,7 +23,13 @@ struct Inner {
 
 impl Receipt {
     fn new(remaining: usize) -> Arc<Self> {
-        Arc::new(Self { inner: Mutex::new(Inner { remaining, failed: Vec::new(), waker: None }) })
+        Arc::new(Self {
+            inner: Mutex::new(Inner {
+                remaining,
+                failed: Vec::new(),
+                waker: None,
+            }),
+        })
     }
 
     fn resolve(&self, index: u32, result: Result<(), AckError>) {
@@ -33,7 +39,11 @@ impl Receipt {
                 inner.failed.push((index, error));
             }
             inner.remaining = inner.remaining.saturating_sub(1);
-            if inner.remaining == 0 { inner.waker.take() } else { None }
+            if inner.remaining == 0 {
+                inner.waker.take()
+            } else {
+                None
+            }
         };
         if let Some(waker) = waker {
             waker.wake();
@@ -102,7 +112,10 @@ impl BatchConfirmation {
         let receipt = Receipt::new(ids.len());
         let waiters = (0_u32..).zip(0..ids.len()).map({
             let receipt = Arc::clone(&receipt);
-            move |(index, _)| Waiter { receipt: Arc::clone(&receipt), index }
+            move |(index, _)| Waiter {
+                receipt: Arc::clone(&receipt),
+                index,
+            }
         });
         (Self { receipt, ids }, waiters)
     }
@@ -112,7 +125,9 @@ impl Future for BatchConfirmation {
     type Output = Result<(), BatchAckError>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let Poll::Ready(failed) = self.receipt.poll_failures(cx) else { return Poll::Pending };
+        let Poll::Ready(failed) = self.receipt.poll_failures(cx) else {
+            return Poll::Pending;
+        };
         let total = self.ids.len();
         let failed = failed
             .into_iter()

@@ -58,7 +58,11 @@ impl Connector {
     pub(crate) async fn open(&self) -> Result<Connection, SubscribeError> {
         let limit = self.client.connect_timeout();
         timeout(limit, self.handshake()).await.unwrap_or_else(|_| {
-            Err(SubscribeError::new("Connect", format!("the bridge did not answer within {limit:?}"), true))
+            Err(SubscribeError::new(
+                "Connect",
+                format!("the bridge did not answer within {limit:?}"),
+                true,
+            ))
         })
     }
 
@@ -71,16 +75,26 @@ impl Connector {
             instance: self.instance.clone(),
             client: CLIENT.to_owned(),
         };
-        let credit = Credit { bytes: self.credit.bytes, messages: self.credit.messages };
+        let credit = Credit {
+            bytes: self.credit.bytes,
+            messages: self.credit.messages,
+        };
         for first in [Request::Open(open), Request::Credit(credit)] {
-            requests.send(request(first)).await.map_err(|_| protocol("the call ended before it began"))?;
+            requests
+                .send(request(first))
+                .await
+                .map_err(|_| protocol("the call ended before it began"))?;
         }
         let mut topics = TopicServiceClient::new(channel).max_decoding_message_size(DECODE_BYTES_MAX);
         let call = topics.subscribe(poll_fn(move |cx| receiver.poll_recv(cx))).await;
         let mut responses = call.map_err(SubscribeError::from_status)?.into_inner();
         let first = responses.message().await.map_err(SubscribeError::from_status)?;
         match first.and_then(|first| first.response) {
-            Some(Response::Opened(opened)) => Ok(Connection { requests, responses, opened }),
+            Some(Response::Opened(opened)) => Ok(Connection {
+                requests,
+                responses,
+                opened,
+            }),
             Some(Response::Closing(closing)) => Err(closed_by_bridge(closing)),
             Some(Response::Deliveries(_) | Response::Confirmed(_) | Response::LeasesLost(_)) => {
                 Err(protocol("the bridge's first response was not the opening"))
@@ -104,7 +118,11 @@ enum End {
 
 impl From<SubscribeError> for End {
     fn from(error: SubscribeError) -> Self {
-        if error.is_retryable() { Self::Lost(error) } else { Self::Refused(error) }
+        if error.is_retryable() {
+            Self::Lost(error)
+        } else {
+            Self::Refused(error)
+        }
     }
 }
 
@@ -182,7 +200,11 @@ async fn until_closing(shared: &Shared) {
 
 /// One connection, from its opening to its end.
 async fn converse(shared: &Shared, connection: Connection, auto_extend: bool) -> End {
-    let Connection { requests, mut responses, opened } = connection;
+    let Connection {
+        requests,
+        mut responses,
+        opened,
+    } = connection;
     let lease = Duration::from_millis(opened.lease_ms);
     let every = (lease / EXTEND_DIVISOR).max(EXTEND_INTERVAL_MIN);
     let mut extensions = interval_at(Instant::now() + every, every);
@@ -195,7 +217,11 @@ async fn converse(shared: &Shared, connection: Connection, auto_extend: bool) ->
     let mut flushed = Instant::now();
     loop {
         let close_deadline = shared.close_deadline();
-        let due = if frames.is_empty() { shared.due() } else { Due::Idle };
+        let due = if frames.is_empty() {
+            shared.due()
+        } else {
+            Due::Idle
+        };
         if due == Due::Now || due == Due::Soon && flushed.elapsed() >= FLUSH_INTERVAL {
             // Whoever is ready to run may add to this frame.
             tokio::task::yield_now().await;
@@ -232,9 +258,9 @@ async fn converse(shared: &Shared, connection: Connection, auto_extend: bool) ->
 /// Takes a response other than `Closing`.
 fn take(shared: &Shared, response: SubscribeResponse) -> Result<(), SubscribeError> {
     match response.response {
-        Some(Response::Deliveries(frame)) => {
-            shared.deliver(frame.deliveries).map_err(|fault| protocol(fault.to_string()))
-        }
+        Some(Response::Deliveries(frame)) => shared
+            .deliver(frame.deliveries)
+            .map_err(|fault| protocol(fault.to_string())),
         Some(Response::Confirmed(confirmed)) => {
             shared.confirm(&confirmed.deliveries);
             Ok(())
@@ -255,13 +281,19 @@ fn ended(shared: &Shared, closing_by_bridge: Option<SubscribeError>) -> End {
     match closing_by_bridge {
         _ if asked && shared.is_settled() => End::Closed,
         Some(error) => error.into(),
-        None => End::Lost(SubscribeError::new("Connect", "the bridge ended the stream", true)),
+        None => End::Lost(SubscribeError::new(
+            "Connect",
+            "the bridge ended the stream",
+            true,
+        )),
     }
 }
 
 /// The stream failed. What the bridge announced before says more than how the stream then broke.
 fn ended_by(status: Status, closing_by_bridge: Option<SubscribeError>) -> End {
-    closing_by_bridge.unwrap_or_else(|| SubscribeError::from_status(status)).into()
+    closing_by_bridge
+        .unwrap_or_else(|| SubscribeError::from_status(status))
+        .into()
 }
 
 fn closed_by_bridge(closing: Closing) -> SubscribeError {

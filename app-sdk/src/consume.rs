@@ -28,7 +28,10 @@ pub struct Consumer {
 
 impl Consumer {
     pub(crate) fn new(subscription: SubscriptionBuilder) -> Self {
-        Self { subscription, concurrency: 1 }
+        Self {
+            subscription,
+            concurrency: 1,
+        }
     }
 
     /// Handlers that run at the same time, 1 to [`CONCURRENCY_MAX`](crate::limits::CONCURRENCY_MAX). Default 1: one
@@ -105,7 +108,11 @@ impl Consumer {
         E: Display + Send + 'static,
     {
         let subscription = self.subscription.open().await?;
-        let work = work(Arc::clone(subscription.shared()), self.concurrency, Arc::new(handler));
+        let work = work(
+            Arc::clone(subscription.shared()),
+            self.concurrency,
+            Arc::new(handler),
+        );
         let mut work = Box::pin(work);
         tokio::select! {
             biased;
@@ -157,10 +164,15 @@ where
     while let Some(next) = poll_fn(|cx| poll_message(&shared, cx)).await {
         let mut message = next?;
         let mut lease = message.split_lease();
-        let handled = AssertUnwindSafe(async { handler(message).await }).catch_unwind().await;
+        let handled = AssertUnwindSafe(async { handler(message).await })
+            .catch_unwind()
+            .await;
         let verdict = match handled {
             Ok(Ok(())) => Verdict::Ack,
-            Ok(Err(error)) => Verdict::Retry { after: None, reason: error.to_string() },
+            Ok(Err(error)) => Verdict::Retry {
+                after: None,
+                reason: error.to_string(),
+            },
             Err(panic) => {
                 let reason = format!("the handler panicked: {}", panic_text(panic.as_ref()));
                 tracing::error!(reason, "retrying the message");
@@ -175,7 +187,10 @@ where
 }
 
 fn panic_text(panic: &(dyn Any + Send)) -> &str {
-    match (panic.downcast_ref::<&'static str>(), panic.downcast_ref::<String>()) {
+    match (
+        panic.downcast_ref::<&'static str>(),
+        panic.downcast_ref::<String>(),
+    ) {
         (Some(text), _) => text,
         (None, Some(text)) => text,
         (None, None) => "no text",

@@ -17,7 +17,9 @@ const ERROR_DOMAIN: &str = "fanin";
 #[non_exhaustive]
 pub enum ConnectError {
     /// The address is not one the SDK understands.
-    #[error("bad address {given:?}: {reason}; give unix:///path/to/fanin.sock or a plain path (FANIN_SOCKET)")]
+    #[error(
+        "bad address {given:?}: {reason}; give unix:///path/to/fanin.sock or a plain path (FANIN_SOCKET)"
+    )]
     Address {
         /// What was given.
         given: String,
@@ -129,11 +131,20 @@ impl SubscribeError {
     }
 
     pub(crate) fn new(code: impl Into<String>, message: impl Into<String>, retryable: bool) -> Self {
-        Self { code: code.into(), message: message.into(), retryable, source: None }
+        Self {
+            code: code.into(),
+            message: message.into(),
+            retryable,
+            source: None,
+        }
     }
 
     pub(crate) fn from_status(status: Status) -> Self {
-        let info = status.get_error_details().error_info().cloned().filter(|info| info.domain == ERROR_DOMAIN);
+        let info = status
+            .get_error_details()
+            .error_info()
+            .cloned()
+            .filter(|info| info.domain == ERROR_DOMAIN);
         let (code, retryable) = match info {
             Some(info) => {
                 let retryable = match info.metadata.get("retryable").map(String::as_str) {
@@ -149,7 +160,12 @@ impl SubscribeError {
             "" => status.code().description().to_owned(),
             text => text.to_owned(),
         };
-        Self { code, message, retryable, source: Some(Arc::new(status)) }
+        Self {
+            code,
+            message,
+            retryable,
+            source: Some(Arc::new(status)),
+        }
     }
 }
 
@@ -264,7 +280,9 @@ pub enum CloseError {
         held: usize,
     },
     /// The connection was lost while closing.
-    #[error("the connection was lost while closing, with {held} messages unanswered; unconfirmed ones come again")]
+    #[error(
+        "the connection was lost while closing, with {held} messages unanswered; unconfirmed ones come again"
+    )]
     ConnectionLost {
         /// Messages handed out and not answered.
         held: usize,
@@ -346,20 +364,16 @@ impl StatusError {
 #[cfg(test)]
 mod tests {
     //! Goal: the wire's error details become code and retryability. Method: statuses built as a bridge builds them.
-    use std::collections::BTreeMap;
-
-    use tonic_types::ErrorDetails;
+    use tonic_types::{ErrorDetails, ErrorInfo};
 
     use super::*;
 
     fn status(code: Code, domain: &str, retryable: Option<&str>) -> Status {
-        let metadata: BTreeMap<String, String> =
-            retryable.map(|value| ("retryable".to_owned(), value.to_owned())).into_iter().collect();
-        Status::with_error_details(
-            code,
-            "no topic orders",
-            ErrorDetails::with_error_info("FAN-3001", domain, metadata),
-        )
+        let mut info = ErrorInfo::new("FAN-3001", domain, []);
+        info.metadata
+            .extend(retryable.map(|value| ("retryable".to_owned(), value.to_owned())));
+        let details = ErrorDetails::with_error_info(info.reason, info.domain, info.metadata);
+        Status::with_error_details(code, "no topic orders", details)
     }
 
     #[test]

@@ -12,7 +12,7 @@
 //! client
 //!     .consume("orders", "billing")
 //!     .concurrency(16)
-//!     .run_until(ctrl_c, async |message: fanin_sdk::Message| {
+//!     .run_until(ctrl_c, |message: fanin_sdk::Message| async move {
 //!         println!("{} {} bytes", message.id(), message.payload().len());
 //!         Ok::<(), std::io::Error>(())
 //!     })

@@ -70,7 +70,10 @@ const RANGE_WIRE_BYTES: usize = 24;
 const _: () = assert!(CREDIT_MESSAGES_DEFAULT <= CREDIT_MESSAGES_MAX);
 const _: () = assert!(CREDIT_BYTES_DEFAULT <= CREDIT_BYTES_MAX);
 const _: () = assert!(STREAM_WINDOW_BYTES <= CONNECTION_WINDOW_BYTES);
-const _: () = assert!(CREDIT_BYTES_DEFAULT <= STREAM_WINDOW_BYTES as u64, "full credit flows without window updates");
+const _: () = assert!(
+    CREDIT_BYTES_DEFAULT <= STREAM_WINDOW_BYTES as u64,
+    "full credit flows without window updates"
+);
 const _: () = assert!(CREDIT_MESSAGES_MAX as usize <= UNCONFIRMED_MAX);
 const _: () = assert!(
     3 * RANGES_PER_FRAME_MAX * RANGE_WIRE_BYTES

@@ -109,7 +109,9 @@ impl Message {
     /// Whether this instance still holds the message, as far as it knows. A long handler may stop early when not.
     #[must_use]
     pub fn is_held(&self) -> bool {
-        self.lease.shared.is_held(&self.lease.session, self.lease.delivery)
+        self.lease
+            .shared
+            .is_held(&self.lease.session, self.lease.delivery)
     }
 
     /// Done. The verdict is given at once; the future resolves when it is durable on the node, and then it survives
@@ -134,7 +136,13 @@ impl Message {
     /// `None`. Counts as an attempt; the last attempt leads to the dead letters. The reason is kept with the message,
     /// up to [`REASON_BYTES_MAX`](crate::limits::REASON_BYTES_MAX) bytes.
     pub fn retry(mut self, after: Option<Duration>, reason: impl Into<String>) {
-        self.lease.answer(Verdict::Retry { after, reason: reason.into() }, None);
+        self.lease.answer(
+            Verdict::Retry {
+                after,
+                reason: reason.into(),
+            },
+            None,
+        );
     }
 
     /// Failed for good: move it to the dead letters now, with the reason. The future resolves when that is durable.
@@ -143,7 +151,12 @@ impl Message {
     /// As [`ack`](Self::ack).
     pub fn reject(mut self, reason: impl Into<String>) -> Confirmation {
         let (confirmation, waiter) = Confirmation::new();
-        self.lease.answer(Verdict::Reject { reason: reason.into() }, Some(waiter));
+        self.lease.answer(
+            Verdict::Reject {
+                reason: reason.into(),
+            },
+            Some(waiter),
+        );
         confirmation
     }
 
@@ -186,18 +199,26 @@ impl<'a> Headers<'a> {
     /// The first value of a name.
     #[must_use]
     pub fn get(&self, name: &str) -> Option<&'a str> {
-        self.0.iter().find(|header| header.name.eq_ignore_ascii_case(name)).map(|header| header.value.as_str())
+        self.0
+            .iter()
+            .find(|header| header.name.eq_ignore_ascii_case(name))
+            .map(|header| header.value.as_str())
     }
 
     /// All values of a name, in order.
     pub fn get_all<'n>(&self, name: &'n str) -> impl Iterator<Item = &'a str> + use<'a, 'n> {
-        let named = self.0.iter().filter(move |header| header.name.eq_ignore_ascii_case(name));
+        let named = self
+            .0
+            .iter()
+            .filter(move |header| header.name.eq_ignore_ascii_case(name));
         named.map(|header| header.value.as_str())
     }
 
     /// Names and values, in order.
     pub fn iter(&self) -> impl Iterator<Item = (&'a str, &'a str)> + use<'a> {
-        self.0.iter().map(|header| (header.name.as_str(), header.value.as_str()))
+        self.0
+            .iter()
+            .map(|header| (header.name.as_str(), header.value.as_str()))
     }
 
     /// Number of name and value pairs.
@@ -232,7 +253,12 @@ pub(crate) struct Lease {
 
 impl Lease {
     pub(crate) fn new(shared: Arc<Shared>, session: Arc<Session>, delivery: u64) -> Self {
-        Self { shared, session, delivery, on_drop: OnDrop::Retry }
+        Self {
+            shared,
+            session,
+            delivery,
+            on_drop: OnDrop::Retry,
+        }
     }
 
     /// Gives the verdict, if none was given.
@@ -246,7 +272,10 @@ impl Drop for Lease {
     fn drop(&mut self) {
         let verdict = match self.on_drop {
             OnDrop::Nothing => return,
-            OnDrop::Retry if self.shared.is_running() => Verdict::Retry { after: None, reason: DROPPED.to_owned() },
+            OnDrop::Retry if self.shared.is_running() => Verdict::Retry {
+                after: None,
+                reason: DROPPED.to_owned(),
+            },
             OnDrop::Retry | OnDrop::Release => Verdict::Release,
         };
         self.shared.answer(&self.session, self.delivery, verdict, None);

@@ -35,7 +35,9 @@ impl Subscription {
                 Some(Err(_)) | None => break,
             }
         }
-        Ok(PulledBatch { messages: std::mem::take(&mut collected.0) })
+        Ok(PulledBatch {
+            messages: std::mem::take(&mut collected.0),
+        })
     }
 }
 
@@ -57,7 +59,6 @@ pub struct PulledBatch {
 
 impl PulledBatch {
     /// The messages, in topic order.
-    #[must_use]
     pub fn messages(&self) -> &[Message] {
         &self.messages
     }
@@ -94,7 +95,9 @@ impl PulledBatch {
 
     /// Failed for now, all of them; see [`Message::retry`].
     pub fn retry_all(self, after: Option<Duration>, reason: &str) {
-        self.messages.into_iter().for_each(|message| message.retry(after, reason));
+        self.messages
+            .into_iter()
+            .for_each(|message| message.retry(after, reason));
     }
 
     /// Gives all of them back, uncounted.

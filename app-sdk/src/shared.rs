@@ -30,6 +30,9 @@ pub(crate) struct Session {
     pub(crate) lease: Duration,
 }
 
+/// A delivery that was handed out, and the connection it came by.
+pub(crate) type Received = (Delivery, Arc<Session>);
+
 /// Why a connection cannot go on: the bridge broke the contract.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the bridge sent delivery {found} where {expected} was due")]
@@ -72,8 +75,12 @@ enum Phase {
 impl Shared {
     /// Credit is what was granted when the connection was opened.
     pub(crate) fn new(credit: Freed) -> Self {
-        let session =
-            Session { number: 0, node: String::new(), instance: String::new(), lease: Duration::ZERO };
+        let session = Session {
+            number: 0,
+            node: String::new(),
+            instance: String::new(),
+            lease: Duration::ZERO,
+        };
         Self {
             state: Mutex::new(State {
                 phase: Phase::Running,
@@ -93,10 +100,7 @@ impl Shared {
     // The application's side.
 
     /// The next delivery, its lease begun; `None` once the subscription is closing or closed.
-    pub(crate) fn poll_next(
-        &self,
-        cx: &Context<'_>,
-    ) -> Poll<Option<Result<(Delivery, Arc<Session>), SubscribeError>>> {
+    pub(crate) fn poll_next(&self, cx: &Context<'_>) -> Poll<Option<Result<Received, SubscribeError>>> {
         let mut state = self.state.lock();
         match &state.phase {
             Phase::Running => {}
@@ -145,7 +149,11 @@ impl Shared {
             Ok(freed) => {
                 state.pending.verdict(delivery, verdict);
                 state.pending.free(freed);
-                let due = if awaited || state.credit_is_low(self.credit) { Due::Now } else { Due::Soon };
+                let due = if awaited || state.credit_is_low(self.credit) {
+                    Due::Now
+                } else {
+                    Due::Soon
+                };
                 let wake = state.pending.ask(due);
                 drop(state);
                 if wake {
@@ -168,7 +176,10 @@ impl Shared {
         let mut state = self.state.lock();
         let held = state.holds_session(session) && state.table.is_held(delivery);
         if held {
-            state.pending.extend([DeliveryRange { first: delivery, last: delivery }]);
+            state.pending.extend([DeliveryRange {
+                first: delivery,
+                last: delivery,
+            }]);
             let wake = state.pending.ask(Due::Soon);
             drop(state);
             if wake {
@@ -195,8 +206,15 @@ impl Shared {
     pub(crate) fn begin_close(&self, deadline: Instant) {
         let mut state = self.state.lock();
         match &mut state.phase {
-            Phase::Running => state.phase = Phase::Closing { deadline, told: false },
-            Phase::Closing { deadline: earlier, .. } => *earlier = deadline.min(*earlier),
+            Phase::Running => {
+                state.phase = Phase::Closing {
+                    deadline,
+                    told: false,
+                }
+            }
+            Phase::Closing {
+                deadline: earlier, ..
+            } => *earlier = deadline.min(*earlier),
             Phase::Ended(_) => return,
         }
         // `Close` gives back what was not begun; the bridge needs no list of it.
@@ -274,7 +292,10 @@ impl Shared {
         for (delivery, cost) in frame.iter().zip(costs) {
             let expected = state.table.next();
             if delivery.delivery != expected {
-                return Err(NumberingFault { expected, found: delivery.delivery });
+                return Err(NumberingFault {
+                    expected,
+                    found: delivery.delivery,
+                });
             }
             state.table.push(cost);
         }

@@ -13,12 +13,12 @@ use crate::client::Client;
 use crate::connection::{self, Connection, Connector};
 use crate::error::{CloseError, SubscribeError};
 use crate::limits::{
-    CLOSE_TIMEOUT_DEFAULT, CREDIT_BYTES_DEFAULT, CREDIT_BYTES_MAX, CREDIT_MESSAGES_DEFAULT, CREDIT_MESSAGES_MAX,
-    OPEN_TIMEOUT_DEFAULT,
+    CLOSE_TIMEOUT_DEFAULT, CREDIT_BYTES_DEFAULT, CREDIT_BYTES_MAX, CREDIT_MESSAGES_DEFAULT,
+    CREDIT_MESSAGES_MAX, OPEN_TIMEOUT_DEFAULT,
 };
 use crate::message::{Lease, Message};
 use crate::retry::Backoff;
-use crate::shared::{Session, Shared};
+use crate::shared::Shared;
 use crate::table::Freed;
 
 /// Options of a [`Subscription`].
@@ -42,7 +42,10 @@ impl SubscriptionBuilder {
             topic,
             app,
             instance: String::new(),
-            credit: Freed { messages: CREDIT_MESSAGES_DEFAULT, bytes: CREDIT_BYTES_DEFAULT },
+            credit: Freed {
+                messages: CREDIT_MESSAGES_DEFAULT,
+                bytes: CREDIT_BYTES_DEFAULT,
+            },
             auto_extend: true,
             open_timeout: OPEN_TIMEOUT_DEFAULT,
             close_timeout: CLOSE_TIMEOUT_DEFAULT,
@@ -213,8 +216,11 @@ pub(crate) fn poll_message(
 ) -> Poll<Option<Result<Message, SubscribeError>>> {
     shared.poll_next(cx).map(|next| {
         next.map(|received| {
-            received.map(|(delivery, session): (_, Arc<Session>)| {
-                Message::new(Lease::new(Arc::clone(shared), session, delivery.delivery), delivery)
+            received.map(|(delivery, session)| {
+                Message::new(
+                    Lease::new(Arc::clone(shared), session, delivery.delivery),
+                    delivery,
+                )
             })
         })
     })

@@ -48,7 +48,13 @@ pub(crate) struct Table {
 
 impl Table {
     pub(crate) fn new() -> Self {
-        Self { first: 1, dense: VecDeque::new(), sparse: BTreeMap::new(), held: 0, awaiting: 0 }
+        Self {
+            first: 1,
+            dense: VecDeque::new(),
+            sparse: BTreeMap::new(),
+            held: 0,
+            awaiting: 0,
+        }
     }
 
     /// The number the next delivery must have.
@@ -76,8 +82,12 @@ impl Table {
 
     /// Hands a received delivery out; false when it was lost or given back meanwhile.
     pub(crate) fn hand_out(&mut self, delivery: u64) -> bool {
-        let Some(slot) = self.slot(delivery) else { return false };
-        let Slot::Buffered { cost } = *slot else { return false };
+        let Some(slot) = self.slot(delivery) else {
+            return false;
+        };
+        let Slot::Buffered { cost } = *slot else {
+            return false;
+        };
         *slot = Slot::Held { cost };
         self.held += 1;
         true
@@ -85,7 +95,9 @@ impl Table {
 
     pub(crate) fn is_held(&self, delivery: u64) -> bool {
         let slot = match delivery.checked_sub(self.first) {
-            Some(index) => usize::try_from(index).ok().and_then(|index| self.dense.get(index)),
+            Some(index) => usize::try_from(index)
+                .ok()
+                .and_then(|index| self.dense.get(index)),
             None => self.sparse.get(&delivery),
         };
         matches!(slot, Some(Slot::Held { .. }))
@@ -93,8 +105,12 @@ impl Table {
 
     /// Takes the verdict on a held delivery: the credit it frees, or the waiter back when it is not held.
     pub(crate) fn answer(&mut self, delivery: u64, waiter: Option<Waiter>) -> Result<Freed, Option<Waiter>> {
-        let Some(slot) = self.slot(delivery) else { return Err(waiter) };
-        let Slot::Held { cost } = *slot else { return Err(waiter) };
+        let Some(slot) = self.slot(delivery) else {
+            return Err(waiter);
+        };
+        let Slot::Held { cost } = *slot else {
+            return Err(waiter);
+        };
         let awaited = waiter.is_some();
         *slot = waiter.map_or(Slot::Gone, Slot::Awaiting);
         self.held -= 1;
@@ -205,9 +221,10 @@ impl Table {
         }
         let from = range.first.max(self.first);
         let to = range.last.saturating_add(1).min(self.next());
-        if let (Ok(from), Ok(to)) =
-            (usize::try_from(from - self.first), usize::try_from(to.saturating_sub(self.first)))
-            && from < to
+        if let (Ok(from), Ok(to)) = (
+            usize::try_from(from - self.first),
+            usize::try_from(to.saturating_sub(self.first)),
+        ) && from < to
         {
             self.dense.range_mut(from..to).for_each(visit);
         }
@@ -254,7 +271,10 @@ impl Table {
 pub(crate) fn push_range(ranges: &mut Vec<DeliveryRange>, delivery: u64) {
     match ranges.last_mut() {
         Some(range) if range.last + 1 == delivery => range.last = delivery,
-        _ => ranges.push(DeliveryRange { first: delivery, last: delivery }),
+        _ => ranges.push(DeliveryRange {
+            first: delivery,
+            last: delivery,
+        }),
     }
 }
 
@@ -280,7 +300,13 @@ mod tests {
         let mut table = table(2);
         assert!(table.answer(1, None).is_err(), "not handed out yet");
         assert!(table.hand_out(1) && !table.hand_out(1));
-        assert_eq!(table.answer(1, None).ok(), Some(Freed { messages: 1, bytes: 10 }));
+        assert_eq!(
+            table.answer(1, None).ok(),
+            Some(Freed {
+                messages: 1,
+                bytes: 10
+            })
+        );
         assert!(table.answer(1, None).is_err(), "answered already");
         assert!(table.answer(99, None).is_err(), "never received");
         assert_eq!((table.held(), table.next()), (0, 3));
@@ -314,7 +340,13 @@ mod tests {
         let mut waiters = Vec::new();
         table.confirm(&range(1, u64::MAX), &mut waiters);
         assert_eq!((waiters.len(), table.awaiting(), table.held()), (1, 0, 2));
-        assert_eq!(table.lose(&range(0, 3), &mut waiters), Freed { messages: 2, bytes: 20 });
+        assert_eq!(
+            table.lose(&range(0, 3), &mut waiters),
+            Freed {
+                messages: 2,
+                bytes: 20
+            }
+        );
         assert_eq!((waiters.len(), table.held()), (1, 0));
         assert_eq!(table.give_back_buffered(), Some(range(4, 4)));
         assert!(!table.hand_out(4));

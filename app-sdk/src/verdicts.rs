@@ -86,7 +86,10 @@ impl Pending {
                 after_ms: after.map(|after| u64::try_from(after.as_millis()).unwrap_or(u64::MAX)),
                 reason: shortened(reason),
             }),
-            Verdict::Reject { reason } => self.rejects.push(Reject { delivery, reason: shortened(reason) }),
+            Verdict::Reject { reason } => self.rejects.push(Reject {
+                delivery,
+                reason: shortened(reason),
+            }),
             Verdict::Release => push_range(&mut self.releases, delivery),
         }
     }
@@ -119,14 +122,19 @@ impl Pending {
             normalize(ranges);
         }
         loop {
-            let verdicts = Verdicts {
+            let mut verdicts = Verdicts {
                 begun_through: std::mem::take(&mut self.begun_through),
-                acks: split(&mut self.acks, RANGES_PER_FRAME_MAX),
-                retries: split(&mut self.retries, REASONS_PER_FRAME_MAX),
-                rejects: split(&mut self.rejects, REASONS_PER_FRAME_MAX),
-                releases: split(&mut self.releases, RANGES_PER_FRAME_MAX),
                 extends: split(&mut self.extends, RANGES_PER_FRAME_MAX),
+                ..Verdicts::default()
             };
+            // Every extension goes before the verdicts: behind one it would find its delivery answered, and the bridge
+            // would report a lost lease.
+            if self.extends.is_empty() {
+                verdicts.acks = split(&mut self.acks, RANGES_PER_FRAME_MAX);
+                verdicts.retries = split(&mut self.retries, REASONS_PER_FRAME_MAX);
+                verdicts.rejects = split(&mut self.rejects, REASONS_PER_FRAME_MAX);
+                verdicts.releases = split(&mut self.releases, RANGES_PER_FRAME_MAX);
+            }
             if verdicts == Verdicts::default() {
                 break;
             }
@@ -140,7 +148,9 @@ impl Pending {
 }
 
 pub(crate) fn request(request: Request) -> SubscribeRequest {
-    SubscribeRequest { request: Some(request) }
+    SubscribeRequest {
+        request: Some(request),
+    }
 }
 
 /// Takes up to `count` entries from the front.
@@ -198,11 +208,24 @@ mod tests {
             pending.verdict(delivery, Verdict::Ack);
         }
         assert!(pending.ask(Due::Soon) && !pending.ask(Due::Soon) && pending.ask(Due::Now));
-        pending.free(Freed { messages: 6, bytes: 60 });
+        pending.free(Freed {
+            messages: 6,
+            bytes: 60,
+        });
         let taken = frames(&mut pending, true);
-        let acks = vec![DeliveryRange { first: 1, last: 4 }, DeliveryRange { first: 8, last: 9 }];
-        let verdicts = Verdicts { begun_through: 9, acks, ..Verdicts::default() };
-        let credit = Credit { bytes: 60, messages: 6 };
+        let acks = vec![
+            DeliveryRange { first: 1, last: 4 },
+            DeliveryRange { first: 8, last: 9 },
+        ];
+        let verdicts = Verdicts {
+            begun_through: 9,
+            acks,
+            ..Verdicts::default()
+        };
+        let credit = Credit {
+            bytes: 60,
+            messages: 6,
+        };
         assert_eq!(taken, vec![Request::Verdicts(verdicts), Request::Credit(credit)]);
         assert_eq!((pending.due(), frames(&mut pending, true).len()), (Due::Idle, 0));
     }
@@ -215,21 +238,66 @@ mod tests {
             let verdict = match delivery % 3 {
                 0 => Verdict::Ack,
                 1 => Verdict::Release,
-                _ => Verdict::Retry { after: None, reason: "ü".repeat(REASON_BYTES_MAX) },
+                _ => Verdict::Retry {
+                    after: None,
+                    reason: "ü".repeat(REASON_BYTES_MAX),
+                },
             };
             pending.verdict(delivery, verdict);
         }
-        pending.free(Freed { messages: 1, bytes: 1 });
+        pending.free(Freed {
+            messages: 1,
+            bytes: 1,
+        });
         let (mut acks, mut retries, mut releases) = (0, 0, 0);
         for frame in frames(&mut pending, false) {
-            let Request::Verdicts(verdicts) = frame else { panic!("credit was not permitted") };
-            assert!(verdicts.acks.len() <= RANGES_PER_FRAME_MAX && verdicts.retries.len() <= REASONS_PER_FRAME_MAX);
-            assert!(verdicts.retries.iter().all(|retry| retry.reason.len() <= REASON_BYTES_MAX));
+            let Request::Verdicts(verdicts) = frame else {
+                panic!("credit was not permitted")
+            };
+            assert!(
+                verdicts.acks.len() <= RANGES_PER_FRAME_MAX
+                    && verdicts.retries.len() <= REASONS_PER_FRAME_MAX
+            );
+            assert!(
+                verdicts
+                    .retries
+                    .iter()
+                    .all(|retry| retry.reason.len() <= REASON_BYTES_MAX)
+            );
             acks += verdicts.acks.len() as u64;
             retries += verdicts.retries.len() as u64;
             releases += verdicts.releases.len() as u64;
         }
-        assert_eq!((acks, retries, releases), (deliveries / 3, deliveries / 3, deliveries / 3));
+        assert_eq!(
+            (acks, retries, releases),
+            (deliveries / 3, deliveries / 3, deliveries / 3)
+        );
         assert_eq!(frames(&mut pending, true).len(), 1);
+    }
+
+    #[test]
+    fn extensions_never_follow_the_verdict_on_the_same_delivery() {
+        let mut pending = Pending::new();
+        let deliveries = 2 * RANGES_PER_FRAME_MAX as u64 + 2;
+        for delivery in (1..=2 * deliveries).step_by(2) {
+            pending.extend([DeliveryRange {
+                first: delivery,
+                last: delivery,
+            }]);
+            pending.verdict(delivery, Verdict::Ack);
+        }
+        let (mut extended, mut acked) = (0, 0);
+        for frame in frames(&mut pending, false) {
+            let Request::Verdicts(verdicts) = frame else {
+                panic!("there is no credit")
+            };
+            extended += verdicts.extends.len() as u64;
+            acked += verdicts.acks.len() as u64;
+            assert!(
+                verdicts.acks.is_empty() || extended == deliveries,
+                "an ack overtook an extension"
+            );
+        }
+        assert_eq!((extended, acked), (deliveries, deliveries));
     }
 }

@@ -84,7 +84,10 @@ impl Refusal {
     /// A refusal.
     #[must_use]
     pub fn new(code: Code, text: impl Into<String>) -> Refusal {
-        Refusal { code, text: text.into() }
+        Refusal {
+            code,
+            text: text.into(),
+        }
     }
 }
 

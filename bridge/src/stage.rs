@@ -5,8 +5,8 @@
 //! neither writing nor reading copies a payload.
 //!
 //! ```text
-//! head: version u8 = 1 | kind u8 | batch | incarnation u64 LE | epoch | stream text | first published zigzag
-//!       | payload bytes | count | runs | runs x (gap to the end of the run before, length - 1)
+//! head: version u8 = 1 | kind u8 | batch | incarnation u64 LE | epoch | stream text | oldest published zigzag
+//!       | newest less oldest zigzag | payload bytes | count | runs | runs x (gap to the end of the run before, length - 1)
 //! body: length of the head u32 LE | length of the block u32 LE | head | block | payloads
 //! block: count x (published zigzag, delta to the message before | subject text | headers
 //!       | headers x (name text, value text) | payload length)
@@ -83,8 +83,8 @@ pub struct StageHead {
     pub kind: u8,
     /// Name of the source stream.
     pub stream: Arc<str>,
-    /// When the hub stored the first message, nanoseconds since the Unix epoch; 0 for an empty batch.
-    pub first_published_ns: i64,
+    /// When the hub stored the oldest and the newest message, nanoseconds since the Unix epoch; 0 for an empty batch.
+    pub published_ns: (i64, i64),
     /// The sequences as ascending, disjoint runs, both ends inclusive.
     pub seqs: Vec<(StreamSeq, StreamSeq)>,
     /// Number of messages.
@@ -120,13 +120,30 @@ impl StagedBatch {
     ) -> StagedBatch {
         messages.sort_by_key(|message| message.seq);
         messages.dedup_by_key(|message| message.seq);
-        StagedBatch { batch, incarnation, epoch, kind, stream, messages }
+        StagedBatch {
+            batch,
+            incarnation,
+            epoch,
+            kind,
+            stream,
+            messages,
+        }
     }
 
     /// Bytes of all payloads.
     #[must_use]
     pub fn payload_bytes(&self) -> u64 {
-        self.messages.iter().map(|message| message.payload.len() as u64).sum()
+        self.messages
+            .iter()
+            .map(|message| message.payload.len() as u64)
+            .sum()
+    }
+
+    /// When the hub stored the oldest and the newest message, nanoseconds since the Unix epoch; 0 for an empty batch.
+    #[must_use]
+    pub fn published_ns(&self) -> (i64, i64) {
+        let times = || self.messages.iter().map(|message| message.published_ns);
+        (times().min().unwrap_or(0), times().max().unwrap_or(0))
     }
 
     /// The sequences as ascending, disjoint runs, both ends inclusive.
@@ -149,7 +166,9 @@ impl StagedBatch {
         head.put_u64_le(self.incarnation.0);
         varint::put(&mut head, self.epoch.0);
         varint::put_bytes(&mut head, self.stream.as_bytes());
-        varint::put(&mut head, zigzag(self.messages.first().map_or(0, |message| message.published_ns)));
+        let (oldest, newest) = self.published_ns();
+        varint::put(&mut head, zigzag(oldest));
+        varint::put(&mut head, zigzag(newest.wrapping_sub(oldest)));
         varint::put(&mut head, self.payload_bytes());
         varint::put(&mut head, self.messages.len() as u64);
         put_runs(&mut head, &self.seqs());
@@ -159,7 +178,10 @@ impl StagedBatch {
             .iter()
             .map(|m| {
                 16 + m.subject.len()
-                    + m.headers.iter().map(|(name, value)| name.len() + value.len() + 4).sum::<usize>()
+                    + m.headers
+                        .iter()
+                        .map(|(name, value)| name.len() + value.len() + 4)
+                        .sum::<usize>()
             })
             .sum();
         let head = head.freeze();
@@ -184,7 +206,12 @@ impl StagedBatch {
         block[4..8].copy_from_slice(&block_len.to_le_bytes());
         let mut body = Vec::with_capacity(1 + self.messages.len());
         body.push(block.freeze());
-        body.extend(self.messages.iter().filter(|m| !m.payload.is_empty()).map(|m| m.payload.clone()));
+        body.extend(
+            self.messages
+                .iter()
+                .filter(|m| !m.payload.is_empty())
+                .map(|m| m.payload.clone()),
+        );
         (head, body)
     }
 
@@ -200,15 +227,28 @@ impl StagedBatch {
         let incarnation = Incarnation(reader.u64_le()?);
         let epoch = LedgerSeq(reader.number()?);
         let stream: Arc<str> = Arc::from(reader.text()?);
-        let first_published_ns = unzigzag(reader.number()?);
+        let oldest = unzigzag(reader.number()?);
+        let published_ns = (oldest, oldest.wrapping_add(unzigzag(reader.number()?)));
         let payload_bytes = reader.number()?;
         let count = reader.number_u32()?;
         let seqs = take_runs(&mut reader)?;
         reader.finish()?;
         if seqs_len(&seqs) != u64::from(count) {
-            return Err(StageDecodeError::Malformed("the runs do not hold as many sequences as messages are named"));
+            return Err(StageDecodeError::Malformed(
+                "the runs do not hold as many sequences as messages are named",
+            ));
         }
-        Ok(StageHead { batch, incarnation, epoch, kind, stream, first_published_ns, seqs, count, payload_bytes })
+        Ok(StageHead {
+            batch,
+            incarnation,
+            epoch,
+            kind,
+            stream,
+            published_ns,
+            seqs,
+            count,
+            payload_bytes,
+        })
     }
 
     /// Reads a whole batch from a record's body. Payloads are slices of `body`, so the body lives as long as the last of
@@ -227,7 +267,10 @@ impl StagedBatch {
         // A message takes at least three bytes, so a damaged count cannot reserve much.
         let mut messages = Vec::with_capacity((head.count as usize).min(block.len()));
         let mut before = 0_i64;
-        let seqs = head.seqs.iter().flat_map(|(first, last)| (first.0..=last.0).map(StreamSeq));
+        let seqs = head
+            .seqs
+            .iter()
+            .flat_map(|(first, last)| (first.0..=last.0).map(StreamSeq));
         for seq in seqs {
             let published_ns = before.wrapping_add(unzigzag(reader.number()?));
             before = published_ns;
@@ -243,7 +286,13 @@ impl StagedBatch {
             }
             let payload = body.slice(payload_at..payload_at + payload_len as usize);
             payload_at += payload_len as usize;
-            messages.push(StagedMessage { seq, published_ns, subject, headers, payload });
+            messages.push(StagedMessage {
+                seq,
+                published_ns,
+                subject,
+                headers,
+                payload,
+            });
         }
         reader.finish()?;
         if payload_at != body.len() {
@@ -263,7 +312,9 @@ impl StagedBatch {
 /// Number of sequences in a list of runs.
 #[must_use]
 pub fn seqs_len(runs: &[(StreamSeq, StreamSeq)]) -> u64 {
-    runs.iter().map(|(first, last)| (last.0 - first.0).saturating_add(1)).fold(0, u64::saturating_add)
+    runs.iter()
+        .map(|(first, last)| (last.0 - first.0).saturating_add(1))
+        .fold(0, u64::saturating_add)
 }
 
 /// Joins ascending sequences to runs, both ends inclusive.

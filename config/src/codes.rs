@@ -14,7 +14,7 @@ pub struct CodeInfo {
 }
 
 macro_rules! codes {
-    ($($(#[doc = $doc:literal])* $variant:ident = $code:literal, $title:literal, $cause:literal, $cure:literal;)*) => {
+    ($($variant:ident = $code:literal, $title:literal, $cause:literal, $cure:literal;)*) => {
         /// A kind of problem with the configuration.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
         pub enum Code {
@@ -40,7 +40,7 @@ codes! {
         "The file named on the command line, or a file in conf.d beside it, does not exist, may not be read, is not UTF-8 text or is too large.",
         "Check the path and its permissions; the bridge reads the file as its own user.";
     Syntax = "FAN-1002", "not valid YAML",
-        "The text is not YAML: a wrong indentation, an open quote or bracket, a tab, an unknown alias, or more than one document.",
+        "The text is not YAML: a wrong indentation, an open quote or bracket, a tab, an unknown alias, a ${VAR} without quotes between [ ] or { }, or more than one document.",
         "Mend the line named; the mistake is often on the line before it.";
     UnknownKey = "FAN-1003", "unknown key",
         "The key is misspelt, stands at the wrong place, or belongs to another version.",

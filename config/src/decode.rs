@@ -202,11 +202,12 @@ fn section<T: Decode>(cx: &mut Context<'_>, values: &Dict, path: KeyPath, shape:
 impl<'s> Section<'s, '_> {
     fn unknown_keys(&mut self) {
         let Shape::Struct(known) = self.shape else { return };
-        for (key, value) in self.values {
+        for key in self.values.keys() {
             if known.contains_key(key) {
                 continue;
             }
             let path = self.path.key(key);
+            // The value is not shown: it may be a secret whose key is misspelt.
             let near = known
                 .keys()
                 .map(|known| (strsim::damerau_levenshtein(known, &key.to_lowercase()), known))
@@ -219,11 +220,10 @@ impl<'s> Section<'s, '_> {
                     known.keys().cloned().collect::<Vec<_>>().join(", ")
                 ),
             };
-            let value = value.as_str().map(str::to_owned);
             self.cx.fail(
                 Code::UnknownKey,
                 &path,
-                value,
+                None,
                 format!("`{key}` is not a key of this version here"),
                 cure,
             );

@@ -67,12 +67,10 @@ pub(crate) fn shown(key: &KeyPath, text: String) -> String {
     if key.is_secret() {
         return crate::units::REDACTED.to_owned();
     }
-    match (text.find("://"), text.rfind('@')) {
-        (Some(scheme), Some(at)) if scheme + 3 < at => {
-            format!("{}{}{}", &text[..scheme + 3], crate::units::REDACTED, &text[at..])
-        }
-        (Some(_) | None, Some(_) | None) => text,
-    }
+    // What stands before an `@` in an address is a user, a password or a token.
+    let Some(at) = text.rfind('@') else { return text };
+    let start = text[..at].find("://").map_or(0, |scheme| scheme + 3);
+    format!("{}{}{}", &text[..start], crate::units::REDACTED, &text[at..])
 }
 
 /// Where the lines of a tree are: a file's, or one variable or flag for all of it.
@@ -125,7 +123,7 @@ impl Layer {
                 KeyPath::default(),
                 None,
                 syntax.why,
-                "mend this line or the one before it".to_owned(),
+                "mend this line or the one beside it".to_owned(),
             )),
         }
         layer
@@ -195,7 +193,7 @@ impl Layer {
                         Code::UndefinedVariable,
                         origin,
                         path.clone(),
-                        Some(text.clone()),
+                        None,
                         why,
                         cure,
                     ));
@@ -290,14 +288,8 @@ impl Layer {
                 Ok(node) => node,
                 Err(syntax) => {
                     let cure = "write a list as a,b and a section as {key: value}".to_owned();
-                    self.problems.push(error(
-                        Code::Syntax,
-                        origin,
-                        path,
-                        Some(text.to_owned()),
-                        syntax.why,
-                        cure,
-                    ));
+                    self.problems
+                        .push(error(Code::Syntax, origin, path, None, syntax.why, cure));
                     return;
                 }
             },
@@ -357,7 +349,7 @@ fn resolve<'a>(words: impl Iterator<Item = &'a str>, variable: bool) -> (KeyPath
 }
 
 /// Reads a file as text, within the size limit.
-pub(crate) fn read(path: &Path) -> Result<String, Problem> {
+pub(crate) fn read(path: &Path) -> Result<String, Box<Problem>> {
     use std::io::Read as _;
     let fail = |why: String| {
         let origin = Origin::File {
@@ -365,7 +357,14 @@ pub(crate) fn read(path: &Path) -> Result<String, Problem> {
             line: 0,
         };
         let cure = "check the path and its permissions".to_owned();
-        error(Code::FileUnreadable, origin, KeyPath::default(), None, why, cure)
+        Box::new(error(
+            Code::FileUnreadable,
+            origin,
+            KeyPath::default(),
+            None,
+            why,
+            cure,
+        ))
     };
     let mut bytes = Vec::new();
     std::fs::File::open(path)
@@ -384,7 +383,7 @@ pub(crate) fn read(path: &Path) -> Result<String, Problem> {
 }
 
 /// The `*.yaml` files of the folder `conf.d` beside `file`, by name. No folder, no files.
-pub(crate) fn drop_ins(file: &Path) -> Result<Vec<PathBuf>, Problem> {
+pub(crate) fn drop_ins(file: &Path) -> Result<Vec<PathBuf>, Box<Problem>> {
     let folder = file.parent().unwrap_or(Path::new("")).join("conf.d");
     let fail = |why: String| {
         let origin = Origin::File {
@@ -392,7 +391,14 @@ pub(crate) fn drop_ins(file: &Path) -> Result<Vec<PathBuf>, Problem> {
             line: 0,
         };
         let cure = "check the folder and its permissions".to_owned();
-        error(Code::FileUnreadable, origin, KeyPath::default(), None, why, cure)
+        Box::new(error(
+            Code::FileUnreadable,
+            origin,
+            KeyPath::default(),
+            None,
+            why,
+            cure,
+        ))
     };
     let entries = match std::fs::read_dir(&folder) {
         Ok(entries) => entries,

@@ -98,13 +98,13 @@ pub fn load(request: &LoadRequest) -> Result<Loaded, LoadError> {
     if request.conf_d {
         match layers::drop_ins(&request.file) {
             Ok(drop_ins) => files.extend(drop_ins),
-            Err(problem) => unreadable.push(problem),
+            Err(problem) => unreadable.push(*problem),
         }
     }
     for path in &files {
         match layers::read(path) {
             Ok(text) => layers.push(Layer::of_file(path, &text, &request.env)),
-            Err(problem) => unreadable.push(problem),
+            Err(problem) => unreadable.push(*problem),
         }
     }
     layers.push(Layer::of_env(&request.env));

@@ -64,7 +64,7 @@ impl KeyPath {
         });
         key.is_some_and(|key| {
             !key.ends_with("_file")
-                && ["pass", "token", "secret", "seed"]
+                && ["pass", "token", "secret", "seed", "credential"]
                     .iter()
                     .any(|word| key.contains(word))
         })

@@ -46,6 +46,7 @@ impl Loaded {
     pub fn effective(&self) -> Result<Vec<Effective>, RenderError> {
         let mut all = Vec::new();
         self.flatten(KeyPath::default(), self.config.redacted_json()?, &mut all);
+        all.sort_by(|left, right| left.key.cmp(&right.key));
         Ok(all)
     }
 

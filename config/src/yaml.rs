@@ -131,6 +131,22 @@ impl Builder {
     }
 }
 
+/// The parser names the beginning of what a tab broke; people look for the tab.
+fn syntax_error(text: &str, error: &granit_parser::ScanError) -> SyntaxError {
+    let (line, why) = (error.marker().line(), error.info());
+    let indented_by_tab = |line: &&str| line.trim_start_matches(' ').starts_with('\t');
+    let tab = text
+        .lines()
+        .skip(line.saturating_sub(1))
+        .position(|line| indented_by_tab(&line));
+    let line = if why.contains("tab") {
+        line + tab.unwrap_or(0)
+    } else {
+        line
+    };
+    SyntaxError { line, why }
+}
+
 /// Parses one document. An empty text is an empty map.
 pub(crate) fn parse(text: &str) -> Result<Node, SyntaxError> {
     let mut builder = Builder {
@@ -141,10 +157,7 @@ pub(crate) fn parse(text: &str) -> Result<Node, SyntaxError> {
     };
     let mut documents = 0;
     for next in Parser::new_from_str(text) {
-        let (event, span) = next.map_err(|error| SyntaxError {
-            line: error.marker().line(),
-            why: error.info(),
-        })?;
+        let (event, span) = next.map_err(|error| syntax_error(text, &error))?;
         let line = span.start.line();
         builder.count(line, 1)?;
         match event {
@@ -225,8 +238,19 @@ pub(crate) fn parse(text: &str) -> Result<Node, SyntaxError> {
                 builder.count(line, node.count())?;
                 builder.place(node, 0)?;
             }
-            // Comments, anchors' names and the stream's ends carry no value; the enum may grow more of that kind.
-            _ => {}
+            Event::UnresolvedAlias(name) => {
+                return Err(SyntaxError {
+                    line,
+                    why: format!("`*{name}` names no anchor before it"),
+                });
+            }
+            // These carry no value, and what the enum may grow is not emitted unless asked for.
+            Event::StreamStart
+            | Event::StreamEnd
+            | Event::DocumentEnd
+            | Event::Anchor(..)
+            | Event::Comment(..)
+            | _ => {}
         }
     }
     Ok(builder.root.unwrap_or(Node {

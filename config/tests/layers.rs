@@ -10,7 +10,9 @@ use common::{Case, VALID};
 use fanin_config::{Code, Config, Durability, FileMode, Intake, KeyPath, Listen, Origin, Secret};
 
 fn origin_of(case: &Case, key: &[&str]) -> Origin {
-    case.load().expect("valid").origin(&KeyPath::of(key))
+    case.load()
+        .unwrap_or_else(|error| panic!("{error}"))
+        .origin(&KeyPath::of(key))
 }
 
 #[test]
@@ -243,7 +245,7 @@ fn a_mistake_in_a_drop_in_names_its_line() {
 fn variables_inside_values() {
     let text = VALID
         .replace("n1", "edge-${SITE}-${RACK:1}")
-        .replace("h:4222", "${HUB:x}:4222");
+        .replace("nats://h:4222", "\"nats://${HUB:x}:4222\"");
     let config = Case::new(&text)
         .env(&[("SITE", "ulm"), ("HUB", "h9")])
         .load()
@@ -341,6 +343,8 @@ fn secrets_stay_hidden_in_problems() {
         VALID.replace("nats://h", "nats://u:hunter2@h"),
         VALID.replace("nats://h:4222", "u:hunter2@h"),
         VALID.replace("[nats://h:4222]", "nats://u:hunter2@h"),
+        VALID.replace("  servers:", "  pasword: hunter2\n  servers:"),
+        VALID.replace("  servers:", "  credentials: hunter2\n  servers:"),
     ] {
         let error = Case::new(&text).load().expect_err(&text);
         assert!(!error.to_string().contains("hunter2"), "{error}");

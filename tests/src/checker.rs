@@ -64,7 +64,10 @@ impl Recorder {
     pub fn settled_by(&self, app: &str) -> usize {
         let seen = self.seen.lock();
         let both = seen.confirmed.iter().chain(&seen.in_doubt);
-        both.filter(|one| &*one.app == app).map(|one| &one.id).collect::<BTreeSet<_>>().len()
+        both.filter(|one| &*one.app == app)
+            .map(|one| &one.id)
+            .collect::<BTreeSet<_>>()
+            .len()
     }
 
     /// Every confirmation so far.
@@ -106,7 +109,12 @@ pub struct Report {
 }
 
 impl Report {
-    fn new(expected: &[String], apps: &[&str], confirmed: &[Confirmation], in_doubt: &[Confirmation]) -> Self {
+    fn new(
+        expected: &[String],
+        apps: &[&str],
+        confirmed: &[Confirmation],
+        in_doubt: &[Confirmation],
+    ) -> Self {
         let ids: BTreeSet<&str> = expected.iter().map(String::as_str).collect();
         let mut names: BTreeSet<&str> = apps.iter().copied().collect();
         names.extend(confirmed.iter().map(|one| &*one.app));
@@ -116,14 +124,29 @@ impl Report {
             let mut report = AppReport::default();
             for one in confirmed.iter().filter(of_app) {
                 by_id.entry(&one.id).or_default().push(one);
-                *report.shares.entry((one.node.clone(), one.instance.clone())).or_default() += 1;
+                *report
+                    .shares
+                    .entry((one.node.clone(), one.instance.clone()))
+                    .or_default() += 1;
                 report.redelivered += usize::from(one.attempt > 1);
             }
-            let doubtful: BTreeSet<&str> = in_doubt.iter().filter(of_app).map(|one| one.id.as_str()).collect();
+            let doubtful: BTreeSet<&str> = in_doubt
+                .iter()
+                .filter(of_app)
+                .map(|one| one.id.as_str())
+                .collect();
             // An application that nobody listed must not have got anything.
-            let wanted = if apps.contains(&app) { ids.clone() } else { BTreeSet::new() };
+            let wanted = if apps.contains(&app) {
+                ids.clone()
+            } else {
+                BTreeSet::new()
+            };
             for id in wanted.iter().filter(|id| !by_id.contains_key(*id)) {
-                let list = if doubtful.contains(id) { &mut report.in_doubt } else { &mut report.missing };
+                let list = if doubtful.contains(id) {
+                    &mut report.in_doubt
+                } else {
+                    &mut report.missing
+                };
                 list.push((*id).to_owned());
             }
             for (id, all) in by_id {
@@ -131,17 +154,23 @@ impl Report {
                     report.unexpected.push(id.to_owned());
                 }
                 if all.len() > 1 {
-                    report.repeated.insert(id.to_owned(), all.into_iter().cloned().collect());
+                    report
+                        .repeated
+                        .insert(id.to_owned(), all.into_iter().cloned().collect());
                 }
             }
             (app.to_owned(), report)
         });
-        Self { expected: ids.len(), apps: judged.collect() }
+        Self {
+            expected: ids.len(),
+            apps: judged.collect(),
+        }
     }
 
     /// Whether each application got each message once. Messages in doubt are not held against it.
     pub fn is_exactly_once(&self) -> bool {
-        let clean = |app: &AppReport| app.missing.is_empty() && app.repeated.is_empty() && app.unexpected.is_empty();
+        let clean =
+            |app: &AppReport| app.missing.is_empty() && app.repeated.is_empty() && app.unexpected.is_empty();
         self.apps.values().all(clean)
     }
 
@@ -183,8 +212,11 @@ impl fmt::Display for Report {
             for ((node, instance), share) in &app.shares {
                 writeln!(f, "  {node} {instance}: {share}")?;
             }
-            for (what, ids) in [("missing", &app.missing), ("unexpected", &app.unexpected), ("in doubt", &app.in_doubt)]
-            {
+            for (what, ids) in [
+                ("missing", &app.missing),
+                ("unexpected", &app.unexpected),
+                ("in doubt", &app.in_doubt),
+            ] {
                 if !ids.is_empty() {
                     let shown: Vec<&str> = ids.iter().take(REPORT_IDS_MAX).map(String::as_str).collect();
                     let more = if ids.len() > shown.len() { " ..." } else { "" };
@@ -192,8 +224,10 @@ impl fmt::Display for Report {
                 }
             }
             for (id, all) in app.repeated.iter().take(REPORT_IDS_MAX) {
-                let by: Vec<String> =
-                    all.iter().map(|one| format!("{}/{} attempt {}", one.node, one.instance, one.attempt)).collect();
+                let by: Vec<String> = all
+                    .iter()
+                    .map(|one| format!("{}/{} attempt {}", one.node, one.instance, one.attempt))
+                    .collect();
                 writeln!(f, "  repeated {id}: {}", by.join(", "))?;
             }
         }
@@ -208,7 +242,13 @@ mod tests {
 
     fn confirmation(app: &str, node: &str, id: &str, attempt: u32) -> Confirmation {
         let instance = format!("{app}-{node}").into();
-        Confirmation { app: app.into(), instance, node: node.into(), id: id.to_owned(), attempt }
+        Confirmation {
+            app: app.into(),
+            instance,
+            node: node.into(),
+            id: id.to_owned(),
+            attempt,
+        }
     }
 
     fn ids(list: &[&str]) -> Vec<String> {
@@ -247,7 +287,10 @@ mod tests {
         let report = recorder.judge(&ids(&["S:1"]), &["a"]);
         assert_eq!(report.apps["a"].repeated["S:1"].len(), 2);
         let text = report.to_string();
-        assert!(!report.is_exactly_once() && text.contains("n1/a-n1 attempt 1, n2/a-n2 attempt 1"), "{text}");
+        assert!(
+            !report.is_exactly_once() && text.contains("n1/a-n1 attempt 1, n2/a-n2 attempt 1"),
+            "{text}"
+        );
     }
 
     #[test]
@@ -279,6 +322,9 @@ mod tests {
     fn a_long_list_is_cut_but_counted() {
         let expected: Vec<String> = (1..=50).map(|seq| format!("S:{seq:03}")).collect();
         let text = Recorder::new().judge(&expected, &["a"]).to_string();
-        assert!(text.contains("50 missing") && text.contains("S:020 ...") && !text.contains("S:021"), "{text}");
+        assert!(
+            text.contains("50 missing") && text.contains("S:020 ...") && !text.contains("S:021"),
+            "{text}"
+        );
     }
 }

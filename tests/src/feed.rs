@@ -1,10 +1,11 @@
 //! Puts messages into the hub and tells their ids.
 
-use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use async_nats::jetstream::{self, message::PublishMessage};
 use bytes::Bytes;
+use futures_util::TryStreamExt;
+use futures_util::stream::FuturesOrdered;
 
 use crate::limits::{FEED_TIMEOUT, FEED_WINDOW};
 use crate::wait::patience;
@@ -29,7 +30,13 @@ pub struct Feed {
 impl Feed {
     /// `count` messages of 128 bytes with 16 keys.
     pub fn new(subject_prefix: &str, count: usize) -> Self {
-        Self { subject_prefix: subject_prefix.to_owned(), count, first: 0, keys: 16, payload_bytes: 128 }
+        Self {
+            subject_prefix: subject_prefix.to_owned(),
+            count,
+            first: 0,
+            keys: 16,
+            payload_bytes: 128,
+        }
     }
 
     /// Starts with number `first`.
@@ -57,31 +64,37 @@ pub struct FeedError {
     reason: String,
 }
 
-/// Publishes a feed and returns the ids (`STREAM:seq`) in its order.
+/// Publishes a feed and returns the ids (`STREAM:seq`) in its order, which is the stream's order while the hub is well.
 ///
 /// Each message is tried again until the hub confirms it, always with the same dedupe id, so that a hub that is
-/// killed meanwhile still holds each message once.
+/// killed meanwhile still holds each message once; then messages may overtake each other.
 pub async fn publish(jetstream: &jetstream::Context, feed: &Feed) -> Result<Vec<String>, FeedError> {
     let mut ids = Vec::with_capacity(feed.count);
-    let mut under_way = VecDeque::with_capacity(FEED_WINDOW);
+    let mut under_way = FuturesOrdered::new();
     for number in feed.first..feed.first + feed.count {
-        if under_way.len() == FEED_WINDOW
-            && let Some((oldest, ack)) = under_way.pop_front()
-        {
-            ids.push(confirmed(jetstream, feed, oldest, ack).await?);
+        if under_way.len() == FEED_WINDOW {
+            ids.extend(under_way.try_next().await?);
         }
-        let ack = jetstream.send_publish(feed.subject(number), message(feed, number)).await;
-        under_way.push_back((number, ack));
+        let sent = send(jetstream, feed, number).await;
+        under_way.push_back(stored(jetstream, feed, number, sent));
     }
-    for (number, ack) in under_way {
-        ids.push(confirmed(jetstream, feed, number, ack).await?);
+    while let Some(id) = under_way.try_next().await? {
+        ids.push(id);
     }
     Ok(ids)
 }
 
 type Sent = Result<jetstream::context::PublishAckFuture, jetstream::context::PublishError>;
 
-async fn confirmed(
+async fn send(jetstream: &jetstream::Context, feed: &Feed, number: usize) -> Sent {
+    let id = format!("{}/{number}", feed.subject_prefix);
+    let message = PublishMessage::build()
+        .payload(feed.payload(number))
+        .message_id(id);
+    jetstream.send_publish(feed.subject(number), message).await
+}
+
+async fn stored(
     jetstream: &jetstream::Context,
     feed: &Feed,
     number: usize,
@@ -96,17 +109,15 @@ async fn confirmed(
         match answer {
             Ok(ack) => return Ok(format!("{}:{}", ack.stream, ack.sequence)),
             Err(error) if start.elapsed() > patience(FEED_TIMEOUT) => {
-                return Err(FeedError { number, reason: error.to_string() });
+                return Err(FeedError {
+                    number,
+                    reason: error.to_string(),
+                });
             }
             Err(_) => tokio::time::sleep(RETRY_PAUSE).await,
         }
-        sent = jetstream.send_publish(feed.subject(number), message(feed, number)).await;
+        sent = send(jetstream, feed, number).await;
     }
-}
-
-fn message(feed: &Feed, number: usize) -> PublishMessage {
-    let id = format!("{}/{number}", feed.subject_prefix);
-    PublishMessage::build().payload(feed.payload(number)).message_id(id)
 }
 
 #[cfg(test)]
@@ -115,6 +126,7 @@ mod tests {
     // Method: a real server; the stream is counted afterwards.
     use super::*;
     use crate::hub::{connect, create_source, start_hub};
+    use crate::wait::eventually;
 
     #[tokio::test]
     async fn ids_follow_the_stream_even_when_the_hub_is_killed() {
@@ -124,18 +136,30 @@ mod tests {
         let mut ids = publish(&jetstream, &Feed::new("feed", 600)).await.unwrap();
         assert_eq!((ids[0].as_str(), ids[599].as_str()), ("FEED:1", "FEED:600"));
 
-        let rest = Feed::new("feed", 2_000).starting_at(600);
+        let rest = Feed::new("feed", 4_000).starting_at(600);
         let publisher = tokio::spawn({
             let jetstream = jetstream.clone();
             async move { publish(&jetstream, &rest).await }
         });
-        tokio::task::yield_now().await;
+        let stored = || async {
+            let stream = jetstream
+                .get_stream("FEED")
+                .await
+                .map_err(|error| error.to_string())?;
+            let messages = stream.cached_info().state.messages;
+            if messages > 700 {
+                Ok(())
+            } else {
+                Err(format!("{messages} messages"))
+            }
+        };
+        eventually(Duration::from_secs(20), "the feed to be under way", stored).await;
         hub.restart().await.unwrap();
         ids.extend(publisher.await.unwrap().unwrap());
 
         let distinct: std::collections::BTreeSet<&String> = ids.iter().collect();
-        assert_eq!(distinct.len(), 2_600);
+        assert_eq!(distinct.len(), 4_600);
         let info = jetstream.get_stream("FEED").await.unwrap().cached_info().clone();
-        assert_eq!(info.state.messages, 2_600);
+        assert_eq!(info.state.messages, 4_600);
     }
 }

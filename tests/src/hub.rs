@@ -5,6 +5,8 @@ use std::time::Duration;
 use async_nats::jetstream::{self, stream};
 use fanin_localhub::{LocalHub, LocalHubOptions, ServerBinary};
 
+const ACK_TIMEOUT: Duration = Duration::from_secs(2);
+
 /// A local hub that syncs always, on free ports, gone with the value.
 ///
 /// # Panics
@@ -21,7 +23,10 @@ pub async fn start_hub_with(change: impl FnOnce(&mut LocalHubOptions)) -> LocalH
     let found = tokio::task::spawn_blocking(|| ServerBinary::find_or_fetch(None)).await;
     let binary = match found {
         Ok(Ok(binary)) => binary,
-        Ok(Err(error)) => panic!("{error}: {:?}", std::error::Error::source(&error).map(ToString::to_string)),
+        Ok(Err(error)) => panic!(
+            "{error}: {:?}",
+            std::error::Error::source(&error).map(ToString::to_string)
+        ),
         Err(error) => panic!("{error}"),
     };
     let mut options = LocalHubOptions::new(binary);
@@ -37,8 +42,14 @@ pub async fn connect(url: &str) -> Result<jetstream::Context, async_nats::Connec
     let options = async_nats::ConnectOptions::new()
         .name("fanin-tests")
         .retry_on_initial_connect()
-        .reconnect_delay_callback(|attempt| Duration::from_millis(20 * u64::try_from(attempt.min(10)).unwrap_or(10)));
-    Ok(jetstream::new(options.connect(url).await?))
+        .reconnect_delay_callback(|attempt| {
+            Duration::from_millis(20 * u64::try_from(attempt.min(10)).unwrap_or(10))
+        });
+    let client = options.connect(url).await?;
+    // An acknowledgement that went down with the hub never comes; whoever waits for it tries again after this time.
+    Ok(jetstream::context::ContextBuilder::new()
+        .ack_timeout(ACK_TIMEOUT)
+        .build(client))
 }
 
 /// Creates a source stream `name` with file storage for `subjects`.

@@ -20,6 +20,9 @@ pub const FEED_TIMEOUT: Duration = Duration::from_secs(60);
 /// Messages a feed has under way at once.
 pub const FEED_WINDOW: usize = 256;
 
+/// Acknowledgements that a test instance has under way at once.
+pub const ACKS_UNDER_WAY_MAX: usize = 4_096;
+
 /// Lines of a bridge's log that a failing test shows.
 pub const LOG_TAIL_LINES: usize = 60;
 

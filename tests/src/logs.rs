@@ -31,12 +31,19 @@ impl LogLine {
             return None;
         }
         let record = serde_json::from_str::<Value>(text).ok();
-        let level = match record.as_ref().and_then(|record| record.get("level")).and_then(Value::as_str) {
+        let level = match record
+            .as_ref()
+            .and_then(|record| record.get("level"))
+            .and_then(Value::as_str)
+        {
             Some("ERROR") | None => Level::Error,
             Some("WARN") => Level::Warning,
             Some(_) => Level::Normal,
         };
-        Some(Self { level, text: text.to_owned() })
+        Some(Self {
+            level,
+            text: text.to_owned(),
+        })
     }
 }
 
@@ -49,7 +56,9 @@ impl fmt::Display for LogLine {
 /// The lines of `log` that a test did not expect: errors that hold none of the `allowed` texts.
 pub fn unexpected<'a>(log: &'a [LogLine], allowed: &[String]) -> Vec<&'a LogLine> {
     let is_allowed = |line: &LogLine| allowed.iter().any(|text| line.text.contains(text));
-    log.iter().filter(|line| line.level == Level::Error && !is_allowed(line)).collect()
+    log.iter()
+        .filter(|line| line.level == Level::Error && !is_allowed(line))
+        .collect()
 }
 
 #[cfg(test)]

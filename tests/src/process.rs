@@ -48,7 +48,13 @@ impl BridgeOptions {
             "mappings": mappings,
         });
         let node = node.to_owned();
-        Self { node, config, env: BTreeMap::new(), args: Vec::new(), allowed_errors: Vec::new() }
+        Self {
+            node,
+            config,
+            env: BTreeMap::new(),
+            args: Vec::new(),
+            allowed_errors: Vec::new(),
+        }
     }
 
     /// Sets `FANIN_FAILPOINTS` for the next life.
@@ -74,8 +80,10 @@ impl BridgeOptions {
 #[derive(Debug, thiserror::Error)]
 pub enum ProcessError {
     /// The binary is not where it should be.
-    #[error("no fanin binary at {path}: run `cargo xtask test`, or build it with \
-             `cargo build -p fanin-bridge --features failpoints`, or set FANIN_BIN")]
+    #[error(
+        "no fanin binary at {path}: run `cargo xtask test`, or build it with \
+             `cargo build -p fanin-bridge --features failpoints`, or set FANIN_BIN"
+    )]
     NoBinary {
         /// Where it was looked for.
         path: PathBuf,
@@ -158,7 +166,12 @@ impl Bridge {
     /// Starts a bridge and does not wait for anything.
     pub fn spawn(options: BridgeOptions) -> Result<Self, ProcessError> {
         let home = short_temp_dir().map_err(io_error("making the node's directory"))?;
-        let mut bridge = Self { options, home: Some(home), process: Mutex::new(None), pid: 0 };
+        let mut bridge = Self {
+            options,
+            home: Some(home),
+            process: Mutex::new(None),
+            pid: 0,
+        };
         bridge.launch()?;
         Ok(bridge)
     }
@@ -206,24 +219,34 @@ impl Bridge {
     /// The log so far, all lives.
     pub fn log(&self) -> Vec<LogLine> {
         let bytes = fs::read(self.log_path()).unwrap_or_default();
-        String::from_utf8_lossy(&bytes).lines().filter_map(LogLine::parse).collect()
+        String::from_utf8_lossy(&bytes)
+            .lines()
+            .filter_map(LogLine::parse)
+            .collect()
     }
 
     /// The end of the log, for messages.
     pub fn log_tail(&self) -> String {
         let log = self.log();
-        let tail = log.get(log.len().saturating_sub(LOG_TAIL_LINES)..).unwrap_or_default();
+        let tail = log
+            .get(log.len().saturating_sub(LOG_TAIL_LINES)..)
+            .unwrap_or_default();
         tail.iter().map(|line| format!("  {line}\n")).collect()
     }
 
     /// What the node tells about itself.
     pub async fn status(&self) -> Result<StatusResponse, ProcessError> {
-        let failed = |reason: String| ProcessError::Status { node: self.options.node.clone(), reason };
+        let failed = |reason: String| ProcessError::Status {
+            node: self.options.node.clone(),
+            reason,
+        };
         let asked = async {
             let endpoint = Endpoint::from_shared(self.socket()).map_err(|error| error.to_string())?;
             let channel = endpoint.connect().await.map_err(|error| format!("{error:?}"))?;
             let answer = NodeServiceClient::new(channel).status(StatusRequest {}).await;
-            answer.map(tonic::Response::into_inner).map_err(|status| status.to_string())
+            answer
+                .map(tonic::Response::into_inner)
+                .map_err(|status| status.to_string())
         };
         match tokio::time::timeout(patience(STATUS_TIMEOUT), asked).await {
             Ok(answer) => answer.map_err(failed),
@@ -233,13 +256,17 @@ impl Bridge {
 
     /// Waits until the socket answers.
     pub async fn wait_serving(&self) -> Result<StatusResponse, ProcessError> {
-        self.wait_status(SERVING_TIMEOUT, "the socket to answer", |_| true).await
+        self.wait_status(SERVING_TIMEOUT, "the socket to answer", |_| true)
+            .await
     }
 
     /// Waits until no mapping is `starting` or `joining` any more: the node has its epoch and knows its own claims.
     pub async fn wait_joined(&self) -> Result<StatusResponse, ProcessError> {
         self.wait_status(JOINED_TIMEOUT, "every mapping to take part", |status| {
-            status.mappings.iter().all(|mapping| !matches!(mapping.state.as_str(), "starting" | "joining"))
+            status
+                .mappings
+                .iter()
+                .all(|mapping| !matches!(mapping.state.as_str(), "starting" | "joining"))
         })
         .await
     }
@@ -274,15 +301,18 @@ impl Bridge {
     /// Waits until a line of the log holds `text`.
     pub async fn wait_log(&self, time: Duration, text: &str) -> Result<LogLine, ProcessError> {
         let what = format!("{text:?} in the log");
-        let waited =
-            until(time, &what, || async { self.log().into_iter().find(|line| line.text.contains(text)) }).await;
+        let waited = until(time, &what, || async {
+            self.log().into_iter().find(|line| line.text.contains(text))
+        })
+        .await;
         waited.map_err(|reason| self.waited(reason))
     }
 
     /// Waits until the process ends by itself, as at a fail point, and tells how.
     pub async fn wait_exit(&self, time: Duration) -> Result<ExitStatus, ProcessError> {
         let waited = until(time, "the process to end", || async {
-            self.ended().and_then(|status| status.ok_or_else(|| "it runs".to_owned()))
+            self.ended()
+                .and_then(|status| status.ok_or_else(|| "it runs".to_owned()))
         })
         .await;
         waited.map_err(|reason| self.waited(reason))
@@ -290,9 +320,14 @@ impl Bridge {
 
     /// Ends the process with SIGKILL. Does nothing when none runs.
     pub fn kill(&self) -> Result<(), ProcessError> {
-        let Some(Running { leash, mut child }) = self.process.lock().take() else { return Ok(()) };
+        let Some(Running { leash, mut child }) = self.process.lock().take() else {
+            return Ok(());
+        };
         drop(leash);
-        child.kill().and_then(|()| child.wait()).map_err(io_error("killing the bridge"))?;
+        child
+            .kill()
+            .and_then(|()| child.wait())
+            .map_err(io_error("killing the bridge"))?;
         Ok(())
     }
 
@@ -304,7 +339,11 @@ impl Bridge {
         if status.success() {
             return Ok(());
         }
-        Err(ProcessError::BadExit { node: self.options.node.clone(), status, log: self.log_tail() })
+        Err(ProcessError::BadExit {
+            node: self.options.node.clone(),
+            status,
+            log: self.log_tail(),
+        })
     }
 
     /// Freezes the process (SIGSTOP).
@@ -340,7 +379,11 @@ impl Bridge {
             .take(LOG_TAIL_LINES)
             .map(|line| format!("  {line}\n"))
             .collect();
-        assert!(bad.is_empty(), "unexpected errors in the log of {}:\n{bad}", self.options.node);
+        assert!(
+            bad.is_empty(),
+            "unexpected errors in the log of {}:\n{bad}",
+            self.options.node
+        );
     }
 
     fn home(&self) -> &Path {
@@ -348,7 +391,11 @@ impl Bridge {
     }
 
     fn waited(&self, reason: String) -> ProcessError {
-        ProcessError::Waited { node: self.options.node.clone(), reason, log: self.log_tail() }
+        ProcessError::Waited {
+            node: self.options.node.clone(),
+            reason,
+            log: self.log_tail(),
+        }
     }
 
     /// How the process ended, if it did.
@@ -362,8 +409,13 @@ impl Bridge {
     fn signal(&self, what: Signal) -> Result<(), ProcessError> {
         let failed = io_error("signalling the bridge");
         let process = self.process.lock();
-        let pid = process.as_ref().and_then(|running| i32::try_from(running.child.id()).ok()).and_then(Pid::from_raw);
-        let Some(pid) = pid else { return Err(failed(io::ErrorKind::NotFound.into())) };
+        let pid = process
+            .as_ref()
+            .and_then(|running| i32::try_from(running.child.id()).ok())
+            .and_then(Pid::from_raw);
+        let Some(pid) = pid else {
+            return Err(failed(io::ErrorKind::NotFound.into()));
+        };
         kill_process(pid, what).map_err(|error| failed(error.into()))
     }
 
@@ -379,8 +431,12 @@ impl Bridge {
             "log": { "format": "json" },
         });
         merge(&mut config, &self.options.config);
-        fs::write(self.config_path(), format!("{config:#}\n")).map_err(io_error("writing the configuration"))?;
-        let log = fs::OpenOptions::new().create(true).append(true).open(self.log_path());
+        fs::write(self.config_path(), format!("{config:#}\n"))
+            .map_err(io_error("writing the configuration"))?;
+        let log = fs::OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(self.log_path());
         let log = log.map_err(io_error("opening the log"))?;
         let log_too = log.try_clone().map_err(io_error("opening the log"))?;
         let mut child = Command::new(binary)
@@ -402,7 +458,10 @@ impl Bridge {
             Err(source) => {
                 let _ = child.kill();
                 let _ = child.wait();
-                return Err(ProcessError::Io { what: "watching over the bridge", source });
+                return Err(ProcessError::Io {
+                    what: "watching over the bridge",
+                    source,
+                });
             }
         }
         Ok(())
@@ -419,7 +478,9 @@ impl Drop for Bridge {
             if let Some(home) = home {
                 let text = fs::read_to_string(home.join("log")).unwrap_or_default();
                 let lines: Vec<&str> = text.lines().collect();
-                let tail = lines.get(lines.len().saturating_sub(LOG_TAIL_LINES)..).unwrap_or_default();
+                let tail = lines
+                    .get(lines.len().saturating_sub(LOG_TAIL_LINES)..)
+                    .unwrap_or_default();
                 eprintln!("{}", tail.join("\n"));
             }
         } else {

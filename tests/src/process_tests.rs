@@ -11,10 +11,21 @@ const LONG: Duration = Duration::from_secs(20);
 fn scripted(script: &str) -> Bridge {
     let home = short_temp_dir().unwrap();
     let options = BridgeOptions::new("n1", "nats://127.0.0.1:1", json!({}));
-    let mut bridge = Bridge { options, home: Some(home), process: Mutex::new(None), pid: 0 };
+    let mut bridge = Bridge {
+        options,
+        home: Some(home),
+        process: Mutex::new(None),
+        pid: 0,
+    };
     let log = fs::File::create(bridge.log_path()).unwrap();
     let mut command = Command::new("sh");
-    let child = command.args(["-c", script]).stdin(Stdio::null()).stdout(log).process_group(0).spawn().unwrap();
+    let child = command
+        .args(["-c", script])
+        .stdin(Stdio::null())
+        .stdout(log)
+        .process_group(0)
+        .spawn()
+        .unwrap();
     bridge.pid = child.id();
     let leash = Leash::tie(child.id()).unwrap();
     *bridge.process.lock() = Some(Running { leash, child });
@@ -35,7 +46,10 @@ async fn a_stop_wants_exit_code_zero() {
 async fn the_end_of_the_process_ends_every_wait() {
     let bridge = scripted("exit 3");
     let error = bridge.wait_serving().await.unwrap_err();
-    assert!(matches!(error, ProcessError::Ended { status, .. } if status.code() == Some(3)), "{error}");
+    assert!(
+        matches!(error, ProcessError::Ended { status, .. } if status.code() == Some(3)),
+        "{error}"
+    );
     assert_eq!(bridge.wait_exit(LONG).await.unwrap().code(), Some(3));
 }
 
@@ -66,8 +80,12 @@ async fn a_kill_needs_no_consent_and_the_directory_goes_with_the_handle() {
 #[test]
 fn patches_merge_objects_and_replace_the_rest() {
     let options = BridgeOptions::new("n1", "nats://h:1", json!({ "orders": { "ack_wait": "30s" } }));
-    let patch = json!({ "mappings": { "orders": { "ack_wait": "2s" } }, "hub": { "servers": ["nats://h:2"] } });
+    let patch =
+        json!({ "mappings": { "orders": { "ack_wait": "2s" } }, "hub": { "servers": ["nats://h:2"] } });
     let config = options.with_config(&patch).config;
     assert_eq!(config["mappings"]["orders"]["ack_wait"], "2s");
-    assert_eq!(config["hub"], json!({ "servers": ["nats://h:2"], "durability": "sync_always" }));
+    assert_eq!(
+        config["hub"],
+        json!({ "servers": ["nats://h:2"], "durability": "sync_always" })
+    );
 }

@@ -34,7 +34,9 @@ pub enum Link {
     Swallow,
 }
 
-const DIRECT: Link = Link::Flow { delay: Duration::ZERO };
+const DIRECT: Link = Link::Flow {
+    delay: Duration::ZERO,
+};
 
 #[derive(Clone, Copy, Debug)]
 struct State {
@@ -60,13 +62,31 @@ impl Proxy {
     pub async fn start(target_port: u16) -> io::Result<Self> {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, fanin_localhub::free_port()?)).await?;
         let address = listener.local_addr()?;
-        let (state, states) = watch::channel(State { accepting: true, requests: DIRECT, replies: DIRECT, cuts: 0 });
+        let (state, states) = watch::channel(State {
+            accepting: true,
+            requests: DIRECT,
+            replies: DIRECT,
+            cuts: 0,
+        });
         let (listens, listening) = watch::channel(true);
         let accepted = Arc::new(AtomicU64::new(0));
         let running = CancellationToken::new();
-        let door = Door { address, target_port, states, listens, accepted: accepted.clone(), running: running.clone() };
+        let door = Door {
+            address,
+            target_port,
+            states,
+            listens,
+            accepted: accepted.clone(),
+            running: running.clone(),
+        };
         tokio::spawn(running.clone().run_until_cancelled_owned(door.run(listener)));
-        Ok(Self { address, state, listening, accepted, running })
+        Ok(Self {
+            address,
+            state,
+            listening,
+            accepted,
+            running,
+        })
     }
 
     /// Where it listens, as a NATS URL.
@@ -127,7 +147,11 @@ impl Proxy {
 
     async fn listens(&self, wanted: bool) {
         // An error means that the task is gone, which only happens at the end of the runtime.
-        let _ = self.listening.clone().wait_for(|listens| *listens == wanted).await;
+        let _ = self
+            .listening
+            .clone()
+            .wait_for(|listens| *listens == wanted)
+            .await;
     }
 }
 
@@ -184,7 +208,9 @@ impl Door {
 /// Serves one connection until an end closes it, it is cut, or it cannot go on after bytes were swallowed.
 async fn serve(near: TcpStream, target_port: u16, mut states: watch::Receiver<State>) {
     let cuts = states.borrow().cuts;
-    let Ok(far) = TcpStream::connect((Ipv4Addr::LOCALHOST, target_port)).await else { return };
+    let Ok(far) = TcpStream::connect((Ipv4Addr::LOCALHOST, target_port)).await else {
+        return;
+    };
     let _ = (near.set_nodelay(true), far.set_nodelay(true));
     let (near_read, near_write) = near.into_split();
     let (far_read, far_write) = far.into_split();
@@ -211,8 +237,12 @@ async fn pump(
         let mut buffer = vec![0; PROXY_CHUNK_BYTES];
         loop {
             let length = from.read(&mut buffer).await.map_err(|_| Ruined)?;
-            let Some(chunk) = buffer.get(..length).filter(|chunk| !chunk.is_empty()) else { return Ok(()) };
-            send.send((Instant::now(), chunk.to_vec())).await.map_err(|_| Ruined)?;
+            let Some(chunk) = buffer.get(..length).filter(|chunk| !chunk.is_empty()) else {
+                return Ok(());
+            };
+            send.send((Instant::now(), chunk.to_vec()))
+                .await
+                .map_err(|_| Ruined)?;
         }
     };
     let write = async move {
@@ -230,7 +260,9 @@ async fn pump(
                     // The end of the stream vanishes as well: the other side must not learn of it.
                     Link::Stall | Link::Swallow => states.changed().await.map_err(|_| Ruined)?,
                     Link::Flow { delay } => {
-                        let due = chunk.as_ref().map_or_else(Instant::now, |(sent, _)| *sent + delay);
+                        let due = chunk
+                            .as_ref()
+                            .map_or_else(Instant::now, |(sent, _)| *sent + delay);
                         if due <= Instant::now() {
                             break;
                         }
@@ -312,13 +344,23 @@ mod tests {
         let mut stream = TcpStream::connect(proxy.address()).await.unwrap();
         assert_eq!(exchange(&mut stream, b"one").await.unwrap(), b"one");
         proxy.cut();
-        assert!(tokio::time::timeout(LONG, read_exact(&mut stream, 1)).await.unwrap().is_err());
+        assert!(
+            tokio::time::timeout(LONG, read_exact(&mut stream, 1))
+                .await
+                .unwrap()
+                .is_err()
+        );
         let mut second = TcpStream::connect(proxy.address()).await.unwrap();
         assert_eq!(exchange(&mut second, b"two").await.unwrap(), b"two");
         assert_eq!(proxy.accepted(), 2);
         proxy.refuse().await;
         assert!(TcpStream::connect(proxy.address()).await.is_err());
-        assert!(tokio::time::timeout(LONG, read_exact(&mut second, 1)).await.unwrap().is_err());
+        assert!(
+            tokio::time::timeout(LONG, read_exact(&mut second, 1))
+                .await
+                .unwrap()
+                .is_err()
+        );
         proxy.pass().await;
         let mut third = TcpStream::connect(proxy.address()).await.unwrap();
         assert_eq!(exchange(&mut third, b"three").await.unwrap(), b"three");
@@ -330,9 +372,19 @@ mod tests {
         let mut stream = TcpStream::connect(proxy.address()).await.unwrap();
         assert_eq!(exchange(&mut stream, b"one").await.unwrap(), b"one");
         proxy.stall();
-        assert!(tokio::time::timeout(SOON, exchange(&mut stream, b"two")).await.is_err());
+        assert!(
+            tokio::time::timeout(SOON, exchange(&mut stream, b"two"))
+                .await
+                .is_err()
+        );
         proxy.pass().await;
-        assert_eq!(tokio::time::timeout(LONG, read_exact(&mut stream, 3)).await.unwrap().unwrap(), b"two");
+        assert_eq!(
+            tokio::time::timeout(LONG, read_exact(&mut stream, 3))
+                .await
+                .unwrap()
+                .unwrap(),
+            b"two"
+        );
     }
 
     #[tokio::test]
@@ -341,9 +393,18 @@ mod tests {
         let mut stream = TcpStream::connect(proxy.address()).await.unwrap();
         assert_eq!(exchange(&mut stream, b"one").await.unwrap(), b"one");
         proxy.links(DIRECT, Link::Swallow);
-        assert!(tokio::time::timeout(SOON, exchange(&mut stream, b"two")).await.is_err());
+        assert!(
+            tokio::time::timeout(SOON, exchange(&mut stream, b"two"))
+                .await
+                .is_err()
+        );
         proxy.pass().await;
-        assert!(tokio::time::timeout(LONG, read_exact(&mut stream, 1)).await.unwrap().is_err());
+        assert!(
+            tokio::time::timeout(LONG, read_exact(&mut stream, 1))
+                .await
+                .unwrap()
+                .is_err()
+        );
     }
 
     #[tokio::test]
@@ -356,7 +417,11 @@ mod tests {
             stream.write_all(text).await.unwrap();
         }
         assert_eq!(read_exact(&mut stream, 9).await.unwrap(), b"onetwosix");
-        assert!(start.elapsed() >= Duration::from_millis(80), "{:?}", start.elapsed());
+        assert!(
+            start.elapsed() >= Duration::from_millis(80),
+            "{:?}",
+            start.elapsed()
+        );
     }
 
     #[tokio::test]
@@ -368,6 +433,9 @@ mod tests {
         stream.shutdown().await.unwrap();
         assert_eq!(stream.read(&mut [0; 8]).await.unwrap(), 0);
         drop(proxy);
-        eventually(LONG, "the port to be closed", || async { TcpStream::connect(address).await.is_err() }).await;
+        eventually(LONG, "the port to be closed", || async {
+            TcpStream::connect(address).await.is_err()
+        })
+        .await;
     }
 }

@@ -16,7 +16,9 @@ pub fn patience(time: Duration) -> Duration {
 }
 
 fn parse_factor(text: Option<&str>) -> f64 {
-    let factor = text.and_then(|text| text.trim().parse::<f64>().ok()).filter(|factor| factor.is_finite());
+    let factor = text
+        .and_then(|text| text.trim().parse::<f64>().ok())
+        .filter(|factor| factor.is_finite());
     factor.unwrap_or(1.0).clamp(0.1, 100.0)
 }
 
@@ -70,7 +72,10 @@ where
             Err(last) => last,
         };
         if start.elapsed() >= time {
-            return Err(format!("gave up after {:.1} s waiting for {what}: {last}", time.as_secs_f64()));
+            return Err(format!(
+                "gave up after {:.1} s waiting for {what}: {last}",
+                time.as_secs_f64()
+            ));
         }
         tokio::time::sleep(pause).await;
         pause = (pause * 2).min(POLL_MAX);
@@ -100,7 +105,7 @@ mod tests {
 
     use super::*;
 
-    #[tokio::test(start_paused = true)]
+    #[tokio::test]
     async fn a_wait_ends_with_the_condition_or_with_its_last_answer() {
         let asked = Cell::new(0);
         let third = || async {
@@ -110,8 +115,13 @@ mod tests {
         assert_eq!(eventually(Duration::from_secs(5), "third", third).await, "yes");
         assert_eq!(asked.get(), 3);
 
-        let error = until(Duration::ZERO, "it", || async { Err::<(), _>("hub is away") }).await.unwrap_err();
-        assert!(error.contains("waiting for it") && error.contains("hub is away"), "{error}");
+        let error = until(Duration::ZERO, "it", || async { Err::<(), _>("hub is away") })
+            .await
+            .unwrap_err();
+        assert!(
+            error.contains("waiting for it") && error.contains("hub is away"),
+            "{error}"
+        );
     }
 
     #[test]

@@ -1,2 +1,91 @@
-//! xtask
-fn main() {}
+//! The project's own commands. `cargo xtask help` lists them.
+//!
+//! Without dependencies, so that it is built in a second.
+
+mod cargo_deny;
+mod run;
+mod test;
+mod tidy;
+
+use std::process::ExitCode;
+use std::time::Instant;
+
+use run::{Failed, Workspace};
+
+const HELP: &str = "\
+cargo xtask COMMAND
+
+  test [--quick] [FILTER...]  builds the fanin binary with its fail points, finds or fetches a nats-server, and runs
+                              every test; --quick leaves out the levels that start several processes. What follows
+                              goes to the test binaries: filters, or -- and options such as --nocapture
+  lint                        format, clippy with warnings as errors, and tidy
+  tidy                        the repository's own rules: file sizes, leftovers, sleeps in tests, crate dependencies
+  deny                        licences, banned crates, sources and, when its database can be reached, advisories
+  ci                          everything that must pass before a change goes in
+  help                        this text
+
+Environment: NATS_SERVER names the server to test with; FANIN_TEST_PATIENCE multiplies every time limit in tests.";
+
+#[expect(clippy::print_stdout, reason = "a command line program")]
+fn main() -> ExitCode {
+    let mut args = std::env::args().skip(1);
+    let command = args.next().unwrap_or_else(|| "help".to_owned());
+    let rest: Vec<String> = args.collect();
+    let workspace = Workspace::of_this_build();
+    let started = Instant::now();
+    let result = match command.as_str() {
+        "test" => test::run(&workspace, &rest),
+        "lint" => no_arguments(&rest).and_then(|()| lint(&workspace)),
+        "tidy" => no_arguments(&rest).and_then(|()| tidy::run(&workspace)),
+        "deny" => no_arguments(&rest).and_then(|()| cargo_deny::run(&workspace)),
+        "ci" => no_arguments(&rest).and_then(|()| ci(&workspace)),
+        "help" | "--help" | "-h" => {
+            println!("{HELP}");
+            return ExitCode::SUCCESS;
+        }
+        other => Err(Failed(format!(
+            "unknown command {other:?}; cargo xtask help lists them"
+        ))),
+    };
+    match result {
+        Ok(()) => {
+            run::say(&format!("{command} passed in {} s", started.elapsed().as_secs()));
+            ExitCode::SUCCESS
+        }
+        Err(Failed(reason)) => {
+            eprintln!("xtask: {command} failed: {reason}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn no_arguments(rest: &[String]) -> Result<(), Failed> {
+    match rest.first() {
+        None => Ok(()),
+        Some(extra) => Err(Failed(format!("unexpected argument {extra:?}"))),
+    }
+}
+
+fn lint(workspace: &Workspace) -> Result<(), Failed> {
+    tidy::run(workspace)?;
+    workspace.cargo(&["fmt", "--all", "--check"])?;
+    let clippy = [
+        "clippy",
+        "--workspace",
+        "--all-targets",
+        "--features",
+        test::FEATURES,
+        "--",
+        "-D",
+        "warnings",
+    ];
+    workspace.cargo(&clippy)
+}
+
+/// Ends with the binary as operators get it: optimised, without fail points, and its demo must go through.
+fn ci(workspace: &Workspace) -> Result<(), Failed> {
+    lint(workspace)?;
+    cargo_deny::run(workspace)?;
+    test::run(workspace, &[])?;
+    workspace.cargo(&["run", "--release", "--", "demo", "--quick"])
+}

@@ -58,7 +58,9 @@ pub enum ApiError {
     #[error("the hub is not connected; fanin reconnects by itself")]
     Disconnected,
     /// No reply in time. The request may still have reached the hub.
-    #[error("the hub did not answer {subject} within {after_ms} ms; it may be overloaded or without a leader")]
+    #[error(
+        "the hub did not answer {subject} within {after_ms} ms; it may be overloaded or without a leader"
+    )]
     Timeout {
         /// The request's subject.
         subject: String,
@@ -66,7 +68,9 @@ pub enum ApiError {
         after_ms: u64,
     },
     /// Nobody listens on the subject.
-    #[error("nobody at the hub answers {subject}: JetStream, the stream or the consumer is missing or has no leader")]
+    #[error(
+        "nobody at the hub answers {subject}: JetStream, the stream or the consumer is missing or has no leader"
+    )]
     NoResponders {
         /// The request's subject.
         subject: String,
@@ -109,8 +113,8 @@ pub enum ApiError {
         /// Where reading failed.
         source: serde_json::Error,
     },
-    /// The client library's task ended. Only a new connection helps.
-    #[error("the connection to the hub ended for good; restart the bridge")]
+    /// The client library's task ended; [`Connection`] replaces it by itself.
+    #[error("the client of the hub ended and is being replaced")]
     ClientGone,
 }
 
@@ -119,17 +123,22 @@ impl ApiError {
     #[must_use]
     pub fn retryable(&self) -> bool {
         match self {
-            ApiError::Disconnected | ApiError::Timeout { .. } | ApiError::NoResponders { .. } => true,
+            ApiError::Disconnected
+            | ApiError::ClientGone
+            | ApiError::Timeout { .. }
+            | ApiError::NoResponders { .. } => true,
             // 503 is the server's own word for "not now"; a start-up or a leader election ends.
             ApiError::Refused { code, err_code, .. } => {
                 *code == 503
-                    && !matches!(*err_code, server_code::NOT_ENABLED | server_code::NOT_ENABLED_FOR_ACCOUNT)
+                    && !matches!(
+                        *err_code,
+                        server_code::NOT_ENABLED | server_code::NOT_ENABLED_FOR_ACCOUNT
+                    )
             }
             ApiError::PermissionDenied { .. }
             | ApiError::TooLarge { .. }
             | ApiError::BadSubject { .. }
-            | ApiError::BadReply { .. }
-            | ApiError::ClientGone => false,
+            | ApiError::BadReply { .. } => false,
         }
     }
 
@@ -156,7 +165,9 @@ impl ApiError {
             ApiError::Disconnected | ApiError::ClientGone => codes::HUB_UNREACHABLE,
             ApiError::Timeout { .. } | ApiError::NoResponders { .. } => codes::HUB_SILENT,
             ApiError::PermissionDenied { .. } => codes::PERMISSION_DENIED,
-            ApiError::Refused { .. } | ApiError::BadSubject { .. } | ApiError::BadReply { .. } => codes::HUB_REFUSED,
+            ApiError::Refused { .. } | ApiError::BadSubject { .. } | ApiError::BadReply { .. } => {
+                codes::HUB_REFUSED
+            }
             ApiError::TooLarge { .. } => codes::MESSAGE_TOO_LARGE,
         }
     }
@@ -164,11 +175,22 @@ impl ApiError {
 
 impl Connection {
     /// One request to `$JS.API.<name>`.
-    pub(crate) async fn api<T: DeserializeOwned>(&self, name: &str, body: &impl Serialize) -> Result<T, ApiError> {
+    pub(crate) async fn api<T: DeserializeOwned>(
+        &self,
+        name: &str,
+        body: &impl Serialize,
+    ) -> Result<T, ApiError> {
         let subject = format!("{}.{name}", self.api_prefix());
-        let bad = |source| ApiError::BadReply { subject: subject.clone(), source };
+        let bad = |source| ApiError::BadReply {
+            subject: subject.clone(),
+            source,
+        };
         let body = serde_json::to_value(body).map_err(bad)?;
-        let payload = if body.is_null() { Bytes::new() } else { Bytes::from(body.to_string()) };
+        let payload = if body.is_null() {
+            Bytes::new()
+        } else {
+            Bytes::from(body.to_string())
+        };
         let reply = self.request(&subject, None, payload, limits::API_TIMEOUT).await?;
         let value = read_reply(&subject, &reply.payload)?;
         serde_json::from_value(value).map_err(bad)
@@ -177,14 +199,22 @@ impl Connection {
 
 /// The JSON of a reply, or the error it carries.
 pub(crate) fn read_reply(subject: &str, payload: &[u8]) -> Result<Value, ApiError> {
-    let value: Value = serde_json::from_slice(payload)
-        .map_err(|source| ApiError::BadReply { subject: subject.to_owned(), source })?;
-    let Some(error) = value.get("error") else { return Ok(value) };
+    let value: Value = serde_json::from_slice(payload).map_err(|source| ApiError::BadReply {
+        subject: subject.to_owned(),
+        source,
+    })?;
+    let Some(error) = value.get("error") else {
+        return Ok(value);
+    };
     let number = |name: &str| error.get(name).and_then(Value::as_u64).unwrap_or(0);
     Err(ApiError::Refused {
         subject: subject.to_owned(),
         code: u16::try_from(number("code")).unwrap_or(0),
         err_code: u32::try_from(number("err_code")).unwrap_or(0),
-        description: error.get("description").and_then(Value::as_str).unwrap_or("no reason given").to_owned(),
+        description: error
+            .get("description")
+            .and_then(Value::as_str)
+            .unwrap_or("no reason given")
+            .to_owned(),
     })
 }

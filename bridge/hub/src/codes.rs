@@ -93,7 +93,11 @@ mod tests {
     fn ascending_and_complete() {
         assert!(CODES.windows(2).all(|pair| pair[0].code < pair[1].code));
         for entry in CODES {
-            assert!(entry.code.len() == 8 && entry.code.starts_with("FAN-20"), "{}", entry.code);
+            assert!(
+                entry.code.len() == 8 && entry.code.starts_with("FAN-20"),
+                "{}",
+                entry.code
+            );
             assert!(![entry.title, entry.cause, entry.cure].contains(&""));
             assert_eq!(lookup(entry.code), Some(entry));
         }

@@ -3,11 +3,15 @@
 use std::collections::VecDeque;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use async_nats::connection::State;
-use async_nats::{Client, ConnectErrorKind, Event, HeaderMap, Message, Request, RequestErrorKind, ServerError, Subscriber};
+use async_nats::{
+    Client, ConnectErrorKind, Event, HeaderMap, Message, Request, RequestErrorKind, ServerError, Subscriber,
+};
 use bytes::Bytes;
+use parking_lot::RwLock;
 use tokio::sync::{Notify, watch};
 use tokio_util::task::AbortOnDropHandle;
 
@@ -61,13 +65,17 @@ pub enum ConnectError {
         source: std::io::Error,
     },
     /// The hub refused the login.
-    #[error("the hub refused the login; check user, password, token, nkey or credentials file, and the account")]
+    #[error(
+        "the hub refused the login; check user, password, token, nkey or credentials file, and the account"
+    )]
     LoginRefused {
         /// As the client library says it.
         source: async_nats::ConnectError,
     },
     /// The encrypted connection could not be made.
-    #[error("no TLS connection to the hub; check the authority (tlsca), the server's name and the client certificate")]
+    #[error(
+        "no TLS connection to the hub; check the authority (tlsca), the server's name and the client certificate"
+    )]
     Tls {
         /// As the client library says it.
         source: async_nats::ConnectError,
@@ -79,7 +87,9 @@ pub enum ConnectError {
         source: async_nats::ConnectError,
     },
     /// A server answered, but JetStream does not.
-    #[error("the hub at {server} has no JetStream for this account; start nats-server with -js, enable it for the account, or set the domain")]
+    #[error(
+        "the hub at {server} has no JetStream for this account; start nats-server with -js, enable it for the account, or set the domain"
+    )]
     HubWithoutJetStream {
         /// The connected server.
         server: String,
@@ -136,7 +146,9 @@ impl ConnectError {
 
 fn mentions_tls(text: &str) -> bool {
     let text = text.to_lowercase();
-    ["certificate", "tls", "handshake"].iter().any(|word| text.contains(word))
+    ["certificate", "tls", "handshake"]
+        .iter()
+        .any(|word| text.contains(word))
 }
 
 /// Permission violations seen lately; the hub reports them apart from the request they belong to.
@@ -156,16 +168,37 @@ impl Denied {
     }
 
     fn since(&self, mark: u64, subject: &str) -> bool {
-        self.recent.iter().any(|(n, denied)| *n > mark && denied == subject)
+        self.recent
+            .iter()
+            .any(|(n, denied)| *n > mark && denied == subject)
+    }
+}
+
+/// What the client library's events are noted in. Holds no client, so that it does not keep one alive.
+struct Notes {
+    state: watch::Sender<ConnectionState>,
+    denied: watch::Sender<Denied>,
+    wake: Notify,
+    ended: AtomicBool,
+}
+
+/// Lives in the library's event task and so ends with it.
+struct ClientEnd(Arc<Notes>);
+
+impl Drop for ClientEnd {
+    fn drop(&mut self) {
+        self.0.ended.store(true, Ordering::Release);
+        self.0.state.send_modify(|s| s.connected = false);
+        self.0.wake.notify_one();
     }
 }
 
 struct Inner {
-    client: Client,
+    client: Arc<RwLock<Client>>,
     state: watch::Receiver<ConnectionState>,
     denied: watch::Receiver<Denied>,
     api_prefix: String,
-    _monitor: AbortOnDropHandle<()>,
+    _keeper: AbortOnDropHandle<()>,
 }
 
 /// A connection to the hub; clones share it. It ends when the last clone is dropped.
@@ -183,26 +216,28 @@ impl Connection {
     /// # Errors
     /// [`ConnectError`]; files are read and addresses parsed in either case.
     pub async fn connect(options: HubOptions) -> Result<Connection, ConnectError> {
-        let (nats, servers) = prepare(&options).await?;
         let (state_tx, state) = watch::channel(ConnectionState::default());
         let (denied_tx, denied) = watch::channel(Denied::default());
-        let state_tx = Arc::new(state_tx);
-        let wake = Arc::new(Notify::new());
-
-        let callback_state = Arc::clone(&state_tx);
-        let callback_wake = Arc::clone(&wake);
-        let nats = nats.event_callback(move |event| {
-            note(&callback_state, &denied_tx, event);
-            callback_wake.notify_one();
-            std::future::ready(())
+        let notes = Arc::new(Notes {
+            state: state_tx,
+            denied: denied_tx,
+            wake: Notify::new(),
+            ended: AtomicBool::new(false),
         });
-        let client = nats.connect(servers).await.map_err(ConnectError::of_client)?;
-
-        let monitor = tokio::spawn(keep_server_facts(client.clone(), state_tx, wake));
-        let api_prefix =
-            options.domain.as_ref().map_or_else(|| "$JS.API".to_owned(), |domain| format!("$JS.{domain}.API"));
+        let client = Arc::new(RwLock::new(start_client(&options, &notes).await?));
+        let keeper = tokio::spawn(keep(Arc::clone(&client), notes, options.clone()));
+        let api_prefix = options
+            .domain
+            .as_ref()
+            .map_or_else(|| "$JS.API".to_owned(), |domain| format!("$JS.{domain}.API"));
         let connection = Connection {
-            inner: Arc::new(Inner { client, state, denied, api_prefix, _monitor: AbortOnDropHandle::new(monitor) }),
+            inner: Arc::new(Inner {
+                client,
+                state,
+                denied,
+                api_prefix,
+                _keeper: AbortOnDropHandle::new(keeper),
+            }),
         };
         if !options.wait_for_hub {
             connection.wait_connected().await;
@@ -211,11 +246,15 @@ impl Connection {
         Ok(connection)
     }
 
+    fn client(&self) -> Client {
+        self.inner.client.read().clone()
+    }
+
     /// Where the connection stands now.
     #[must_use]
     pub fn state(&self) -> ConnectionState {
         let mut state = self.inner.state.borrow().clone();
-        state.connected &= self.inner.client.connection_state() == State::Connected;
+        state.connected &= self.inner.client.read().connection_state() == State::Connected;
         state
     }
 
@@ -228,7 +267,7 @@ impl Connection {
     /// The current generation, `None` while disconnected.
     #[must_use]
     pub fn generation(&self) -> Option<u64> {
-        if self.inner.client.connection_state() != State::Connected {
+        if self.inner.client.read().connection_state() != State::Connected {
             return None;
         }
         let state = self.inner.state.borrow();
@@ -238,10 +277,12 @@ impl Connection {
     /// Waits until a server is connected and its facts are known. Cancel safe.
     pub async fn wait_connected(&self) -> ConnectionState {
         let mut state = self.inner.state.clone();
-        match state.wait_for(|s| s.connected && !s.version.is_empty()).await {
-            Ok(state) => state.clone(),
+        // Cloned at once: the guard is not `Send` and must not live over another await.
+        let found = state.wait_for(|s| s.connected && !s.version.is_empty()).await.map(|s| s.clone()).ok();
+        match found {
+            Some(state) => state,
             // The sender lives as long as the client's own task; without it no server will ever be connected.
-            Err(_) => std::future::pending().await,
+            None => std::future::pending().await,
         }
     }
 
@@ -249,7 +290,7 @@ impl Connection {
     pub async fn lost(&self, generation: u64) {
         let mut state = self.inner.state.clone();
         // A closed channel means the client ended, which is a loss as well.
-        let _ = state.wait_for(|s| !s.connected || s.generation != generation).await;
+        let _ = state.wait_for(|s| !s.connected || s.generation != generation).await.map(drop);
     }
 
     /// Asks the hub for account information until it answers or `wait` is over.
@@ -265,7 +306,10 @@ impl Connection {
             };
             // A server that has just started answers before its JetStream does.
             if !source.retryable() || tokio::time::Instant::now() >= deadline {
-                return Err(ConnectError::HubWithoutJetStream { server: self.state().server, source });
+                return Err(ConnectError::HubWithoutJetStream {
+                    server: self.state().server,
+                    source,
+                });
             }
             tokio::time::sleep(limits::TAIL_PAUSE_FIRST).await;
         }
@@ -290,7 +334,8 @@ impl Connection {
         if let Some(headers) = headers {
             request = request.headers(headers);
         }
-        let answer = self.inner.client.send_request(subject.to_owned(), request);
+        let client = self.client();
+        let answer = client.send_request(subject.to_owned(), request);
         let was_denied = async {
             if denied.wait_for(|d| d.since(mark, subject)).await.is_err() {
                 std::future::pending::<()>().await;
@@ -305,7 +350,7 @@ impl Connection {
                 },
                 RequestErrorKind::NoResponders => ApiError::NoResponders { subject: subject.to_owned() },
                 RequestErrorKind::MaxPayloadExceeded => {
-                    ApiError::TooLarge { max_bytes: self.inner.client.max_payload() }
+                    ApiError::TooLarge { max_bytes: client.max_payload() }
                 }
                 RequestErrorKind::InvalidSubject => ApiError::BadSubject { subject: subject.to_owned() },
                 RequestErrorKind::Other => ApiError::ClientGone,
@@ -318,9 +363,13 @@ impl Connection {
     /// Sends one body to many subjects without replies. Returning `Ok` only means that the client library has them.
     pub(crate) async fn send_to_all(&self, subjects: &[AckSubject], body: &Bytes) -> Result<(), ApiError> {
         let generation = self.generation().ok_or(ApiError::Disconnected)?;
+        let client = self.client();
         let all = async {
             for subject in subjects {
-                self.inner.client.publish(subject.0.clone(), body.clone()).await.map_err(|_| ApiError::ClientGone)?;
+                client
+                    .publish(subject.0.clone(), body.clone())
+                    .await
+                    .map_err(|_| ApiError::ClientGone)?;
             }
             Ok(())
         };
@@ -331,11 +380,17 @@ impl Connection {
         }
     }
 
-    pub(crate) async fn send_with_reply(&self, subject: &str, reply: String, payload: Bytes) -> Result<(), ApiError> {
+    pub(crate) async fn send_with_reply(
+        &self,
+        subject: &str,
+        reply: String,
+        payload: Bytes,
+    ) -> Result<(), ApiError> {
         let generation = self.generation().ok_or(ApiError::Disconnected)?;
+        let client = self.client();
         tokio::select! {
             biased;
-            sent = self.inner.client.publish_with_reply(subject.to_owned(), reply, payload) => {
+            sent = client.publish_with_reply(subject.to_owned(), reply, payload) => {
                 sent.map_err(|_| ApiError::ClientGone)
             }
             () = self.lost(generation) => Err(ApiError::Disconnected),
@@ -343,15 +398,18 @@ impl Connection {
     }
 
     pub(crate) async fn subscribe(&self, subject: String) -> Result<Subscriber, ApiError> {
-        self.inner.client.subscribe(subject).await.map_err(|_| ApiError::ClientGone)
+        self.client()
+            .subscribe(subject)
+            .await
+            .map_err(|_| ApiError::ClientGone)
     }
 
     pub(crate) fn new_inbox(&self) -> String {
-        self.inner.client.new_inbox()
+        self.inner.client.read().new_inbox()
     }
 
     pub(crate) fn max_payload(&self) -> usize {
-        self.inner.client.max_payload()
+        self.inner.client.read().max_payload()
     }
 
     pub(crate) fn api_prefix(&self) -> &str {
@@ -359,8 +417,19 @@ impl Connection {
     }
 }
 
+async fn start_client(options: &HubOptions, notes: &Arc<Notes>) -> Result<Client, ConnectError> {
+    let (nats, servers) = prepare(options).await?;
+    let end = ClientEnd(Arc::clone(notes));
+    let nats = nats.event_callback(move |event| {
+        note(&end.0, event);
+        std::future::ready(())
+    });
+    nats.connect(servers).await.map_err(ConnectError::of_client)
+}
+
 /// Applies one event of the client library. Runs inside the library's event task, so it must not wait.
-fn note(state: &watch::Sender<ConnectionState>, denied: &watch::Sender<Denied>, event: Event) {
+fn note(notes: &Notes, event: Event) {
+    let state = &notes.state;
     match event {
         Event::Connected => state.send_modify(|s| {
             s.connected = true;
@@ -379,12 +448,13 @@ fn note(state: &watch::Sender<ConnectionState>, denied: &watch::Sender<Denied>, 
             if let ServerError::Other(text) = &error
                 && let Some(subject) = denied_subject(text)
             {
-                denied.send_modify(|d| d.push(subject));
+                notes.denied.send_modify(|d| d.push(subject));
             }
             state.send_modify(|s| s.last_error = Some(error.to_string()));
         }
         Event::ClientError(error) => state.send_modify(|s| s.last_error = Some(error.to_string())),
     }
+    notes.wake.notify_one();
 }
 
 /// The subject in `Permissions Violation for Publish to "a.b"`.
@@ -396,28 +466,63 @@ fn denied_subject(text: &str) -> Option<String> {
     quoted.nth(1).map(str::to_owned)
 }
 
-/// Takes over the server's name, version and limits after each connect. The event comes before the library has stored
-/// the greeting; a flush is answered after it.
-async fn keep_server_facts(client: Client, state: Arc<watch::Sender<ConnectionState>>, wake: Arc<Notify>) {
+/// Looks after the client for as long as the connection lives.
+///
+/// After each connect it takes over the server's name, version and limits: the event comes before the library has stored
+/// the greeting, but a flush is answered after it. And it replaces a client that ended: a message whose headers the
+/// library cannot read (a lone carriage return in a value) makes its task panic, and no publisher of a foreign message
+/// may end the bridge.
+async fn keep(client: Arc<RwLock<Client>>, notes: Arc<Notes>, options: HubOptions) {
+    let options = HubOptions {
+        wait_for_hub: true,
+        ..options
+    };
     loop {
-        wake.notified().await;
-        let before = state.borrow().clone();
+        notes.wake.notified().await;
+        if notes.ended.swap(false, Ordering::AcqRel) {
+            tracing::error!("the client library ended, perhaps at a message it cannot read; connecting anew");
+            replace_client(&client, &notes, &options).await;
+        }
+        let before = notes.state.borrow().clone();
         if !before.connected || !before.version.is_empty() {
             continue;
         }
-        let flushed = tokio::time::timeout(limits::CONNECT_TIMEOUT, client.flush()).await;
+        let current = client.read().clone();
+        let flushed = tokio::time::timeout(limits::CONNECT_TIMEOUT, current.flush()).await;
         if !matches!(flushed, Ok(Ok(()))) {
             continue;
         }
-        let Some(info) = client.try_server_info() else { continue };
+        let Some(info) = current.try_server_info() else {
+            continue;
+        };
         tracing::info!(server = %info.server_name, version = %info.version, "connected to the hub");
-        state.send_modify(|s| {
+        notes.state.send_modify(|s| {
             if s.generation == before.generation {
                 s.server = info.server_name;
                 s.version = info.version;
                 s.max_payload = info.max_payload;
             }
         });
+    }
+}
+
+async fn replace_client(client: &RwLock<Client>, notes: &Arc<Notes>, options: &HubOptions) {
+    loop {
+        // A pause first: whatever ended the last client may end the next one at once.
+        tokio::time::sleep(limits::CLIENT_REPLACE_PAUSE).await;
+        match start_client(options, notes).await {
+            Ok(new) => {
+                *client.write() = new;
+                return;
+            }
+            Err(error) => {
+                // A client that was never made also leaves its mark.
+                notes.ended.store(false, Ordering::Release);
+                notes
+                    .state
+                    .send_modify(|s| s.last_error = Some(error.to_string()));
+            }
+        }
     }
 }
 
@@ -430,16 +535,24 @@ mod tests {
     fn events() {
         let (state, _keep) = watch::channel(ConnectionState::default());
         let (denied, _keep2) = watch::channel(Denied::default());
-        note(&state, &denied, Event::Connected);
-        note(&state, &denied, Event::Disconnected);
-        assert_eq!((state.borrow().connected, state.borrow().generation), (false, 1));
-        note(&state, &denied, Event::Connected);
-        assert_eq!((state.borrow().connected, state.borrow().generation), (true, 2));
+        let notes = Notes {
+            state,
+            denied,
+            wake: Notify::new(),
+            ended: AtomicBool::new(false),
+        };
+        let at = || (notes.state.borrow().connected, notes.state.borrow().generation);
+        note(&notes, Event::Connected);
+        note(&notes, Event::Disconnected);
+        assert_eq!(at(), (false, 1));
+        note(&notes, Event::Connected);
+        assert_eq!(at(), (true, 2));
         let text = "Permissions Violation for Publish to \"$JS.API.INFO\"".to_owned();
-        note(&state, &denied, Event::ServerError(ServerError::Other(text)));
-        assert!(denied.borrow().since(0, "$JS.API.INFO"));
-        assert!(!denied.borrow().since(1, "$JS.API.INFO"));
-        assert!(!denied.borrow().since(0, "other"));
+        note(&notes, Event::ServerError(ServerError::Other(text)));
+        let denied = notes.denied.borrow();
+        assert!(
+            denied.since(0, "$JS.API.INFO") && !denied.since(1, "$JS.API.INFO") && !denied.since(0, "other")
+        );
     }
 
     #[test]

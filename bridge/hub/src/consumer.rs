@@ -95,7 +95,9 @@ pub struct SharedConsumer {
 #[derive(Debug, thiserror::Error)]
 pub enum ConsumerError {
     /// It is missing and must not be created silently.
-    #[error("the shared consumer {name} on {stream} is missing although the ledger has a watermark; re-create it behind the watermark with `fanin hub apply`")]
+    #[error(
+        "the shared consumer {name} on {stream} is missing although the ledger has a watermark; re-create it behind the watermark with `fanin hub apply`"
+    )]
     Missing {
         /// The source stream.
         stream: String,
@@ -103,7 +105,10 @@ pub enum ConsumerError {
         name: String,
     },
     /// It exists with settings the protocol cannot work with.
-    #[error("the shared consumer {name} on {stream} differs: {}; restore these settings", sentence(mismatches))]
+    #[error(
+        "the shared consumer {name} on {stream} differs: {}; restore these settings",
+        sentence(mismatches)
+    )]
     Differs {
         /// The source stream.
         stream: String,
@@ -135,9 +140,9 @@ impl ConsumerError {
     #[must_use]
     pub fn retryable(&self) -> bool {
         match self {
-            ConsumerError::Missing { .. } | ConsumerError::Differs { .. } | ConsumerError::StreamMissing { .. } => {
-                false
-            }
+            ConsumerError::Missing { .. }
+            | ConsumerError::Differs { .. }
+            | ConsumerError::StreamMissing { .. } => false,
             ConsumerError::Hub { source, .. } => source.retryable(),
         }
     }
@@ -199,8 +204,15 @@ impl ConsumerReply {
 
 /// Settings on which the rules rest; a consumer that differs here is refused.
 const BINDING: [&str; 9] = [
-    "durable_name", "ack_policy", "max_deliver", "replay_policy", "headers_only", "mem_storage", "deliver_subject",
-    "backoff", "priority_policy",
+    "durable_name",
+    "ack_policy",
+    "max_deliver",
+    "replay_policy",
+    "headers_only",
+    "mem_storage",
+    "deliver_subject",
+    "backoff",
+    "priority_policy",
 ];
 /// Settings that only cost speed.
 const TUNING: [&str; 4] = ["ack_wait", "max_ack_pending", "max_waiting", "max_batch"];
@@ -212,8 +224,16 @@ impl ConsumerSpec {
     pub fn name(&self) -> String {
         let incarnation = self.incarnation.to_string();
         let prefix = self.prefix.replace('.', "_");
-        let base = format!("{prefix}-{}-{}", self.mapping, incarnation.get(..8).unwrap_or_default());
-        if self.generation == 0 { base } else { format!("{base}-g{}", self.generation) }
+        let base = format!(
+            "{prefix}-{}-{}",
+            self.mapping,
+            incarnation.get(..8).unwrap_or_default()
+        );
+        if self.generation == 0 {
+            base
+        } else {
+            format!("{base}-g{}", self.generation)
+        }
     }
 
     /// Unacknowledged messages over all nodes: twice what the nodes hold, so that one frozen node does not stall the rest.
@@ -277,7 +297,12 @@ impl ConsumerSpec {
         if let Some(mismatch) = start_mismatch(found, policy) {
             binding.push(mismatch);
         }
-        if found.get("inactive_threshold").and_then(Value::as_u64).unwrap_or(0) != 0 {
+        if found
+            .get("inactive_threshold")
+            .and_then(Value::as_u64)
+            .unwrap_or(0)
+            != 0
+        {
             binding.push(Mismatch {
                 setting: "inactive_threshold".to_owned(),
                 found: found["inactive_threshold"].to_string(),
@@ -285,7 +310,10 @@ impl ConsumerSpec {
             });
         }
         for (name, value) in self.metadata() {
-            let has = found.get("metadata").and_then(|m| m.get(&name)).and_then(Value::as_str);
+            let has = found
+                .get("metadata")
+                .and_then(|m| m.get(&name))
+                .and_then(Value::as_str);
             if has != Some(value.as_str()) {
                 binding.push(Mismatch {
                     setting: format!("metadata {name}"),
@@ -314,7 +342,10 @@ impl ConsumerSpec {
         let (reply, created) = match existing {
             Some(reply) => (reply, false),
             None if policy == CreatePolicy::Never => {
-                return Err(ConsumerError::Missing { stream: self.stream.clone(), name: self.name() });
+                return Err(ConsumerError::Missing {
+                    stream: self.stream.clone(),
+                    name: self.name(),
+                });
             }
             None => self.create(connection, policy).await?,
         };
@@ -326,7 +357,13 @@ impl ConsumerSpec {
                 mismatches: binding,
             });
         }
-        Ok(SharedConsumer { stream: self.stream.clone(), name: self.name(), info: reply.info(), created, tuning })
+        Ok(SharedConsumer {
+            stream: self.stream.clone(),
+            name: self.name(),
+            info: reply.info(),
+            created,
+            tuning,
+        })
     }
 
     async fn create(
@@ -336,7 +373,10 @@ impl ConsumerSpec {
     ) -> Result<(ConsumerReply, bool), ConsumerError> {
         let name = self.name();
         let body = json!({ "stream_name": self.stream, "config": self.config(policy), "action": "create" });
-        match connection.api(&format!("CONSUMER.CREATE.{}.{name}", self.stream), &body).await {
+        match connection
+            .api(&format!("CONSUMER.CREATE.{}.{name}", self.stream), &body)
+            .await
+        {
             Ok(reply) => Ok((reply, true)),
             // Another node was faster, under other settings of speed perhaps: what is there gets verified.
             Err(error)
@@ -358,7 +398,11 @@ fn filters_of(config: &Value) -> Vec<String> {
         .and_then(Value::as_array)
         .map(|list| list.iter().filter_map(Value::as_str).map(str::to_owned).collect())
         .unwrap_or_default();
-    if let Some(one) = config.get("filter_subject").and_then(Value::as_str).filter(|s| !s.is_empty()) {
+    if let Some(one) = config
+        .get("filter_subject")
+        .and_then(Value::as_str)
+        .filter(|s| !s.is_empty())
+    {
         filters.push(one.to_owned());
     }
     filters.sort();
@@ -368,7 +412,10 @@ fn filters_of(config: &Value) -> Vec<String> {
 /// A consumer may start with everything, or behind a watermark once it was re-created. Any other start could skip
 /// messages for ever.
 fn start_mismatch(found: &Value, policy: CreatePolicy) -> Option<Mismatch> {
-    let start = found.get("deliver_policy").and_then(Value::as_str).unwrap_or("all");
+    let start = found
+        .get("deliver_policy")
+        .and_then(Value::as_str)
+        .unwrap_or("all");
     let from = found.get("opt_start_seq").and_then(Value::as_u64).unwrap_or(0);
     let fine = match (start, policy) {
         ("all", _) | ("by_start_sequence", CreatePolicy::Never) => true,
@@ -384,7 +431,11 @@ fn start_mismatch(found: &Value, policy: CreatePolicy) -> Option<Mismatch> {
         CreatePolicy::FromStart => "all".to_owned(),
         CreatePolicy::After(watermark) => format!("all, or by_start_sequence up to {}", watermark.0 + 1),
     };
-    Some(Mismatch { setting: "deliver_policy".to_owned(), found: format!("{start} {from}"), wanted })
+    Some(Mismatch {
+        setting: "deliver_policy".to_owned(),
+        found: format!("{start} {from}"),
+        wanted,
+    })
 }
 
 impl SharedConsumer {
@@ -455,14 +506,25 @@ mod tests {
     #[test]
     fn names() {
         assert_eq!(spec().name(), "fanin-orders-12345678");
-        assert_eq!(ConsumerSpec { generation: 2, prefix: "a.b".into(), ..spec() }.name(), "a_b-orders-12345678-g2");
+        assert_eq!(
+            ConsumerSpec {
+                generation: 2,
+                prefix: "a.b".into(),
+                ..spec()
+            }
+            .name(),
+            "a_b-orders-12345678-g2"
+        );
     }
 
     #[test]
     fn an_equal_one_is_accepted_and_single_filters_are_too() {
         let config = spec().config(CreatePolicy::FromStart);
         assert_eq!(spec().verify(&config, CreatePolicy::Never), (vec![], vec![]));
-        let one = ConsumerSpec { filter_subjects: vec!["a".into()], ..spec() };
+        let one = ConsumerSpec {
+            filter_subjects: vec!["a".into()],
+            ..spec()
+        };
         let mut config = one.config(CreatePolicy::FromStart);
         config["filter_subject"] = json!("a");
         config["filter_subjects"] = Value::Null;
@@ -483,7 +545,10 @@ mod tests {
             let mut config = spec().config(CreatePolicy::FromStart);
             config[setting] = value;
             let (binding, tuning) = spec().verify(&config, CreatePolicy::Never);
-            assert_eq!(binding.iter().map(|m| m.setting.as_str()).collect::<Vec<_>>(), [setting]);
+            assert_eq!(
+                binding.iter().map(|m| m.setting.as_str()).collect::<Vec<_>>(),
+                [setting]
+            );
             assert_eq!(tuning, vec![]);
         }
     }

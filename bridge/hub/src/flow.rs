@@ -159,11 +159,20 @@ impl PullFlow {
         }
         if self.subscriber.is_none() {
             let subject = format!("{}.*", self.inbox);
-            let subscriber = self.connection.subscribe(subject).await.map_err(|e| self.of_api(e))?;
+            let subscriber = self
+                .connection
+                .subscribe(subject)
+                .await
+                .map_err(|e| self.of_api(e))?;
             self.subscriber = Some(subscriber);
         }
         let now = Instant::now();
-        let over: Vec<u64> = self.open.iter().filter(|(_, pull)| pull.until <= now).map(|(n, _)| *n).collect();
+        let over: Vec<u64> = self
+            .open
+            .iter()
+            .filter(|(_, pull)| pull.until <= now)
+            .map(|(n, _)| *n)
+            .collect();
         for number in over {
             self.close(number, None);
         }
@@ -182,10 +191,17 @@ impl PullFlow {
         if let Some(max_bytes) = max_bytes {
             request["max_bytes"] = json!(max_bytes);
         }
-        let subject =
-            format!("{}.CONSUMER.MSG.NEXT.{}.{}", self.connection.api_prefix(), self.stream, self.consumer);
+        let subject = format!(
+            "{}.CONSUMER.MSG.NEXT.{}.{}",
+            self.connection.api_prefix(),
+            self.stream,
+            self.consumer
+        );
         let reply = format!("{}.{number}", self.inbox);
-        let sent = self.connection.send_with_reply(&subject, reply, Bytes::from(request.to_string())).await;
+        let sent = self
+            .connection
+            .send_with_reply(&subject, reply, Bytes::from(request.to_string()))
+            .await;
         sent.map_err(|e| self.of_api(e))?;
         self.next_request += 1;
         if self.open.is_empty() {
@@ -201,7 +217,9 @@ impl PullFlow {
     pub(crate) async fn next(&mut self, deadline: Instant) -> Result<Option<Message>, PullError> {
         loop {
             let silent_at = self.last_heard + limits::PULL_SILENCE_MAX;
-            let Some(subscriber) = self.subscriber.as_mut() else { return Ok(None) };
+            let Some(subscriber) = self.subscriber.as_mut() else {
+                return Ok(None);
+            };
             let message = tokio::select! {
                 biased;
                 message = subscriber.next() => message,
@@ -243,7 +261,11 @@ impl PullFlow {
     pub(crate) fn try_next(&mut self) -> Option<Message> {
         use futures_util::FutureExt;
         loop {
-            let message = self.subscriber.as_mut()?.next().now_or_never()??;
+            let Some(message) = self.subscriber.as_mut()?.next().now_or_never()? else {
+                // Its client ended; the next request subscribes at the new one.
+                self.subscriber = None;
+                return None;
+            };
             if let Some(status) = message.status {
                 // A refusal shows again on the next request, where it can be returned.
                 let _ = self.ended(&message, status.as_u16());
@@ -266,12 +288,18 @@ impl PullFlow {
     }
 
     fn ended(&mut self, message: &Message, status: u16) -> Result<(), PullError> {
-        let number = message.subject.as_str().rsplit('.').next().and_then(|n| n.parse::<u64>().ok());
+        let number = message
+            .subject
+            .as_str()
+            .rsplit('.')
+            .next()
+            .and_then(|n| n.parse::<u64>().ok());
         let text = message.description.as_deref().unwrap_or_default();
         if status == 100 {
             return Ok(());
         }
-        let owed = headers::first(message.headers.as_ref(), "Nats-Pending-Messages").and_then(|n| n.parse().ok());
+        let owed =
+            headers::first(message.headers.as_ref(), "Nats-Pending-Messages").and_then(|n| n.parse().ok());
         if let Some(number) = number {
             self.close(number, owed);
         }
@@ -281,21 +309,35 @@ impl PullFlow {
             404 | 408 => Ok(()),
             409 if lower.contains("consumer deleted") => Err(PullError::ConsumerDeleted { stream, consumer }),
             409 if lower.contains("maxwaiting") => Err(PullError::TooManyWaiting { stream, consumer }),
-            409 if ["leadership change", "server shutdown", "exceeds maxbytes", "batch completed"]
-                .iter()
-                .any(|known| lower.contains(known)) =>
+            409 if [
+                "leadership change",
+                "server shutdown",
+                "exceeds maxbytes",
+                "batch completed",
+            ]
+            .iter()
+            .any(|known| lower.contains(known)) =>
             {
                 Ok(())
             }
             503 => Err(PullError::NoConsumer { stream, consumer }),
-            _ => Err(PullError::Refused { stream, consumer, status, text: text.to_owned() }),
+            _ => Err(PullError::Refused {
+                stream,
+                consumer,
+                status,
+                text: text.to_owned(),
+            }),
         }
     }
 
     /// Request `number` is over; it still owed `owed` messages, or at most what it had asked for.
     fn close(&mut self, number: u64, owed: Option<usize>) {
-        let Some(pull) = self.open.remove(&number) else { return };
-        self.owed = self.owed.saturating_sub(owed.unwrap_or(pull.asked).min(pull.asked));
+        let Some(pull) = self.open.remove(&number) else {
+            return;
+        };
+        self.owed = self
+            .owed
+            .saturating_sub(owed.unwrap_or(pull.asked).min(pull.asked));
         if self.open.is_empty() {
             self.owed = 0;
         }
@@ -317,9 +359,11 @@ impl PullFlow {
             | ApiError::TooLarge { .. }
             | ApiError::BadSubject { .. }
             | ApiError::BadReply { .. }
-            | ApiError::ClientGone) => {
-                PullError::Hub { stream: self.stream.clone(), consumer: self.consumer.clone(), source }
-            }
+            | ApiError::ClientGone) => PullError::Hub {
+                stream: self.stream.clone(),
+                consumer: self.consumer.clone(),
+                source,
+            },
         }
     }
 }

@@ -11,7 +11,11 @@ pub(crate) fn to_list(map: Option<&HeaderMap>) -> Headers {
     let Some(map) = map else { return Headers::new() };
     let mut list: Headers = map
         .iter()
-        .flat_map(|(name, values)| values.iter().map(move |value| (name.to_string(), value.as_str().to_owned())))
+        .flat_map(|(name, values)| {
+            values
+                .iter()
+                .map(move |value| (name.to_string(), value.as_str().to_owned()))
+        })
         .collect();
     // The sort is stable, so values of one name keep their order.
     list.sort_by(|a, b| a.0.cmp(&b.0));
@@ -54,10 +58,17 @@ mod tests {
 
     #[test]
     fn round_trip_keeps_the_values_of_a_name_in_order() {
-        let list: Headers = [("B", "2"), ("a", "1"), ("B", "1")].map(|(n, v)| (n.to_owned(), v.to_owned())).to_vec();
+        let list: Headers = [("B", "2"), ("a", "1"), ("B", "1")]
+            .map(|(n, v)| (n.to_owned(), v.to_owned()))
+            .to_vec();
         let map = to_map(&list).unwrap();
         let back = to_list(Some(&map));
-        assert_eq!(back, [("B", "2"), ("B", "1"), ("a", "1")].map(|(n, v)| (n.to_owned(), v.to_owned())).to_vec());
+        assert_eq!(
+            back,
+            [("B", "2"), ("B", "1"), ("a", "1")]
+                .map(|(n, v)| (n.to_owned(), v.to_owned()))
+                .to_vec()
+        );
     }
 
     #[test]
@@ -69,6 +80,12 @@ mod tests {
     #[test]
     fn raw_blocks() {
         let list = parse_block(b"NATS/1.0\r\nNats-Msg-Id: one\r\nA:  x \r\n\r\n");
-        assert_eq!(list, vec![("A".to_owned(), "x".to_owned()), ("Nats-Msg-Id".to_owned(), "one".to_owned())]);
+        assert_eq!(
+            list,
+            vec![
+                ("A".to_owned(), "x".to_owned()),
+                ("Nats-Msg-Id".to_owned(), "one".to_owned())
+            ]
+        );
     }
 }

@@ -20,6 +20,9 @@ pub const RECONNECT_PAUSE_FIRST: Duration = Duration::from_millis(20);
 /// See [`RECONNECT_PAUSE_FIRST`].
 pub const RECONNECT_PAUSE_MAX: Duration = Duration::from_secs(4);
 
+/// Pause before a client that ended is replaced.
+pub const CLIENT_REPLACE_PAUSE: Duration = Duration::from_millis(200);
+
 /// Messages the client buffers per subscription before it drops some.
 pub const SUBSCRIPTION_CAPACITY: usize = 8_192;
 /// Commands the client queues towards the socket.
@@ -41,6 +44,10 @@ pub const PULL_HEARTBEAT: Duration = Duration::from_secs(5);
 pub const PULL_SILENCE_MAX: Duration = Duration::from_secs(12);
 /// After the first message of a batch, how long to wait for more.
 pub const PULL_LINGER: Duration = Duration::from_millis(5);
+/// A puller that lets go waits this long for a message under way, and this long in all.
+pub const RELEASE_QUIET: Duration = Duration::from_millis(50);
+/// See [`RELEASE_QUIET`].
+pub const RELEASE_MAX: Duration = Duration::from_secs(1);
 /// Room added to the largest payload for subject, headers and framing, as the hub counts bytes of a pull.
 pub const MESSAGE_OVERHEAD_BYTES: usize = 64 * 1024;
 

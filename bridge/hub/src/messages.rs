@@ -65,7 +65,12 @@ pub async fn next_matching(
     from: StreamSeq,
     filter: &str,
 ) -> Result<Option<StoredMessage>, ApiError> {
-    get(connection, stream, &json!({ "seq": from.0.max(1), "next_by_subj": filter })).await
+    get(
+        connection,
+        stream,
+        &json!({ "seq": from.0.max(1), "next_by_subj": filter }),
+    )
+    .await
 }
 
 /// The last message on a subject.
@@ -77,7 +82,11 @@ pub(crate) async fn last_on(
     get(connection, stream, &json!({ "last_by_subj": subject })).await
 }
 
-async fn get(connection: &Connection, stream: &str, request: &Value) -> Result<Option<StoredMessage>, ApiError> {
+async fn get(
+    connection: &Connection,
+    stream: &str,
+    request: &Value,
+) -> Result<Option<StoredMessage>, ApiError> {
     let name = format!("STREAM.MSG.GET.{stream}");
     let reply: Reply = match connection.api(&name, request).await {
         Ok(reply) => reply,
@@ -87,7 +96,10 @@ async fn get(connection: &Connection, stream: &str, request: &Value) -> Result<O
     let wire = reply.message;
     let bad = |what: &str| {
         let source = serde::de::Error::custom(format!("{what} of message {}", wire.seq));
-        ApiError::BadReply { subject: name.clone(), source }
+        ApiError::BadReply {
+            subject: name.clone(),
+            source,
+        }
     };
     let block = STANDARD.decode(&wire.hdrs).map_err(|_| bad("headers"))?;
     Ok(Some(StoredMessage {

@@ -88,7 +88,9 @@ impl Secret {
         match self {
             Secret::Value(value) => Ok(value.clone()),
             Secret::File(path) => {
-                let text = tokio::fs::read_to_string(path).await.map_err(|source| unreadable(path, source))?;
+                let text = tokio::fs::read_to_string(path)
+                    .await
+                    .map_err(|source| unreadable(path, source))?;
                 Ok(text.trim_end_matches(['\r', '\n']).to_owned())
             }
         }
@@ -118,7 +120,11 @@ pub(crate) async fn prepare(options: &HubOptions) -> Result<(ConnectOptions, Vec
     let mut servers = Vec::with_capacity(options.servers.len());
     for text in &options.servers {
         let address = text.trim();
-        servers.push(address.parse::<ServerAddr>().map_err(|source| ConnectError::BadAddress { source })?);
+        servers.push(
+            address
+                .parse::<ServerAddr>()
+                .map_err(|source| ConnectError::BadAddress { source })?,
+        );
     }
 
     let mut nats = ConnectOptions::new()
@@ -139,22 +145,30 @@ pub(crate) async fn prepare(options: &HubOptions) -> Result<(ConnectOptions, Vec
 
     nats = match &options.login {
         // The client library ignores what an address says about the user, so it is passed on here.
-        Login::Anonymous => match servers.iter().find_map(|s| s.username().map(|user| (user, s.password()))) {
+        Login::Anonymous => match servers
+            .iter()
+            .find_map(|s| s.username().map(|user| (user, s.password())))
+        {
             Some((token, None)) => nats.token(token.to_owned()),
             Some((user, Some(password))) => nats.user_and_password(user.to_owned(), password.to_owned()),
             None => nats,
         },
-        Login::Creds(path) => {
-            nats.credentials_file(path).await.map_err(|source| unreadable(path, source))?
-        }
+        Login::Creds(path) => nats
+            .credentials_file(path)
+            .await
+            .map_err(|source| unreadable(path, source))?,
         Login::Nkey(seed) => nats.nkey(seed.read().await?),
-        Login::UserPassword { user, password } => nats.user_and_password(user.clone(), password.read().await?),
+        Login::UserPassword { user, password } => {
+            nats.user_and_password(user.clone(), password.read().await?)
+        }
         Login::Token(token) => nats.token(token.read().await?),
     };
 
     let tls = &options.tls;
     for path in [&tls.ca, &tls.cert, &tls.key].into_iter().flatten() {
-        tokio::fs::metadata(path).await.map_err(|source| unreadable(path, source))?;
+        tokio::fs::metadata(path)
+            .await
+            .map_err(|source| unreadable(path, source))?;
     }
     if let Some(ca) = &tls.ca {
         nats = nats.add_root_certificates(ca.clone());
@@ -171,15 +185,26 @@ pub(crate) async fn prepare(options: &HubOptions) -> Result<(ConnectOptions, Vec
 }
 
 fn unreadable(path: &Path, source: std::io::Error) -> ConnectError {
-    ConnectError::Unreadable { path: path.to_owned(), source }
+    ConnectError::Unreadable {
+        path: path.to_owned(),
+        source,
+    }
 }
 
 /// The pause before an attempt: doubling from the first to the longest, half of it random, so that nodes that lost the
 /// hub together do not come back together. `random` lies in 0..1.
 fn reconnect_pause(attempts: usize, random: f64) -> Duration {
-    let doublings = u32::try_from(attempts.saturating_sub(1)).unwrap_or(u32::MAX).min(16);
-    let full = limits::RECONNECT_PAUSE_FIRST.saturating_mul(1 << doublings).min(limits::RECONNECT_PAUSE_MAX);
-    if attempts <= 1 { full.mul_f64(random * 0.5) } else { full.mul_f64(0.5 + random * 0.5) }
+    let doublings = u32::try_from(attempts.saturating_sub(1))
+        .unwrap_or(u32::MAX)
+        .min(16);
+    let full = limits::RECONNECT_PAUSE_FIRST
+        .saturating_mul(1 << doublings)
+        .min(limits::RECONNECT_PAUSE_MAX);
+    if attempts <= 1 {
+        full.mul_f64(random * 0.5)
+    } else {
+        full.mul_f64(0.5 + random * 0.5)
+    }
 }
 
 #[cfg(test)]
@@ -206,6 +231,9 @@ mod tests {
         let file = tempfile::NamedTempFile::new().unwrap();
         let mut options = HubOptions::new(["nats://127.0.0.1:1"]);
         options.tls.cert = Some(file.path().to_owned());
-        assert!(matches!(prepare(&options).await, Err(ConnectError::HalfCertificate)));
+        assert!(matches!(
+            prepare(&options).await,
+            Err(ConnectError::HalfCertificate)
+        ));
     }
 }

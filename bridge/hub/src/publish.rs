@@ -37,7 +37,9 @@ pub enum PublishError {
         subject: String,
     },
     /// A header's name or value cannot be sent.
-    #[error("a header for {subject} has a name or value that cannot be sent: no line breaks, no control characters")]
+    #[error(
+        "a header for {subject} has a name or value that cannot be sent: no line breaks, no control characters"
+    )]
     BadHeader {
         /// The subject.
         subject: String,
@@ -93,7 +95,11 @@ impl Publisher {
     #[must_use]
     pub fn new(connection: &Connection, window: usize) -> Publisher {
         let width = window.clamp(1, limits::PULL_BATCH_MAX);
-        Publisher { connection: connection.clone(), window: Arc::new(Semaphore::new(width)), width }
+        Publisher {
+            connection: connection.clone(),
+            window: Arc::new(Semaphore::new(width)),
+            width,
+        }
     }
 
     /// Publishes one message and waits for the hub's word.
@@ -122,7 +128,10 @@ impl Publisher {
 
     /// Publishes messages in this order, up to the window at once. Results are in the same order.
     pub async fn publish_all(&self, messages: Vec<Outgoing>) -> Vec<Result<PubAck, PublishError>> {
-        stream::iter(messages.into_iter().map(|message| self.publish(message))).buffered(self.width).collect().await
+        stream::iter(messages.into_iter().map(|message| self.publish(message)))
+            .buffered(self.width)
+            .collect()
+            .await
     }
 }
 
@@ -134,11 +143,19 @@ pub(crate) async fn publish_raw(
     payload: Bytes,
 ) -> Result<PubAck, ApiError> {
     let headers = if headers.is_empty() { None } else { Some(headers) };
-    let reply = connection.request(subject, headers, payload, limits::PUB_ACK_TIMEOUT).await?;
+    let reply = connection
+        .request(subject, headers, payload, limits::PUB_ACK_TIMEOUT)
+        .await?;
     let value = read_reply(subject, &reply.payload)?;
-    let seq = value.get("seq").and_then(Value::as_u64).ok_or_else(|| ApiError::BadReply {
-        subject: subject.to_owned(),
-        source: serde::de::Error::custom("no sequence"),
-    })?;
-    Ok(PubAck { seq, duplicate: value.get("duplicate").and_then(Value::as_bool).unwrap_or(false) })
+    let seq = value
+        .get("seq")
+        .and_then(Value::as_u64)
+        .ok_or_else(|| ApiError::BadReply {
+            subject: subject.to_owned(),
+            source: serde::de::Error::custom("no sequence"),
+        })?;
+    Ok(PubAck {
+        seq,
+        duplicate: value.get("duplicate").and_then(Value::as_bool).unwrap_or(false),
+    })
 }

@@ -133,7 +133,18 @@ impl Puller {
     }
 
     /// Stops asking and gives back what waits here, so that other nodes get it at once. The next fetch starts anew.
+    ///
+    /// First takes in what is on its way, for at most a second: what reaches an inbox that is gone comes back only after
+    /// the hub's acknowledgement wait. So a message published at this very moment may be that late.
     pub async fn release(&mut self) {
+        let end = Instant::now() + limits::RELEASE_MAX;
+        while self.flow.owed() > 0 && Instant::now() < end {
+            let quiet = (Instant::now() + limits::RELEASE_QUIET).min(end);
+            match self.flow.next(quiet).await {
+                Ok(Some(message)) => self.take(message),
+                Ok(None) | Err(_) => break,
+            }
+        }
         while let Some(message) = self.flow.try_next() {
             self.take(message);
         }
@@ -141,7 +152,12 @@ impl Puller {
         self.waiting_bytes = 0;
         let acks: Vec<AckSubject> = self.waiting.drain(..).map(|pulled| pulled.ack).collect();
         // Best effort: without it the hub redelivers after its acknowledgement wait.
-        if self.connection.send_to_all(&acks, &Bytes::from_static(b"-NAK")).await.is_err() {
+        if self
+            .connection
+            .send_to_all(&acks, &Bytes::from_static(b"-NAK"))
+            .await
+            .is_err()
+        {
             tracing::debug!(messages = acks.len(), "waiting messages could not be given back");
         }
     }
@@ -149,7 +165,10 @@ impl Puller {
     fn take(&mut self, message: Message) {
         let Some(reply) = message.reply else { return };
         let Some(facts) = DeliveryFacts::parse(reply.as_str()) else {
-            tracing::warn!(reply = reply.as_str(), "a delivered message has a reply subject that cannot be read");
+            tracing::warn!(
+                reply = reply.as_str(),
+                "a delivered message has a reply subject that cannot be read"
+            );
             return;
         };
         let pulled = Pulled {
@@ -192,6 +211,10 @@ impl Puller {
 }
 
 fn size(pulled: &Pulled) -> usize {
-    let headers: usize = pulled.headers.iter().map(|(name, value)| name.len() + value.len() + 4).sum();
+    let headers: usize = pulled
+        .headers
+        .iter()
+        .map(|(name, value)| name.len() + value.len() + 4)
+        .sum();
     pulled.payload.len() + pulled.subject.len() + headers
 }

@@ -70,12 +70,20 @@ mod tests {
     //! Goal: both forms of the reply subject are read. Method: examples of each, and near misses.
     use super::*;
 
-    const FACTS: DeliveryFacts =
-        DeliveryFacts { delivered: 2, stream_seq: 30, consumer_seq: 41, published_ns: 1_700_000_000_000_000_005, pending: 6 };
+    const FACTS: DeliveryFacts = DeliveryFacts {
+        delivered: 2,
+        stream_seq: 30,
+        consumer_seq: 41,
+        published_ns: 1_700_000_000_000_000_005,
+        pending: 6,
+    };
 
     #[test]
     fn both_forms() {
-        assert_eq!(DeliveryFacts::parse("$JS.ACK.ORDERS.c.2.30.41.1700000000000000005.6"), Some(FACTS));
+        assert_eq!(
+            DeliveryFacts::parse("$JS.ACK.ORDERS.c.2.30.41.1700000000000000005.6"),
+            Some(FACTS)
+        );
         assert_eq!(
             DeliveryFacts::parse("$JS.ACK._.ACCHASH.ORDERS.c.2.30.41.1700000000000000005.6.rnd"),
             Some(FACTS)
@@ -84,7 +92,12 @@ mod tests {
 
     #[test]
     fn near_misses() {
-        for text in ["", "$JS.ACK.ORDERS.c.2.30.41.17", "$JS.ACK.ORDERS.c.x.30.41.1700000000000000005.6", "_INBOX.a.b"] {
+        for text in [
+            "",
+            "$JS.ACK.ORDERS.c.2.30.41.17",
+            "$JS.ACK.ORDERS.c.x.30.41.1700000000000000005.6",
+            "_INBOX.a.b",
+        ] {
             assert_eq!(DeliveryFacts::parse(text), None, "{text}");
         }
     }

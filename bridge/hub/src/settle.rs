@@ -41,7 +41,9 @@ impl Settler {
     /// A settler.
     #[must_use]
     pub fn new(connection: &Connection) -> Settler {
-        Settler { connection: connection.clone() }
+        Settler {
+            connection: connection.clone(),
+        }
     }
 
     /// Acknowledges a batch. `Ok` means that the hub's consumer took the batch in; not that this node held the
@@ -67,11 +69,24 @@ impl Settler {
     }
 
     async fn send_all(&self, batch: &[AckSubject], body: Bytes) -> Result<(), SettleError> {
-        let Some((last, others)) = batch.split_last() else { return Ok(()) };
-        let failed = |source| SettleError { messages: batch.len(), source };
-        let generation = self.connection.generation().ok_or(ApiError::Disconnected).map_err(failed)?;
+        let Some((last, others)) = batch.split_last() else {
+            return Ok(());
+        };
+        let failed = |source| SettleError {
+            messages: batch.len(),
+            source,
+        };
+        let generation = self
+            .connection
+            .generation()
+            .ok_or(ApiError::Disconnected)
+            .map_err(failed)?;
         self.connection.send_to_all(others, &body).await.map_err(failed)?;
-        let reply = self.connection.request(last.as_str(), None, body, limits::SETTLE_TIMEOUT).await.map_err(failed)?;
+        let reply = self
+            .connection
+            .request(last.as_str(), None, body, limits::SETTLE_TIMEOUT)
+            .await
+            .map_err(failed)?;
         if let Some(status) = reply.status {
             return Err(failed(ApiError::Refused {
                 subject: last.as_str().to_owned(),

@@ -64,7 +64,9 @@ pub enum SourceError {
         source: ApiError,
     },
     /// The server's creation time cannot be read, so the incarnation is unknown.
-    #[error("the creation time {text:?} of stream {stream} cannot be read; is the server's version supported?")]
+    #[error(
+        "the creation time {text:?} of stream {stream} cannot be read; is the server's version supported?"
+    )]
     BadTime {
         /// The stream.
         stream: String,
@@ -123,18 +125,28 @@ struct Cluster {
 
 /// The raw information on a stream.
 pub(crate) async fn stream_info(connection: &Connection, stream: &str) -> Result<StreamReply, SourceError> {
-    connection.api(&format!("STREAM.INFO.{stream}"), &()).await.map_err(|source| {
-        if source.server_code() == Some(server_code::STREAM_NOT_FOUND) {
-            SourceError::Missing { stream: stream.to_owned() }
-        } else {
-            SourceError::Hub { stream: stream.to_owned(), source }
-        }
-    })
+    connection
+        .api(&format!("STREAM.INFO.{stream}"), &())
+        .await
+        .map_err(|source| {
+            if source.server_code() == Some(server_code::STREAM_NOT_FOUND) {
+                SourceError::Missing {
+                    stream: stream.to_owned(),
+                }
+            } else {
+                SourceError::Hub {
+                    stream: stream.to_owned(),
+                    source,
+                }
+            }
+        })
 }
 
 pub(crate) fn created_ns(stream: &str, text: &str) -> Result<u64, SourceError> {
-    timestamp::parse_ns(text)
-        .ok_or_else(|| SourceError::BadTime { stream: stream.to_owned(), text: text.to_owned() })
+    timestamp::parse_ns(text).ok_or_else(|| SourceError::BadTime {
+        stream: stream.to_owned(),
+        text: text.to_owned(),
+    })
 }
 
 impl SourceInfo {
@@ -144,9 +156,19 @@ impl SourceInfo {
     /// [`SourceError`].
     pub async fn fetch(connection: &Connection, stream: &str) -> Result<SourceInfo, SourceError> {
         let reply = stream_info(connection, stream).await?;
-        let text = |name: &str| reply.config.get(name).and_then(Value::as_str).unwrap_or_default().to_owned();
+        let text = |name: &str| {
+            reply
+                .config
+                .get(name)
+                .and_then(Value::as_str)
+                .unwrap_or_default()
+                .to_owned()
+        };
         let present = |name: &str| {
-            reply.config.get(name).is_some_and(|v| !v.is_null() && v.as_array().is_none_or(|a| !a.is_empty()))
+            reply
+                .config
+                .get(name)
+                .is_some_and(|v| !v.is_null() && v.as_array().is_none_or(|a| !a.is_empty()))
         };
         Ok(SourceInfo {
             stream: stream.to_owned(),
@@ -163,9 +185,17 @@ impl SourceInfo {
                 .unwrap_or_default(),
             retention: text("retention"),
             storage: text("storage"),
-            replicas: reply.config.get("num_replicas").and_then(Value::as_u64).unwrap_or(1),
+            replicas: reply
+                .config
+                .get("num_replicas")
+                .and_then(Value::as_u64)
+                .unwrap_or(1),
             max_age_ns: reply.config.get("max_age").and_then(Value::as_u64).unwrap_or(0),
-            max_bytes: reply.config.get("max_bytes").and_then(Value::as_i64).unwrap_or(-1),
+            max_bytes: reply
+                .config
+                .get("max_bytes")
+                .and_then(Value::as_i64)
+                .unwrap_or(-1),
             persist_mode: text("persist_mode"),
             mirror: present("mirror"),
             sourced: present("sources"),
@@ -187,9 +217,14 @@ impl SourceInfo {
 pub fn incarnation(stream: &str, created_ns: u64, generation: u64) -> Incarnation {
     const OFFSET_BASIS: u64 = 0xcbf2_9ce4_8422_2325;
     const PRIME: u64 = 0x0000_0100_0000_01b3;
-    let bytes =
-        stream.bytes().chain([0]).chain(created_ns.to_le_bytes()).chain(generation.to_le_bytes());
-    Incarnation(bytes.fold(OFFSET_BASIS, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(PRIME)))
+    let bytes = stream
+        .bytes()
+        .chain([0])
+        .chain(created_ns.to_le_bytes())
+        .chain(generation.to_le_bytes());
+    Incarnation(bytes.fold(OFFSET_BASIS, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(PRIME)
+    }))
 }
 
 #[cfg(test)]
@@ -199,9 +234,18 @@ mod tests {
 
     #[test]
     fn golden() {
-        assert_eq!(incarnation("ORDERS", 1_714_979_289_000_000_001, 0).to_string(), GOLDEN[0]);
-        assert_eq!(incarnation("ORDERS", 1_714_979_289_000_000_001, 1).to_string(), GOLDEN[1]);
-        assert_eq!(incarnation("ORDERS", 1_714_979_289_000_000_002, 0).to_string(), GOLDEN[2]);
+        assert_eq!(
+            incarnation("ORDERS", 1_714_979_289_000_000_001, 0).to_string(),
+            GOLDEN[0]
+        );
+        assert_eq!(
+            incarnation("ORDERS", 1_714_979_289_000_000_001, 1).to_string(),
+            GOLDEN[1]
+        );
+        assert_eq!(
+            incarnation("ORDERS", 1_714_979_289_000_000_002, 0).to_string(),
+            GOLDEN[2]
+        );
     }
 
     const GOLDEN: [&str; 3] = ["49d7e104ee3218a9", "2add19fbe342ce88", "dd788d0c8dac3fa2"];

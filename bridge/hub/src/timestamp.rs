@@ -21,7 +21,11 @@ pub(crate) fn parse_ns(text: &str) -> Option<u64> {
     if hour > 23 || minute > 59 || second > 60 || fraction.len() > 9 {
         return None;
     }
-    let nanos = if fraction.is_empty() { 0 } else { number(&format!("{fraction:0<9}"))? };
+    let nanos = if fraction.is_empty() {
+        0
+    } else {
+        number(&format!("{fraction:0<9}"))?
+    };
 
     let offset_seconds = match zone.as_bytes().first()? {
         b'Z' | b'z' => 0,
@@ -32,12 +36,20 @@ pub(crate) fn parse_ns(text: &str) -> Option<u64> {
         }
     };
 
-    let seconds = days_since_1970(year, month, day) * 86_400 + hour * 3600 + minute * 60 + second - offset_seconds;
-    u64::try_from(seconds).ok()?.checked_mul(1_000_000_000)?.checked_add(u64::try_from(nanos).ok()?)
+    let seconds =
+        days_since_1970(year, month, day) * 86_400 + hour * 3600 + minute * 60 + second - offset_seconds;
+    u64::try_from(seconds)
+        .ok()?
+        .checked_mul(1_000_000_000)?
+        .checked_add(u64::try_from(nanos).ok()?)
 }
 
 fn number(digits: &str) -> Option<i64> {
-    if digits.is_empty() || !digits.bytes().all(|b| b.is_ascii_digit()) { None } else { digits.parse().ok() }
+    if digits.is_empty() || !digits.bytes().all(|b| b.is_ascii_digit()) {
+        None
+    } else {
+        digits.parse().ok()
+    }
 }
 
 /// Days in the proleptic Gregorian calendar, with the year taken to begin in March so that the leap day comes last.
@@ -59,14 +71,30 @@ mod tests {
     fn known_instants() {
         assert_eq!(parse_ns("1970-01-01T00:00:00Z"), Some(0));
         assert_eq!(parse_ns("2000-02-29T12:00:00Z"), Some(951_825_600_000_000_000));
-        assert_eq!(parse_ns("2024-05-06T07:08:09.000000001Z"), Some(1_714_979_289_000_000_001));
-        assert_eq!(parse_ns("2024-05-06T09:08:09.1+02:00"), Some(1_714_979_289_100_000_000));
-        assert_eq!(parse_ns("2024-05-06T05:08:09-02:00"), Some(1_714_979_289_000_000_000));
+        assert_eq!(
+            parse_ns("2024-05-06T07:08:09.000000001Z"),
+            Some(1_714_979_289_000_000_001)
+        );
+        assert_eq!(
+            parse_ns("2024-05-06T09:08:09.1+02:00"),
+            Some(1_714_979_289_100_000_000)
+        );
+        assert_eq!(
+            parse_ns("2024-05-06T05:08:09-02:00"),
+            Some(1_714_979_289_000_000_000)
+        );
     }
 
     #[test]
     fn refused_texts() {
-        for text in ["", "0001-01-01T00:00:00Z", "2024-13-01T00:00:00Z", "2024-05-06", "2024-05-06T07:08:09", "x-1-1T1:1:1Z"] {
+        for text in [
+            "",
+            "0001-01-01T00:00:00Z",
+            "2024-13-01T00:00:00Z",
+            "2024-05-06",
+            "2024-05-06T07:08:09",
+            "x-1-1T1:1:1Z",
+        ] {
             assert_eq!(parse_ns(text), None, "{text}");
         }
     }

@@ -23,7 +23,10 @@ impl fmt::Display for Mismatch {
 
 /// A list of mismatches in one sentence.
 pub(crate) fn sentence(list: &[Mismatch]) -> String {
-    list.iter().map(Mismatch::to_string).collect::<Vec<_>>().join("; ")
+    list.iter()
+        .map(Mismatch::to_string)
+        .collect::<Vec<_>>()
+        .join("; ")
 }
 
 /// The settings among `names` in which two configurations differ. A setting that is left out counts as its zero value,
@@ -36,7 +39,11 @@ pub(crate) fn differences(found: &Value, wanted: &Value, names: &[&str]) -> Vec<
             if same(found, wanted) {
                 return None;
             }
-            Some(Mismatch { setting: (*name).to_owned(), found: show(found), wanted: show(wanted) })
+            Some(Mismatch {
+                setting: (*name).to_owned(),
+                found: show(found),
+                wanted: show(wanted),
+            })
         })
         .collect()
 }
@@ -74,8 +81,10 @@ mod tests {
     fn left_out_is_zero() {
         let found = json!({"a": 1, "b": false, "d": "none"});
         let wanted = json!({"a": 2, "c": 0, "e": "x"});
-        let names: Vec<String> =
-            differences(&found, &wanted, &["a", "b", "c", "d", "e"]).into_iter().map(|m| m.setting).collect();
+        let names: Vec<String> = differences(&found, &wanted, &["a", "b", "c", "d", "e"])
+            .into_iter()
+            .map(|m| m.setting)
+            .collect();
         assert_eq!(names, ["a", "e"]);
     }
 }

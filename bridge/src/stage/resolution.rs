@@ -3,7 +3,9 @@
 use bytes::{BufMut, Bytes, BytesMut};
 use fanin_core::ids::{BatchNo, LedgerSeq, Offset, StreamSeq, TermsVersion};
 
-use super::{StageDecodeError, VERSION, check_version, put_runs, seqs_len, take_runs, varint, varint::Reader};
+use super::{
+    StageDecodeError, VERSION, check_version, put_runs, seqs_len, take_runs, varint, varint::Reader,
+};
 
 /// A batch that the fold has resolved. It is written durably before the first delivery.
 ///

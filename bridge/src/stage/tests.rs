@@ -18,7 +18,14 @@ fn message(seq: u64, payload: &'static str) -> StagedMessage {
 
 fn sample() -> StagedBatch {
     let messages = vec![message(7, "seven"), message(8, ""), message(300, "x")];
-    StagedBatch::new(BatchNo(3), Incarnation(0x0102_0304), LedgerSeq(9), 1, "S".into(), messages)
+    StagedBatch::new(
+        BatchNo(3),
+        Incarnation(0x0102_0304),
+        LedgerSeq(9),
+        1,
+        "S".into(),
+        messages,
+    )
 }
 
 fn joined(pieces: &[Bytes]) -> Bytes {
@@ -30,7 +37,9 @@ fn golden_bytes() {
     let (head, body) = sample().encode();
     assert_eq!(
         head[..],
-        [1, 1, 3, 4, 3, 2, 1, 0, 0, 0, 0, 9, 1, b'S', 0xde, 0x0f, 6, 3, 2, 7, 1, 0xa4, 2, 0][..]
+        [
+            1, 1, 3, 4, 3, 2, 1, 0, 0, 0, 0, 9, 1, b'S', 0xde, 0x0f, 0xca, 4, 6, 3, 2, 7, 1, 0xa4, 2, 0
+        ][..]
     );
     let mut block = vec![0xde, 0x0f, 3, b'a', b'.', b'b', 1, 1, b'K', 1, b'v', 5];
     block.extend([2, 3, b'a', b'.', b'b', 1, 1, b'K', 1, b'v', 0]);
@@ -49,7 +58,10 @@ fn golden_bytes() {
         base: Offset(10),
         won: vec![(StreamSeq(7), StreamSeq(7)), (StreamSeq(300), StreamSeq(300))],
     };
-    assert_eq!(resolution.encode()[..], [1, 3, 0xc8, 1, 2, 10, 2, 7, 0, 0xa5, 2, 0][..]);
+    assert_eq!(
+        resolution.encode()[..],
+        [1, 3, 0xc8, 1, 2, 10, 2, 7, 0, 0xa5, 2, 0][..]
+    );
     assert_eq!(Resolution::decode(&resolution.encode()), Ok(resolution));
 }
 
@@ -79,21 +91,37 @@ fn every_cut_and_other_versions_are_errors() {
     let (head, pieces) = sample().encode();
     let body = joined(&pieces);
     for cut in 0..head.len() {
-        assert!(StagedBatch::decode_head(&head[..cut]).is_err(), "head cut at {cut}");
+        assert!(
+            StagedBatch::decode_head(&head[..cut]).is_err(),
+            "head cut at {cut}"
+        );
     }
     for cut in 0..body.len() {
-        assert!(StagedBatch::decode(&body.slice(..cut)).is_err(), "body cut at {cut}");
+        assert!(
+            StagedBatch::decode(&body.slice(..cut)).is_err(),
+            "body cut at {cut}"
+        );
     }
     let mut newer = head.to_vec();
     newer[0] = 2;
-    assert_eq!(StagedBatch::decode_head(&newer), Err(StageDecodeError::Version(2)));
+    assert_eq!(
+        StagedBatch::decode_head(&newer),
+        Err(StageDecodeError::Version(2))
+    );
 }
 
 #[test]
 fn heads_stay_small() {
     // The worst case: every sequence far from the one before.
     let messages = (0..256).map(|n| message(1 + n * 1_000_000, "p")).collect();
-    let batch = StagedBatch::new(BatchNo(1), Incarnation(1), LedgerSeq(1), 1, "ORDERS".into(), messages);
+    let batch = StagedBatch::new(
+        BatchNo(1),
+        Incarnation(1),
+        LedgerSeq(1),
+        1,
+        "ORDERS".into(),
+        messages,
+    );
     assert!(batch.encode().0.len() <= 8 * 256);
 }
 

@@ -87,15 +87,19 @@ impl<'a> Reader<'a> {
 
     pub(crate) fn text(&mut self) -> Result<&'a str, StageDecodeError> {
         let len = self.count()?;
-        std::str::from_utf8(self.take(len)?).map_err(|_| StageDecodeError::Malformed("text that is not UTF-8"))
+        std::str::from_utf8(self.take(len)?)
+            .map_err(|_| StageDecodeError::Malformed("text that is not UTF-8"))
     }
-
 
     pub(crate) fn remaining(&self) -> usize {
         self.rest.len()
     }
 
     pub(crate) fn finish(self) -> Result<(), StageDecodeError> {
-        if self.rest.is_empty() { Ok(()) } else { Err(StageDecodeError::Malformed("bytes behind the end")) }
+        if self.rest.is_empty() {
+            Ok(())
+        } else {
+            Err(StageDecodeError::Malformed("bytes behind the end"))
+        }
     }
 }

@@ -28,7 +28,7 @@ struct Wire {
 }
 
 /// A resolution names a message that the staged batch does not hold.
-#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the resolution of batch {batch} names {won} messages, of which the staged batch holds {found}")]
 pub struct WonMismatch {
     batch: fanin_core::ids::BatchNo,
@@ -59,7 +59,11 @@ impl TopicBatch {
                 }
                 let wanted = crate::stage::seqs_len(runs);
                 if wanted != selected.len() as u64 {
-                    return Err(WonMismatch { batch: staged.batch, won: wanted, found: selected.len() as u64 });
+                    return Err(WonMismatch {
+                        batch: staged.batch,
+                        won: wanted,
+                        found: selected.len() as u64,
+                    });
                 }
                 Some(selected.into_boxed_slice())
             }
@@ -68,11 +72,22 @@ impl TopicBatch {
             .messages
             .iter()
             .map(|m| {
-                let headers: usize = m.headers.iter().map(|(name, value)| name.len() + value.len() + 64).sum();
+                let headers: usize = m
+                    .headers
+                    .iter()
+                    .map(|(name, value)| name.len() + value.len() + 64)
+                    .sum();
                 (m.payload.len() + 2 * m.subject.len() + 2 * headers + size_of::<StagedMessage>() + 64) as u64
             })
             .sum();
-        Ok(TopicBatch { base, terms, staged, won, wire: OnceLock::new(), weight })
+        Ok(TopicBatch {
+            base,
+            terms,
+            staged,
+            won,
+            wire: OnceLock::new(),
+            weight,
+        })
     }
 
     /// Bytes of memory this batch costs, about.
@@ -82,7 +97,9 @@ impl TopicBatch {
 
     /// Number of won messages.
     pub(crate) fn count(&self) -> u32 {
-        self.won.as_ref().map_or(self.staged.messages.len(), |won| won.len()) as u32
+        self.won
+            .as_ref()
+            .map_or(self.staged.messages.len(), |won| won.len()) as u32
     }
 
     /// The offset behind the last message.
@@ -114,7 +131,11 @@ impl TopicBatch {
     pub(crate) fn wire(&self, place: u32) -> &[u8] {
         let wire = self.wire.get_or_init(|| self.encode());
         let place = place as usize;
-        let start = if place == 0 { 0 } else { wire.ends[place - 1] as usize };
+        let start = if place == 0 {
+            0
+        } else {
+            wire.ends[place - 1] as usize
+        };
         &wire.bytes[start..wire.ends[place] as usize]
     }
 
@@ -138,19 +159,20 @@ impl TopicBatch {
                 put_field(&mut bytes, 1, name.as_bytes());
                 put_field(&mut bytes, 2, value.as_bytes());
             }
-            bytes.put_u8(7 << 3 | VARINT);
-            put_varint(&mut bytes, message.published_ns as u64);
+            put_number(&mut bytes, 7, message.published_ns as u64);
             put_field(&mut bytes, 8, stream);
-            bytes.put_u8(9 << 3 | VARINT);
-            put_varint(&mut bytes, message.seq.0);
+            put_number(&mut bytes, 9, message.seq.0);
             ends.push(bytes.len() as u32);
         }
-        Wire { bytes, ends: ends.into_boxed_slice() }
+        Wire {
+            bytes,
+            ends: ends.into_boxed_slice(),
+        }
     }
 }
 
 /// Protobuf wire type of a number.
-pub(crate) const VARINT: u8 = 0;
+const VARINT: u8 = 0;
 /// Protobuf wire type of bytes with a length.
 pub(crate) const LEN: u8 = 2;
 
@@ -167,13 +189,28 @@ pub(crate) fn varint_len(value: u64) -> usize {
     ((64 - (value | 1).leading_zeros()) as usize).div_ceil(7)
 }
 
-/// Bytes of a field with a number below 16 and `len` bytes of content.
-pub(crate) fn field_len(len: usize) -> usize {
+/// Bytes of a field with `len` bytes of content; like every field here its number is below 16.
+pub(crate) fn framed_len(len: usize) -> usize {
     1 + varint_len(len as u64) + len
 }
 
-fn put_field(out: &mut BytesMut, number: u8, bytes: &[u8]) {
-    out.put_u8(number << 3 | LEN);
-    put_varint(out, bytes.len() as u64);
-    out.put_slice(bytes);
+/// The same; an empty field is left out, as proto3 encoders do. Clients count the size of what they decoded, so the
+/// encoding must be the canonical one.
+pub(crate) fn field_len(len: usize) -> usize {
+    if len == 0 { 0 } else { framed_len(len) }
+}
+
+pub(crate) fn put_field(out: &mut impl BufMut, number: u8, bytes: &[u8]) {
+    if !bytes.is_empty() {
+        out.put_u8(number << 3 | LEN);
+        put_varint(out, bytes.len() as u64);
+        out.put_slice(bytes);
+    }
+}
+
+pub(crate) fn put_number(out: &mut impl BufMut, number: u8, value: u64) {
+    if value != 0 {
+        out.put_u8(number << 3 | VARINT);
+        put_varint(out, value);
+    }
 }

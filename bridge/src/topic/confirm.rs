@@ -70,7 +70,10 @@ impl CursorKeeper {
     /// Whether confirmations to an instance are still to come.
     pub(crate) fn owes(&self, instance: InstanceNo) -> bool {
         self.waiting.contains_key(&instance)
-            || self.committing.as_ref().is_some_and(|committing| committing.confirms.contains_key(&instance))
+            || self
+                .committing
+                .as_ref()
+                .is_some_and(|committing| committing.confirms.contains_key(&instance))
     }
 
     pub(crate) fn forget(&mut self, instance: InstanceNo) {
@@ -98,7 +101,10 @@ impl CursorKeeper {
         }
         self.retry_at = None;
         let cursor = cursor();
-        let put = Op::Put { name: self.name.clone(), value: Bytes::from(cursor.encode()) };
+        let put = Op::Put {
+            name: self.name.clone(),
+            value: Bytes::from(cursor.encode()),
+        };
         self.committing = Some(Committing {
             commit: store.commit(Class::Finish, vec![put]),
             generation,
@@ -129,7 +135,10 @@ impl CursorKeeper {
         let error = match result {
             Ok(_) => {
                 self.durable = committing.generation;
-                return Some(Persisted::Durable { floor: committing.floor, confirms: committing.confirms });
+                return Some(Persisted::Durable {
+                    floor: committing.floor,
+                    confirms: committing.confirms,
+                });
             }
             Err(error) => error,
         };

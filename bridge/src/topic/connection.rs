@@ -40,11 +40,26 @@ pub struct ConnectRequest {
 }
 
 pub(crate) enum AppCommand {
-    Connect { request: ConnectRequest, reply: oneshot::Sender<Result<Connection, Refusal>> },
-    Credit { instance: InstanceNo, bytes: u64, messages: u32 },
-    Verdicts { instance: InstanceNo, verdicts: Verdicts },
-    Close { instance: InstanceNo },
-    Disconnect { instance: InstanceNo, refusal: Option<Refusal> },
+    Connect {
+        request: ConnectRequest,
+        reply: oneshot::Sender<Result<Connection, Refusal>>,
+    },
+    Credit {
+        instance: InstanceNo,
+        bytes: u64,
+        messages: u32,
+    },
+    Verdicts {
+        instance: InstanceNo,
+        verdicts: Verdicts,
+    },
+    Close {
+        instance: InstanceNo,
+    },
+    Disconnect {
+        instance: InstanceNo,
+        refusal: Option<Refusal>,
+    },
     SetPaused(bool),
     SetPolicy(Policy),
     Stats(oneshot::Sender<AppStats>),
@@ -88,22 +103,38 @@ impl Input {
 
     /// The client grants more. Waits while the application's task is busy.
     pub async fn credit(&self, bytes: u64, messages: u32) {
-        self.send(AppCommand::Credit { instance: self.instance, bytes, messages }).await;
+        self.send(AppCommand::Credit {
+            instance: self.instance,
+            bytes,
+            messages,
+        })
+        .await;
     }
 
     /// The client's verdicts. Whatever they contain is checked.
     pub async fn verdicts(&self, verdicts: Verdicts) {
-        self.send(AppCommand::Verdicts { instance: self.instance, verdicts }).await;
+        self.send(AppCommand::Verdicts {
+            instance: self.instance,
+            verdicts,
+        })
+        .await;
     }
 
     /// The client takes nothing more; the stream ends when what it has begun has its verdicts.
     pub async fn close(&self) {
-        self.send(AppCommand::Close { instance: self.instance }).await;
+        self.send(AppCommand::Close {
+            instance: self.instance,
+        })
+        .await;
     }
 
     /// The connection is gone, or is ended here for the reason given.
     pub async fn disconnect(&self, refusal: Option<Refusal>) {
-        self.send(AppCommand::Disconnect { instance: self.instance, refusal }).await;
+        self.send(AppCommand::Disconnect {
+            instance: self.instance,
+            refusal,
+        })
+        .await;
     }
 
     /// Resolves when the frames are no longer read, or the topic has ended the connection.
@@ -133,7 +164,9 @@ impl Stream for Frames {
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         loop {
-            let Poll::Ready(frame) = self.receiver.poll_recv(cx) else { return Poll::Pending };
+            let Poll::Ready(frame) = self.receiver.poll_recv(cx) else {
+                return Poll::Pending;
+            };
             if self.shared.blocked.swap(false, Ordering::AcqRel) {
                 self.wake.notify_one();
             }

@@ -183,7 +183,9 @@ impl DeadLetter {
         let mut reader = Reader::new(outer.take(details_len)?);
         let payload = body.slice(body.len() - outer.remaining()..);
         if payload.len() as u64 != head.payload_len {
-            return Err(StageDecodeError::Malformed("a payload of another length than the head says"));
+            return Err(StageDecodeError::Malformed(
+                "a payload of another length than the head says",
+            ));
         }
         let node = reader.text()?.to_owned();
         let instance = reader.text()?.to_owned();
@@ -215,9 +217,17 @@ impl DeadLetter {
 
 /// The trace id of a `traceparent` header, empty when there is none or it is not one.
 pub(crate) fn trace_id(headers: &[(String, String)]) -> String {
-    let traceparent = headers.iter().find(|(name, _)| name.eq_ignore_ascii_case("traceparent"));
-    let id = traceparent.and_then(|(_, value)| value.split('-').nth(1)).unwrap_or_default();
-    if id.len() == 32 && id.bytes().all(|b| b.is_ascii_hexdigit()) { id.to_owned() } else { String::new() }
+    let traceparent = headers
+        .iter()
+        .find(|(name, _)| name.eq_ignore_ascii_case("traceparent"));
+    let id = traceparent
+        .and_then(|(_, value)| value.split('-').nth(1))
+        .unwrap_or_default();
+    if id.len() == 32 && id.bytes().all(|b| b.is_ascii_hexdigit()) {
+        id.to_owned()
+    } else {
+        String::new()
+    }
 }
 
 /// The dead letters of one topic that the local log holds: all are counted, the newest are listed.
@@ -230,13 +240,23 @@ pub(crate) struct DeadLetterBook {
 
 impl DeadLetterBook {
     /// Finds the dead letters of a mapping among what the log held.
-    pub(crate) fn restore(space: u32, records: &[RecoveredRecord]) -> Result<DeadLetterBook, StageDecodeError> {
-        let mut book = DeadLetterBook { next_id: 1, ..DeadLetterBook::default() };
+    pub(crate) fn restore(
+        space: u32,
+        records: &[RecoveredRecord],
+    ) -> Result<DeadLetterBook, StageDecodeError> {
+        let mut book = DeadLetterBook {
+            next_id: 1,
+            ..DeadLetterBook::default()
+        };
         for record in records {
             if record.kind == RECORD_DEAD_LETTER && record.key.space == DEAD_LETTER_SPACE + space {
                 book.next_id = book.next_id.max(record.key.id + 1);
                 let head = DeadLetterHead::decode(&record.head)?;
-                book.add(ListedDeadLetter { id: record.key.id, at: record.at, head });
+                book.add(ListedDeadLetter {
+                    id: record.key.id,
+                    at: record.at,
+                    head,
+                });
             }
         }
         Ok(book)

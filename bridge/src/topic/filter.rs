@@ -23,7 +23,11 @@ impl SubjectFilter {
     /// Whether this subject passes.
     #[must_use]
     pub fn matches(&self, subject: &str) -> bool {
-        self.patterns.is_empty() || self.patterns.iter().any(|pattern| pattern_matches(pattern, subject))
+        self.patterns.is_empty()
+            || self
+                .patterns
+                .iter()
+                .any(|pattern| pattern_matches(pattern, subject))
     }
 }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bytes::BufMut;
 use fanin_proto::v1::SubscribeResponse;
 
-use super::body::{LEN, TopicBatch, VARINT, field_len, put_varint, varint_len};
+use super::body::{LEN, TopicBatch, field_len, framed_len, put_field, put_number, put_varint, varint_len};
 
 /// One frame of an instance's stream.
 #[derive(Debug)]
@@ -20,7 +20,7 @@ pub enum Frame {
 #[derive(Debug, Default)]
 pub struct DeliveryFrame {
     pub(crate) deliveries: Vec<OutDelivery>,
-    /// Payload bytes.
+    /// Bytes of the deliveries on the wire.
     pub(crate) bytes: u64,
 }
 
@@ -33,13 +33,22 @@ pub(crate) struct OutDelivery {
 }
 
 impl OutDelivery {
-    fn encoded_len(&self) -> usize {
-        1 + varint_len(self.number)
-            + self.batch.wire(self.place).len()
-            + field_len(self.batch.message(self.place).payload.len())
-            + 1
-            + varint_len(u64::from(self.attempt))
+    /// Bytes of the `Delivery` on the wire: what it takes of the instance's credit.
+    pub(crate) fn encoded_len(&self) -> usize {
+        wire_size(&self.batch, self.place, self.attempt) + varint_len(self.number) - NUMBER_BYTES_MIN
     }
+}
+
+/// Bytes of the shortest delivery number.
+const NUMBER_BYTES_MIN: usize = 1;
+
+/// Bytes on the wire of a delivery whose number is not known yet, and taken for the shortest.
+pub(crate) fn wire_size(batch: &TopicBatch, place: u32, attempt: u32) -> usize {
+    1 + NUMBER_BYTES_MIN
+        + batch.wire(place).len()
+        + field_len(batch.message(place).payload.len())
+        + 1
+        + varint_len(u64::from(attempt))
 }
 
 impl DeliveryFrame {
@@ -58,11 +67,14 @@ impl DeliveryFrame {
     /// Length in bytes of the frame as a protobuf `SubscribeResponse`.
     #[must_use]
     pub fn encoded_len(&self) -> usize {
-        field_len(self.inner_len())
+        framed_len(self.inner_len())
     }
 
     fn inner_len(&self) -> usize {
-        self.deliveries.iter().map(|delivery| field_len(delivery.encoded_len())).sum()
+        self.deliveries
+            .iter()
+            .map(|delivery| framed_len(delivery.encoded_len()))
+            .sum()
     }
 
     /// Writes the frame as a protobuf `SubscribeResponse`, exactly `encoded_len` bytes.
@@ -70,17 +82,12 @@ impl DeliveryFrame {
         out.put_u8(2 << 3 | LEN);
         put_varint(out, self.inner_len() as u64);
         for delivery in &self.deliveries {
-            let payload = &delivery.batch.message(delivery.place).payload;
             out.put_u8(1 << 3 | LEN);
             put_varint(out, delivery.encoded_len() as u64);
-            out.put_u8(1 << 3 | VARINT);
-            put_varint(out, delivery.number);
+            put_number(out, 1, delivery.number);
             out.put_slice(delivery.batch.wire(delivery.place));
-            out.put_u8(5 << 3 | LEN);
-            put_varint(out, payload.len() as u64);
-            out.put_slice(payload);
-            out.put_u8(6 << 3 | VARINT);
-            put_varint(out, u64::from(delivery.attempt));
+            put_field(out, 5, &delivery.batch.message(delivery.place).payload);
+            put_number(out, 6, u64::from(delivery.attempt));
         }
     }
 }
@@ -102,16 +109,35 @@ mod tests {
         let messages = (0..300_u64)
             .map(|n| StagedMessage {
                 seq: StreamSeq(n * 1_000 + 1),
-                published_ns: if n == 7 { -5 } else { 1_700_000_000_000_000_000 + n as i64 },
+                published_ns: match n {
+                    7 => -5,
+                    8 => 0,
+                    _ => 1_700_000_000_000_000_000 + n as i64,
+                },
                 subject: format!("orders.{n}"),
-                headers: (0..n % 3).map(|h| (format!("H{h}"), "v".repeat(n as usize))).collect(),
+                headers: (0..n % 3)
+                    .map(|h| (format!("H{h}"), "v".repeat(n as usize)))
+                    .collect(),
                 payload: Bytes::from(vec![n as u8; n as usize * 7 % 400]),
             })
             .collect();
-        let staged = StagedBatch::new(BatchNo(1), Incarnation(1), LedgerSeq(1), 1, "ORDERS".into(), messages);
-        let won = [(StreamSeq(1), StreamSeq(1)), (StreamSeq(2_001), StreamSeq(2_001)), (StreamSeq(290_001), StreamSeq(290_001))];
+        let staged = StagedBatch::new(
+            BatchNo(1),
+            Incarnation(1),
+            LedgerSeq(1),
+            1,
+            "ORDERS".into(),
+            messages,
+        );
+        let won = [
+            (StreamSeq(1), StreamSeq(1)),
+            (StreamSeq(2_001), StreamSeq(2_001)),
+            (StreamSeq(290_001), StreamSeq(290_001)),
+        ];
         for won in [None, Some(&won[..])] {
-            let batch = Arc::new(TopicBatch::new(Offset(50), TermsVersion(1), Arc::new(staged.clone()), won).unwrap());
+            let batch = Arc::new(
+                TopicBatch::new(Offset(50), TermsVersion(1), Arc::new(staged.clone()), won).unwrap(),
+            );
             let frame = DeliveryFrame {
                 deliveries: (0..batch.count())
                     .map(|place| OutDelivery {
@@ -127,7 +153,9 @@ mod tests {
             frame.encode(&mut out);
             assert_eq!(out.len(), frame.encoded_len());
             let decoded = SubscribeResponse::decode(&out[..]).unwrap();
-            let Some(Response::Deliveries(deliveries)) = decoded.response else { panic!("{decoded:?}") };
+            let Some(Response::Deliveries(deliveries)) = decoded.response else {
+                panic!("{decoded:?}")
+            };
             assert_eq!(deliveries.deliveries.len(), batch.count() as usize);
             for (place, delivery) in deliveries.deliveries.into_iter().enumerate() {
                 let message = batch.message(place as u32);
@@ -138,7 +166,10 @@ mod tests {
                     headers: message
                         .headers
                         .iter()
-                        .map(|(name, value)| Header { name: name.clone(), value: value.clone() })
+                        .map(|(name, value)| Header {
+                            name: name.clone(),
+                            value: value.clone(),
+                        })
                         .collect(),
                     payload: message.payload.clone(),
                     attempt: place as u32 * 100 + 1,
@@ -148,6 +179,7 @@ mod tests {
                     possible_duplicate: false,
                 };
                 assert_eq!(delivery, expected);
+                assert_eq!(frame.deliveries[place].encoded_len(), delivery.encoded_len());
             }
         }
     }
@@ -161,7 +193,14 @@ mod tests {
             headers: vec![],
             payload: Bytes::new(),
         };
-        let staged = Arc::new(StagedBatch::new(BatchNo(1), Incarnation(1), LedgerSeq(1), 1, "S".into(), vec![message]));
+        let staged = Arc::new(StagedBatch::new(
+            BatchNo(1),
+            Incarnation(1),
+            LedgerSeq(1),
+            1,
+            "S".into(),
+            vec![message],
+        ));
         let won = [(StreamSeq(3), StreamSeq(4))];
         assert!(TopicBatch::new(Offset(0), TermsVersion(1), staged, Some(&won)).is_err());
     }

@@ -46,7 +46,12 @@ pub(crate) struct Index {
 
 impl Index {
     pub(crate) fn new(head: Offset, floors: Vec<Offset>) -> Index {
-        Index { entries: VecDeque::new(), head, bytes_total: 0, floors }
+        Index {
+            entries: VecDeque::new(),
+            head,
+            bytes_total: 0,
+            floors,
+        }
     }
 
     /// The offset that the next published message gets.
@@ -61,7 +66,10 @@ impl Index {
 
     /// Adds the newest batch, whose base is the head.
     pub(crate) fn push(&mut self, mut entry: IndexEntry) {
-        debug_assert_eq!(entry.base, self.head, "batches are published in offset order without gaps");
+        debug_assert_eq!(
+            entry.base, self.head,
+            "batches are published in offset order without gaps"
+        );
         entry.bytes_before = self.bytes_total;
         self.bytes_total += u64::from(entry.bytes);
         self.head = entry.end();
@@ -69,6 +77,12 @@ impl Index {
     }
 
     /// The batch that holds an offset.
+    /// Messages that even the fastest application has not finished.
+    pub(crate) fn least_backlog(&self) -> u64 {
+        let fastest = self.floors.iter().max().copied().unwrap_or(self.head());
+        self.head().0.saturating_sub(fastest.0)
+    }
+
     pub(crate) fn find(&self, offset: Offset) -> Option<&IndexEntry> {
         let n = self.entries.partition_point(|entry| entry.end() <= offset);
         self.entries.get(n).filter(|entry| entry.base <= offset)
@@ -80,10 +94,13 @@ impl Index {
         if let Some(known) = self.floors.get_mut(app) {
             *known = floor.max(*known);
         }
-        let Some(lowest) = self.floors.iter().min().copied() else { return Vec::new() };
+        let Some(lowest) = self.floors.iter().min().copied() else {
+            return Vec::new();
+        };
         let mut done = Vec::new();
-        while let Some(entry) = self.entries.pop_front_if(|entry| entry.end() <= lowest) {
+        while let Some(entry) = self.entries.front().filter(|entry| entry.end() <= lowest) {
             done.push((entry.batch, entry.base));
+            self.entries.pop_front();
         }
         done
     }
@@ -108,7 +125,12 @@ mod tests {
             base: Offset(base),
             count,
             terms: TermsVersion(1),
-            at: Location { segment: 1, position: 0, head_len: 0, body_len: 0 },
+            at: Location {
+                segment: 1,
+                position: 0,
+                head_len: 0,
+                body_len: 0,
+            },
             published_ns: 0,
             bytes_before: 0,
             bytes: count * 10,
@@ -125,7 +147,14 @@ mod tests {
         assert!(index.find(Offset(4)).is_none() && index.find(Offset(10)).is_none());
         assert_eq!(index.find(Offset(7)).unwrap().batch, BatchNo(1));
         assert_eq!(index.find(Offset(8)).unwrap().batch, BatchNo(2));
-        assert_eq!((index.bytes_from(Offset(5)), index.bytes_from(Offset(9)), index.bytes_from(Offset(10))), (50, 10, 0));
+        assert_eq!(
+            (
+                index.bytes_from(Offset(5)),
+                index.bytes_from(Offset(9)),
+                index.bytes_from(Offset(10))
+            ),
+            (50, 10, 0)
+        );
 
         assert!(index.advance(0, Offset(10)).is_empty());
         assert!(index.advance(1, Offset(7)).is_empty());

@@ -17,7 +17,8 @@ use super::{
     connection::{Peer, Shared},
     frame::{DeliveryFrame, Frame, OutDelivery},
     limits::{
-        CREDIT_BYTES_MAX, CREDIT_MESSAGES_MAX, FRAME_BYTES_MAX, FRAME_MESSAGES_MAX, SLICE_BYTES, SLICE_MESSAGES,
+        CREDIT_BYTES_MAX, CREDIT_MESSAGES_MAX, FRAME_BYTES_MAX, FRAME_MESSAGES_MAX, SLICE_BYTES,
+        SLICE_MESSAGES,
     },
 };
 use crate::codes::Refusal;
@@ -40,7 +41,12 @@ pub(crate) struct Instance {
 }
 
 impl Instance {
-    pub(crate) fn new(name: Arc<str>, peer: Peer, sender: mpsc::Sender<Frame>, shared: Arc<Shared>) -> Instance {
+    pub(crate) fn new(
+        name: Arc<str>,
+        peer: Peer,
+        sender: mpsc::Sender<Frame>,
+        shared: Arc<Shared>,
+    ) -> Instance {
         Instance {
             name,
             peer,
@@ -57,13 +63,15 @@ impl Instance {
     }
 
     /// Adds a delivery to the open frame. Returns whether that frame was empty before.
-    pub(crate) fn deliver(&mut self, delivery: OutDelivery, size: u64) -> bool {
+    /// `charged` bytes of credit are spent in the delivery machine already.
+    pub(crate) fn deliver(&mut self, delivery: OutDelivery, charged: u64) -> bool {
+        let size = delivery.encoded_len() as u64;
         if self.open.bytes + size > FRAME_BYTES_MAX && !self.open.is_empty() {
             self.finish_frame();
         }
         let first = self.open.is_empty();
         self.last_delivery = delivery.number;
-        self.valve.handed(size);
+        self.valve.handed(charged, size);
         self.open.bytes += size;
         self.open.deliveries.push(delivery);
         if self.open.len() >= FRAME_MESSAGES_MAX {
@@ -75,14 +83,18 @@ impl Instance {
     /// Closes the open frame and puts it behind the others.
     pub(crate) fn finish_frame(&mut self) {
         if !self.open.is_empty() {
-            self.outbox.push_back(Frame::Deliveries(std::mem::take(&mut self.open)));
+            self.outbox
+                .push_back(Frame::Deliveries(std::mem::take(&mut self.open)));
         }
     }
 
     /// Queues a control frame; ranges join those that wait already, so that the queue is bounded by what is held.
     pub(crate) fn control(&mut self, response: Response) {
         self.finish_frame();
-        if let Some(Frame::Control(SubscribeResponse { response: Some(waiting) })) = self.outbox.back_mut() {
+        if let Some(Frame::Control(SubscribeResponse {
+            response: Some(waiting),
+        })) = self.outbox.back_mut()
+        {
             match (waiting, &response) {
                 (Response::Confirmed(waiting), Response::Confirmed(new)) => {
                     join(&mut waiting.deliveries, &new.deliveries);
@@ -102,7 +114,9 @@ impl Instance {
                 ) => {}
             }
         }
-        self.outbox.push_back(Frame::Control(SubscribeResponse { response: Some(response) }));
+        self.outbox.push_back(Frame::Control(SubscribeResponse {
+            response: Some(response),
+        }));
     }
 
     pub(crate) fn confirm(&mut self, deliveries: Vec<DeliveryRange>) {
@@ -136,6 +150,9 @@ impl Instance {
 
     /// Moves frames into the channel while it has room. Returns false when the client is gone.
     pub(crate) fn pump(&mut self) -> bool {
+        if self.shared.ended.is_cancelled() {
+            return false;
+        }
         while let Some(frame) = self.outbox.pop_front() {
             let sent = match &frame {
                 Frame::Deliveries(frame) => (frame.bytes, frame.len() as u64),
@@ -187,6 +204,8 @@ impl Drop for Instance {
 pub(crate) struct Valve {
     waiting_bytes: u64,
     waiting_messages: u64,
+    /// Bytes sent without credit for them: a delivery's number is known, and counts, only after it was charged.
+    debt_bytes: u64,
     /// Free credit in the machine; below zero when a message larger than all of it went alone.
     lent_bytes: i64,
     lent_messages: u64,
@@ -196,12 +215,24 @@ pub(crate) struct Valve {
 
 impl Valve {
     pub(crate) fn granted(&mut self, bytes: u64, messages: u32) {
-        self.waiting_bytes = self.waiting_bytes.saturating_add(bytes).min(CREDIT_BYTES_MAX);
-        self.waiting_messages = self.waiting_messages.saturating_add(u64::from(messages)).min(CREDIT_MESSAGES_MAX);
+        let paid = bytes.min(self.debt_bytes);
+        self.debt_bytes -= paid;
+        self.waiting_bytes = self
+            .waiting_bytes
+            .saturating_add(bytes - paid)
+            .min(CREDIT_BYTES_MAX);
+        self.waiting_messages = self
+            .waiting_messages
+            .saturating_add(u64::from(messages))
+            .min(CREDIT_MESSAGES_MAX);
     }
 
-    fn handed(&mut self, size: u64) {
-        self.lent_bytes = self.lent_bytes.saturating_sub_unsigned(size);
+    fn handed(&mut self, charged: u64, size: u64) {
+        self.lent_bytes = self.lent_bytes.saturating_sub_unsigned(charged);
+        let more = size.saturating_sub(charged);
+        let paid = more.min(self.waiting_bytes);
+        self.waiting_bytes -= paid;
+        self.debt_bytes += more - paid;
         self.lent_messages = self.lent_messages.saturating_sub(1);
         self.unsent_bytes += size;
         self.unsent_messages += 1;
@@ -219,7 +250,9 @@ impl Valve {
 
     /// What to grant to the machine now.
     pub(crate) fn lend(&mut self) -> Option<(u64, u32)> {
-        let slice = (SLICE_BYTES as i64).saturating_sub(self.lent_bytes).saturating_sub_unsigned(self.unsent_bytes);
+        let slice = (SLICE_BYTES as i64)
+            .saturating_sub(self.lent_bytes)
+            .saturating_sub_unsigned(self.unsent_bytes);
         let bytes = self.waiting_bytes.min(slice.max(0) as u64);
         let room = SLICE_MESSAGES.saturating_sub(self.lent_messages + self.unsent_messages);
         let messages = self.waiting_messages.min(room);
@@ -247,7 +280,13 @@ pub(crate) fn join(ranges: &mut Vec<DeliveryRange>, more: &[DeliveryRange]) {
 
 /// The same for one delivery.
 pub(crate) fn join_one(ranges: &mut Vec<DeliveryRange>, delivery: u64) {
-    join(ranges, &[DeliveryRange { first: delivery, last: delivery }]);
+    join(
+        ranges,
+        &[DeliveryRange {
+            first: delivery,
+            last: delivery,
+        }],
+    );
 }
 
 #[cfg(test)]
@@ -263,16 +302,21 @@ mod tests {
         valve.granted(3 * SLICE_BYTES, 10);
         assert_eq!(valve.lend(), Some((SLICE_BYTES, 10)));
         assert_eq!(valve.lend(), None);
-        valve.handed(SLICE_BYTES);
+        valve.handed(SLICE_BYTES, SLICE_BYTES);
         assert_eq!(valve.lend(), None, "unsent bytes take the room of free ones");
         valve.sent(SLICE_BYTES, 1);
         assert_eq!(valve.lend(), Some((SLICE_BYTES, 0)));
         // A message above all free credit goes alone; what waits pays for it.
-        valve.handed(SLICE_BYTES * 3 / 2);
+        valve.handed(SLICE_BYTES * 3 / 2, SLICE_BYTES * 3 / 2);
         valve.sent(SLICE_BYTES * 3 / 2, 1);
         assert_eq!(valve.lend(), Some((SLICE_BYTES, 0)));
         assert_eq!(valve.lent_bytes, (SLICE_BYTES / 2) as i64);
         assert_eq!((valve.waiting_bytes, valve.lent_messages), (0, 8));
+        // Three bytes more than charged are paid by the next grant.
+        valve.handed(SLICE_BYTES / 2, SLICE_BYTES / 2 + 3);
+        valve.sent(SLICE_BYTES / 2 + 3, 1);
+        valve.granted(10, 0);
+        assert_eq!(valve.lend(), Some((7, 0)));
     }
 
     #[test]

@@ -37,6 +37,12 @@ pub const DEAD_LETTERS_AT_ONCE: usize = 16;
 pub const DEAD_LETTERS_LISTED_MAX: usize = 16 * 1024;
 /// Pause before a dead letter or a cursor that the full log refused is written again, milliseconds.
 pub const FULL_RETRY_MS: u64 = 500;
+/// Pause before a body that could not be read is read again, milliseconds.
+pub const READ_RETRY_MS: u64 = 2_000;
+/// Batches of one topic that are read ahead of slow applications at the same time.
+pub const READ_AHEAD_MAX: usize = 4;
+/// Failures that wait for the owner; more are only logged.
+pub const FAILURES_WAITING_MAX: usize = 64;
 /// How often an application's gauges are brought up to date, milliseconds.
 pub const GAUGES_EVERY_MS: u64 = 1_000;
 /// How long a status waits for one application's task, milliseconds; then the values from before are shown.

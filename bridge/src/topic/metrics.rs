@@ -23,13 +23,37 @@ pub const END_TO_END_LATENCY: &str = "fanin_end_to_end_latency_seconds";
 pub fn describe() {
     use metrics::{describe_counter, describe_gauge, describe_histogram};
     describe_counter!(DELIVERIES, Unit::Count, "Deliveries that ended, by outcome");
-    describe_counter!(REDELIVERIES, Unit::Count, "Attempts that failed and were counted, by reason");
+    describe_counter!(
+        REDELIVERIES,
+        Unit::Count,
+        "Attempts that failed and were counted, by reason"
+    );
     describe_counter!(DEAD_LETTERS, Unit::Count, "Dead letters written, by reason");
-    describe_gauge!(APP_BACKLOG_MESSAGES, Unit::Count, "Messages an application has not finished");
-    describe_gauge!(APP_BACKLOG_BYTES, Unit::Bytes, "Payload bytes an application has not finished, about");
-    describe_gauge!(APP_OLDEST_UNACKED, Unit::Seconds, "Age of the oldest unfinished message since the hub stored it");
-    describe_gauge!(APP_INSTANCES, Unit::Count, "Connected instances of an application");
-    describe_histogram!(END_TO_END_LATENCY, Unit::Seconds, "From the hub's storing a message to its ack, sampled");
+    describe_gauge!(
+        APP_BACKLOG_MESSAGES,
+        Unit::Count,
+        "Messages an application has not finished"
+    );
+    describe_gauge!(
+        APP_BACKLOG_BYTES,
+        Unit::Bytes,
+        "Payload bytes an application has not finished, about"
+    );
+    describe_gauge!(
+        APP_OLDEST_UNACKED,
+        Unit::Seconds,
+        "Age of the oldest unfinished message since the hub stored it"
+    );
+    describe_gauge!(
+        APP_INSTANCES,
+        Unit::Count,
+        "Connected instances of an application"
+    );
+    describe_histogram!(
+        END_TO_END_LATENCY,
+        Unit::Seconds,
+        "From the hub's storing a message to its ack, sampled"
+    );
 }
 
 /// The metrics of one application. Made once; updates are atomic additions.
@@ -54,9 +78,7 @@ pub(crate) struct AppMetrics {
 
 impl AppMetrics {
     pub(crate) fn new(topic: &str, app: &str) -> AppMetrics {
-        let counter = |name: &'static str, label: &'static str, value: &'static str| {
-            metrics::counter!(name, "topic" => topic.to_owned(), "app" => app.to_owned(), label => value)
-        };
+        let counter = |name: &'static str, label: &'static str, value: &'static str| metrics::counter!(name, "topic" => topic.to_owned(), "app" => app.to_owned(), label => value);
         let gauge =
             |name: &'static str| metrics::gauge!(name, "topic" => topic.to_owned(), "app" => app.to_owned());
         AppMetrics {

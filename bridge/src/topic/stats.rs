@@ -91,7 +91,9 @@ impl AppTask {
     fn summary(&self) -> AppStats {
         let stats = self.machine.stats();
         let (backlog_bytes, oldest_ns) = self.topic.backlog_from(self.machine.floor());
-        let age_ns = oldest_ns.map_or(0, |oldest| self.topic.clock.now_ns().saturating_sub(oldest).max(0));
+        let age_ns = oldest_ns.map_or(0, |oldest| {
+            self.topic.clock.now_ns().saturating_sub(oldest).max(0)
+        });
         AppStats {
             name: Arc::clone(&self.spec.name),
             backlog_messages: stats.backlog,
@@ -101,7 +103,11 @@ impl AppTask {
             deliveries: self.totals.deliveries,
             redeliveries: self.totals.redeliveries,
             dead_letters: self.topic.dead_letters.lock().count(&self.spec.name),
-            oldest_unacked_ms: if stats.backlog == 0 { 0 } else { age_ns as u64 / 1_000_000 },
+            oldest_unacked_ms: if stats.backlog == 0 {
+                0
+            } else {
+                age_ns as u64 / 1_000_000
+            },
             instances: Vec::new(),
             paused: self.paused,
         }
@@ -119,14 +125,19 @@ impl AppTask {
                 peer: instance.peer,
             })
             .collect();
-        AppStats { instances, ..self.summary() }
+        AppStats {
+            instances,
+            ..self.summary()
+        }
     }
 
     pub(super) fn update_gauges(&self) {
         let stats = self.summary();
         self.metrics.backlog_messages.set(stats.backlog_messages as f64);
         self.metrics.backlog_bytes.set(stats.backlog_bytes as f64);
-        self.metrics.oldest_unacked.set(stats.oldest_unacked_ms as f64 / 1_000.0);
+        self.metrics
+            .oldest_unacked
+            .set(stats.oldest_unacked_ms as f64 / 1_000.0);
         self.metrics.instances.set(self.instances.len() as f64);
     }
 }

@@ -54,7 +54,11 @@ impl BodyCache {
     /// application reads from the local log.
     #[must_use]
     pub fn new(tail_bytes: u64, read_bytes: u64) -> BodyCache {
-        let queue = |bytes_max| Queue { bytes: 0, bytes_max, order: BTreeMap::new() };
+        let queue = |bytes_max| Queue {
+            bytes: 0,
+            bytes_max,
+            order: BTreeMap::new(),
+        };
         BodyCache {
             inner: Mutex::new(Inner {
                 held: BTreeMap::new(),
@@ -86,7 +90,12 @@ impl BodyCache {
         queue.bytes += weight;
         queue.order.insert(order, slot);
         while inner.queue(origin).bytes > inner.queue(origin).bytes_max {
-            let Some((_, oldest)) = inner.queue(origin).order.first_key_value().map(|(n, slot)| (*n, *slot)) else {
+            let Some((_, oldest)) = inner
+                .queue(origin)
+                .order
+                .first_key_value()
+                .map(|(n, slot)| (*n, *slot))
+            else {
                 break;
             };
             inner.remove(oldest);
@@ -94,7 +103,11 @@ impl BodyCache {
     }
 
     pub(crate) fn get(&self, space: u32, base: Offset) -> Option<Arc<TopicBatch>> {
-        self.inner.lock().held.get(&(space, base)).map(|held| Arc::clone(&held.batch))
+        self.inner
+            .lock()
+            .held
+            .get(&(space, base))
+            .map(|held| Arc::clone(&held.batch))
     }
 
     pub(crate) fn remove(&self, space: u32, base: Offset) {
@@ -111,7 +124,9 @@ impl Inner {
     }
 
     fn remove(&mut self, slot: Slot) {
-        let Some(held) = self.held.remove(&slot) else { return };
+        let Some(held) = self.held.remove(&slot) else {
+            return;
+        };
         let queue = self.queue(held.origin);
         queue.bytes -= held.batch.weight();
         queue.order.remove(&held.order);
@@ -136,7 +151,14 @@ mod tests {
             headers: vec![],
             payload: Bytes::from(vec![0; 1000]),
         };
-        let staged = StagedBatch::new(BatchNo(base), Incarnation(1), LedgerSeq(1), 1, "S".into(), vec![message]);
+        let staged = StagedBatch::new(
+            BatchNo(base),
+            Incarnation(1),
+            LedgerSeq(1),
+            1,
+            "S".into(),
+            vec![message],
+        );
         Arc::new(TopicBatch::new(Offset(base), TermsVersion(1), Arc::new(staged), None).unwrap())
     }
 

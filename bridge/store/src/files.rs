@@ -31,7 +31,12 @@ const NAME_DIGITS: usize = 16;
 
 impl Dir {
     pub(crate) fn open(path: &Path, faults: Option<Arc<dyn Faults>>) -> io::Result<Self> {
-        Ok(Self { path: path.into(), handle: File::open(path)?, faults, readers: Mutex::default() })
+        Ok(Self {
+            path: path.into(),
+            handle: File::open(path)?,
+            faults,
+            readers: Mutex::default(),
+        })
     }
 
     pub(crate) fn path(&self) -> &Path {
@@ -52,11 +57,15 @@ impl Dir {
         for file in std::fs::read_dir(&self.path)? {
             let name = file?.file_name();
             let Some(name) = name.to_str() else { continue };
-            let Some((number, ext)) = name.split_once('.') else { continue };
+            let Some((number, ext)) = name.split_once('.') else {
+                continue;
+            };
             if number.len() != NAME_DIGITS {
                 continue;
             }
-            let Ok(number) = u64::from_str_radix(number, 16) else { continue };
+            let Ok(number) = u64::from_str_radix(number, 16) else {
+                continue;
+            };
             match ext {
                 "log" => numbers.push(number),
                 "new" => std::fs::remove_file(self.path.join(name))?,
@@ -71,7 +80,12 @@ impl Dir {
     pub(crate) fn create_new(&self, segment: u64, head: &[u8], reserve_bytes: u64) -> io::Result<File> {
         let path = self.new_path(segment);
         let created = (|| {
-            let file = OpenOptions::new().read(true).write(true).create(true).truncate(true).open(&path)?;
+            let file = OpenOptions::new()
+                .read(true)
+                .write(true)
+                .create(true)
+                .truncate(true)
+                .open(&path)?;
             self.allocate(&file, head.len() as u64 + reserve_bytes)?;
             self.write_at(&file, head, 0)?;
             self.sync_all(&file)?;
@@ -158,16 +172,38 @@ impl Dir {
         }
         let file = Arc::new(File::open(self.segment_path(segment))?);
         if readers.open.len() >= limits::OPEN_FILES_MAX
-            && let Some(oldest) = readers.open.iter().min_by_key(|(_, (_, used))| *used).map(|(n, _)| *n)
+            && let Some(oldest) = readers
+                .open
+                .iter()
+                .min_by_key(|(_, (_, used))| *used)
+                .map(|(n, _)| *n)
         {
             readers.open.remove(&oldest);
         }
         readers.open.insert(segment, (Arc::clone(&file), now));
         Ok(file)
     }
+}
 
-    #[cfg(test)]
-    pub(crate) fn readers_open(&self) -> usize {
-        self.readers.lock().open.len()
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Goal: reading many segments keeps few files open. Method: more segments than the limit, read twice in turn.
+    #[test]
+    fn few_files_stay_open() {
+        let temp = tempfile::TempDir::new().unwrap();
+        let dir = Dir::open(temp.path(), None).unwrap();
+        let segments = 2 * limits::OPEN_FILES_MAX as u64;
+        for segment in 0..segments {
+            std::fs::write(dir.segment_path(segment), segment.to_le_bytes()).unwrap();
+        }
+        for segment in (0..segments).chain(0..segments) {
+            let mut bytes = [0; 8];
+            dir.reader(segment).unwrap().read_exact_at(&mut bytes, 0).unwrap();
+            assert_eq!(u64::from_le_bytes(bytes), segment);
+            assert!(dir.readers.lock().open.len() <= limits::OPEN_FILES_MAX);
+        }
+        assert!(dir.reader(segments).is_err());
     }
 }

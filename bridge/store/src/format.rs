@@ -154,7 +154,10 @@ impl FrameHeader {
             frame_type: FrameType::from_byte(bytes[44])?,
             kind: bytes[45],
             flags: bytes[46],
-            key: Key { id: u64_at(bytes, 16), space: u32_at(bytes, 24) },
+            key: Key {
+                id: u64_at(bytes, 16),
+                space: u32_at(bytes, 24),
+            },
             head_len: u32_at(bytes, 28),
             body_len: u32_at(bytes, 32),
             head_crc: u32_at(bytes, 36),
@@ -249,7 +252,9 @@ impl SegmentHeader {
     pub fn decode(bytes: &[u8]) -> Result<Self, HeaderFault> {
         let mut fault = HeaderFault::Damaged;
         for at in [0, SEGMENT_HEADER_COPY] {
-            let Some(one) = bytes.get(at..at + SEGMENT_HEADER) else { continue };
+            let Some(one) = bytes.get(at..at + SEGMENT_HEADER) else {
+                continue;
+            };
             let mut unsigned = one.to_vec();
             unsigned[12..16].fill(0);
             if &one[..8] != SEGMENT_MAGIC || crc32c(&unsigned) != u32_at(one, 12) {
@@ -296,7 +301,14 @@ pub(crate) fn encode_footer(salt: u64, position: u64, entries: &[Entry]) -> Opti
         list.put_slice(&entry.head);
     }
     let mut out = Vec::with_capacity(list.len() + 128);
-    put_frame(&mut out, salt, position, (FrameType::Footer, GROUP_START | COMMIT_END), &[], &list);
+    put_frame(
+        &mut out,
+        salt,
+        position,
+        (FrameType::Footer, GROUP_START | COMMIT_END),
+        &[],
+        &list,
+    );
     let start = out.len();
     out.put_u64_le(position);
     out.put_u64_le(salt);
@@ -327,10 +339,18 @@ pub(crate) fn decode_footer(segment: u64, list: &Bytes) -> Option<Vec<Entry>> {
         let head_end = head_start.checked_add(head_len as usize)?;
         list.get(head_start..head_end)?;
         entries.push(Entry {
-            key: Key { space: u32_at(fixed, 0), id: u64_at(fixed, 4) },
+            key: Key {
+                space: u32_at(fixed, 0),
+                id: u64_at(fixed, 4),
+            },
             kind: fixed[12],
             head: list.slice(head_start..head_end),
-            at: Location { segment, position: u64_at(fixed, 13), head_len, body_len: u32_at(fixed, 25) },
+            at: Location {
+                segment,
+                position: u64_at(fixed, 13),
+                head_len,
+                body_len: u32_at(fixed, 25),
+            },
         });
         at = head_end;
     }

@@ -38,7 +38,15 @@ struct Released {
 
 impl Index {
     pub(crate) fn add_segment(&mut self, segment: u64, salt: u64, bytes: u64, held: bool) {
-        self.segments.insert(segment, Segment { salt, bytes, living: 0, held });
+        self.segments.insert(
+            segment,
+            Segment {
+                salt,
+                bytes,
+                living: 0,
+                held,
+            },
+        );
     }
 
     pub(crate) fn segment(&self, segment: u64) -> Option<Segment> {
@@ -65,6 +73,7 @@ impl Index {
         self.segments.len() as u64
     }
 
+    /// Books a living record. The records of a key come in log order.
     pub(crate) fn append(&mut self, key: Key, at: Location) {
         self.living.entry(key).or_default().push(at);
         if let Some(segment) = self.segments.get_mut(&at.segment) {
@@ -73,12 +82,18 @@ impl Index {
     }
 
     pub(crate) fn lives(&self, key: Key, at: Location) -> bool {
-        self.living.get(&key).is_some_and(|locations| locations.contains(&at))
+        self.living.get(&key).is_some_and(|locations| {
+            locations
+                .binary_search_by_key(&place(at), |l| place(*l))
+                .is_ok_and(|i| locations[i] == at)
+        })
     }
 
     /// Frees a key's records before this place.
     pub(crate) fn release(&mut self, key: Key, before: Place) {
-        let Some(locations) = self.living.remove(&key) else { return };
+        let Some(locations) = self.living.remove(&key) else {
+            return;
+        };
         for at in locations {
             if let Some(segment) = self.segments.get_mut(&at.segment) {
                 segment.living -= 1;
@@ -140,6 +155,12 @@ impl Index {
 /// Reads the body of a `Carried` frame.
 pub(crate) fn decode_carried(body: &[u8]) -> impl Iterator<Item = (Key, Place)> {
     body.chunks_exact(CARRIED_BYTES).map(|one| {
-        (Key { space: u32_at(one, 0), id: u64_at(one, 4) }, (u64_at(one, 12), u64_at(one, 20)))
+        (
+            Key {
+                space: u32_at(one, 0),
+                id: u64_at(one, 4),
+            },
+            (u64_at(one, 12), u64_at(one, 20)),
+        )
     })
 }

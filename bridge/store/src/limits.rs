@@ -36,11 +36,20 @@ pub const INTAKE_SEGMENTS_MIN: u64 = 4;
 /// The smallest quota: intake of the smallest segments plus the reserve.
 pub const QUOTA_BYTES_MIN: u64 = 2 * INTAKE_SEGMENTS_MIN * SEGMENT_BYTES_MIN;
 
-const _: () = assert!(HEAD_BYTES_MAX + BODY_BYTES_MAX < COMMIT_BYTES_MAX, "the largest record fits a commit");
+const _: () = assert!(
+    HEAD_BYTES_MAX + BODY_BYTES_MAX < COMMIT_BYTES_MAX,
+    "the largest record fits a commit"
+);
 const _: () = assert!(NAME_BYTES_MAX <= HEAD_BYTES_MAX, "a name is written as a head");
 const _: () = assert!(VALUE_BYTES_MAX <= BODY_BYTES_MAX, "a value is written as a body");
 const _: () = assert!(VALUE_BYTES_MAX <= VALUES_BYTES_MAX, "one value fits the table");
-const _: () = assert!(BODY_BYTES_MAX <= u32::MAX as u64, "lengths are written as 32 bits");
-const _: () = assert!(SEGMENT_BYTES_MIN <= SEGMENT_BYTES_DEFAULT && SEGMENT_BYTES_DEFAULT <= SEGMENT_BYTES_MAX);
+const _: () = assert!(
+    BODY_BYTES_MAX <= u32::MAX as u64,
+    "lengths are written as 32 bits"
+);
 const _: () =
-    assert!(CARRIED_RELEASES_MAX * 28 <= BODY_BYTES_MAX as usize, "carried releases fit one frame");
+    assert!(SEGMENT_BYTES_MIN <= SEGMENT_BYTES_DEFAULT && SEGMENT_BYTES_DEFAULT <= SEGMENT_BYTES_MAX);
+const _: () = assert!(
+    CARRIED_RELEASES_MAX * 28 <= BODY_BYTES_MAX as usize,
+    "carried releases fit one frame"
+);

@@ -15,13 +15,7 @@ use bytes::Bytes;
 use crc32c::crc32c;
 use parking_lot::{Condvar, Mutex};
 use std::{
-    collections::VecDeque,
-    fs::File,
-    io,
-    os::unix::fs::FileExt,
-    path::PathBuf,
-    sync::Arc,
-    thread::JoinHandle,
+    collections::VecDeque, fs::File, io, os::unix::fs::FileExt, path::PathBuf, sync::Arc, thread::JoinHandle,
 };
 use tokio::sync::oneshot;
 
@@ -59,21 +53,30 @@ impl Options {
 
     fn reserve(&self) -> u64 {
         let most = self.quota_bytes / limits::RESERVE_SHARE_MAX;
-        self.reserve_bytes.unwrap_or((self.quota_bytes / 20).max(limits::RESERVE_BYTES_MIN).min(most))
+        self.reserve_bytes
+            .unwrap_or((self.quota_bytes / 20).max(limits::RESERVE_BYTES_MIN).min(most))
     }
 
     fn segment(&self) -> u64 {
         let most = (self.quota_bytes - self.reserve()) / limits::INTAKE_SEGMENTS_MIN;
-        self.segment_bytes.min(most).clamp(limits::SEGMENT_BYTES_MIN, limits::SEGMENT_BYTES_MAX)
+        self.segment_bytes
+            .min(most)
+            .clamp(limits::SEGMENT_BYTES_MIN, limits::SEGMENT_BYTES_MAX)
     }
 
     fn check(&self) -> Result<(), OpenError> {
         let least = limits::QUOTA_BYTES_MIN;
         if self.quota_bytes < least {
-            return Err(OpenError::QuotaTooSmall { quota: self.quota_bytes, least });
+            return Err(OpenError::QuotaTooSmall {
+                quota: self.quota_bytes,
+                least,
+            });
         }
         if self.reserve() > self.quota_bytes / 2 {
-            return Err(OpenError::ReserveTooLarge { reserve: self.reserve(), quota: self.quota_bytes });
+            return Err(OpenError::ReserveTooLarge {
+                reserve: self.reserve(),
+                quota: self.quota_bytes,
+            });
         }
         Ok(())
     }
@@ -83,7 +86,9 @@ impl Options {
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
     /// Another process has it open.
-    #[error("the local log in {dir} is in use by another process; stop that process, or use another data directory")]
+    #[error(
+        "the local log in {dir} is in use by another process; stop that process, or use another data directory"
+    )]
     Locked {
         /// The directory.
         dir: PathBuf,
@@ -108,7 +113,9 @@ pub enum OpenError {
         least: u64,
     },
     /// The reserve leaves too little for intake.
-    #[error("a reserve of {reserve} bytes is more than half of the quota of {quota}; lower it or raise the quota")]
+    #[error(
+        "a reserve of {reserve} bytes is more than half of the quota of {quota}; lower it or raise the quota"
+    )]
     ReserveTooLarge {
         /// Bytes reserved.
         reserve: u64,
@@ -170,9 +177,18 @@ impl Shared {
     }
 
     /// Whether a commit of this size fits. Space in use counts with what is queued.
-    fn admit(&self, queue: &mut Queue, class: Class, frames: &[Prepared], bytes: u64) -> Result<(), CommitError> {
+    fn admit(
+        &self,
+        queue: &mut Queue,
+        class: Class,
+        frames: &[Prepared],
+        bytes: u64,
+    ) -> Result<(), CommitError> {
         let used = queue.used + queue.queued_bytes;
-        let full = CommitError::Full { used, quota: self.quota };
+        let full = CommitError::Full {
+            used,
+            quota: self.quota,
+        };
         let allowed = match class {
             Class::Intake => self.quota - self.reserve,
             Class::Finish => self.quota,
@@ -186,7 +202,11 @@ impl Shared {
         }
         // Somebody may have freed space since the writer asked.
         queue.free = self.free();
-        if self.has_room(queue, bytes) { Ok(()) } else { Err(full) }
+        if self.has_room(queue, bytes) {
+            Ok(())
+        } else {
+            Err(full)
+        }
     }
 
     fn has_room(&self, queue: &Queue, bytes: u64) -> bool {
@@ -214,7 +234,10 @@ impl SegmentLog {
     /// [`OpenError`]. Damaged records are no error; they are in [`Recovered::damaged`].
     pub fn open(options: Options) -> Result<(Arc<Self>, Recovered), OpenError> {
         options.check()?;
-        let io = |source| OpenError::Io { dir: options.dir.clone(), source };
+        let io = |source| OpenError::Io {
+            dir: options.dir.clone(),
+            source,
+        };
         std::fs::create_dir_all(&options.dir).map_err(io)?;
         let lock = File::options()
             .create(true)
@@ -231,20 +254,31 @@ impl SegmentLog {
         let opened = recover(&dir, options.scan_all)?;
         let shared = Arc::new(Shared {
             dir,
-            queue: Mutex::new(Queue { sizes: ValueSizes::of(&opened.values), ..Queue::default() }),
+            queue: Mutex::new(Queue {
+                sizes: ValueSizes::of(&opened.values),
+                ..Queue::default()
+            }),
             wake: Condvar::new(),
             index: Mutex::new(opened.index),
             quota: options.quota_bytes,
             reserve: options.reserve(),
         });
-        let writer =
-            Writer::start(Arc::clone(&shared), opened.values, opened.next_segment, options.segment())
-                .map_err(io)?;
+        let writer = Writer::start(
+            Arc::clone(&shared),
+            opened.values,
+            opened.next_segment,
+            options.segment(),
+        )
+        .map_err(io)?;
         let thread = std::thread::Builder::new()
             .name("fanin-log".into())
             .spawn(move || writer.run())
             .map_err(io)?;
-        let log = Self { shared, writer: Mutex::new(Some(thread)), lock: Mutex::new(Some(lock)) };
+        let log = Self {
+            shared,
+            writer: Mutex::new(Some(thread)),
+            lock: Mutex::new(Some(lock)),
+        };
         Ok((Arc::new(log), opened.recovered))
     }
 
@@ -316,11 +350,17 @@ impl Store for SegmentLog {
     }
 
     fn read_body(&self, at: Location) -> Result<Bytes, ReadError> {
-        let damaged = ReadError::Damaged { segment: at.segment, position: at.position };
-        let Some(segment) = self.shared.index.lock().segment(at.segment) else { return Err(ReadError::Gone) };
+        let damaged = ReadError::Damaged {
+            segment: at.segment,
+            position: at.position,
+        };
+        let Some(segment) = self.shared.index.lock().segment(at.segment) else {
+            return Err(ReadError::Gone);
+        };
         let head_end = FRAME_HEADER as u64 + u64::from(at.head_len);
         let end = head_end + u64::from(at.body_len);
-        if u64::from(at.head_len) > limits::HEAD_BYTES_MAX || u64::from(at.body_len) > limits::BODY_BYTES_MAX {
+        if u64::from(at.head_len) > limits::HEAD_BYTES_MAX || u64::from(at.body_len) > limits::BODY_BYTES_MAX
+        {
             return Err(damaged);
         }
         let file = match self.shared.dir.reader(at.segment) {
@@ -334,7 +374,9 @@ impl Store for SegmentLog {
             Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Err(damaged),
             Err(error) => return Err(error.into()),
         }
-        let Some(header) = FrameHeader::decode(segment.salt, at.position, &bytes) else { return Err(damaged) };
+        let Some(header) = FrameHeader::decode(segment.salt, at.position, &bytes) else {
+            return Err(damaged);
+        };
         if header.head_len != at.head_len || header.body_len != at.body_len {
             return Err(damaged);
         }
@@ -342,7 +384,11 @@ impl Store for SegmentLog {
             return Err(ReadError::Gone);
         }
         let body = Bytes::from(bytes).slice(head_end as usize..);
-        if crc32c(&body) == header.body_crc { Ok(body) } else { Err(damaged) }
+        if crc32c(&body) == header.body_crc {
+            Ok(body)
+        } else {
+            Err(damaged)
+        }
     }
 
     fn usage(&self) -> Usage {

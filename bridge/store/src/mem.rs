@@ -67,7 +67,11 @@ impl MemStore {
     /// An empty store; `Class::Intake` stops at `quota_bytes` less `reserve_bytes`.
     #[must_use]
     pub fn new(quota_bytes: u64, reserve_bytes: u64) -> Arc<Self> {
-        Arc::new(Self { quota: quota_bytes, reserve: reserve_bytes.min(quota_bytes), state: Mutex::default() })
+        Arc::new(Self {
+            quota: quota_bytes,
+            reserve: reserve_bytes.min(quota_bytes),
+            state: Mutex::default(),
+        })
     }
 
     /// Lets commits wait, as if their fsync took for ever, until [`Self::sync`] or [`Self::release_syncs`].
@@ -122,14 +126,27 @@ impl MemStore {
         drop(state);
         let recovered = durable.recovered();
         let sizes = ValueSizes::of(&durable.values);
-        let state = Mutex::new(State { durable, sizes, ..State::default() });
-        (Arc::new(Self { quota: self.quota, reserve: self.reserve, state }), recovered)
+        let state = Mutex::new(State {
+            durable,
+            sizes,
+            ..State::default()
+        });
+        (
+            Arc::new(Self {
+                quota: self.quota,
+                reserve: self.reserve,
+                state,
+            }),
+            recovered,
+        )
     }
 }
 
 impl State {
     fn complete_first(&mut self) {
-        let Some(pending) = self.pending.pop_front() else { return };
+        let Some(pending) = self.pending.pop_front() else {
+            return;
+        };
         self.pending_bytes -= pending.bytes;
         let locations = self.durable.apply(pending.frames);
         let _ = pending.done.send(Ok(locations));
@@ -147,7 +164,13 @@ impl Durable {
             match header.frame_type {
                 FrameType::Append => {
                     let body = frame.body.concat().into();
-                    let record = Record { key: header.key, kind: header.kind, head: frame.head, body, bytes };
+                    let record = Record {
+                        key: header.key,
+                        kind: header.kind,
+                        head: frame.head,
+                        body,
+                        bytes,
+                    };
                     locations.push(record.location(position));
                     self.records.insert(position, record);
                     self.bytes += bytes;
@@ -196,7 +219,12 @@ impl Durable {
 impl Record {
     fn location(&self, position: u64) -> Location {
         let (head_len, body_len) = (self.head.len() as u32, self.body.len() as u32);
-        Location { segment: SEGMENT, position, head_len, body_len }
+        Location {
+            segment: SEGMENT,
+            position,
+            head_len,
+            body_len,
+        }
     }
 }
 
@@ -220,7 +248,10 @@ impl Store for MemStore {
             Class::Finish => self.quota,
         };
         if used + bytes > allowed && !only_frees(&frames) {
-            return refuse(CommitError::Full { used, quota: self.quota });
+            return refuse(CommitError::Full {
+                used,
+                quota: self.quota,
+            });
         }
         if let Err(error) = state.sizes.apply_checked(&frames) {
             return refuse(error);
@@ -237,7 +268,11 @@ impl Store for MemStore {
     fn read_body(&self, at: Location) -> Result<Bytes, ReadError> {
         let state = self.state.lock();
         let record = state.durable.records.get(&at.position).ok_or(ReadError::Gone)?;
-        if record.location(at.position) == at { Ok(record.body.clone()) } else { Err(ReadError::Gone) }
+        if record.location(at.position) == at {
+            Ok(record.body.clone())
+        } else {
+            Err(ReadError::Gone)
+        }
     }
 
     fn usage(&self) -> Usage {

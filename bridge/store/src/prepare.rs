@@ -25,7 +25,12 @@ pub(crate) fn prepare(ops: Vec<Op>) -> Result<(Vec<Prepared>, u64), CommitError>
     for op in ops {
         let no_key = Key { space: 0, id: 0 };
         let frame = match op {
-            Op::Append { key, kind, head, body } => {
+            Op::Append {
+                key,
+                kind,
+                head,
+                body,
+            } => {
                 check_limit(head.len() as u64, limits::HEAD_BYTES_MAX)?;
                 frame((FrameType::Append, kind), key, head, body, limits::BODY_BYTES_MAX)?
             }
@@ -33,7 +38,13 @@ pub(crate) fn prepare(ops: Vec<Op>) -> Result<(Vec<Prepared>, u64), CommitError>
             Op::Put { name, value } => {
                 check_limit(name.len() as u64, limits::NAME_BYTES_MAX)?;
                 let name = Bytes::from(name);
-                frame((FrameType::Put, 0), no_key, name, vec![value], limits::VALUE_BYTES_MAX)?
+                frame(
+                    (FrameType::Put, 0),
+                    no_key,
+                    name,
+                    vec![value],
+                    limits::VALUE_BYTES_MAX,
+                )?
             }
             Op::Delete { name } => {
                 check_limit(name.len() as u64, limits::NAME_BYTES_MAX)?;
@@ -48,7 +59,11 @@ pub(crate) fn prepare(ops: Vec<Op>) -> Result<(Vec<Prepared>, u64), CommitError>
 }
 
 fn check_limit(bytes: u64, limit: u64) -> Result<(), CommitError> {
-    if bytes > limit { Err(CommitError::TooLarge { bytes, limit }) } else { Ok(()) }
+    if bytes > limit {
+        Err(CommitError::TooLarge { bytes, limit })
+    } else {
+        Ok(())
+    }
 }
 
 fn frame(
@@ -76,7 +91,9 @@ fn frame(
 
 /// Whether a commit asks for no space of its own.
 pub(crate) fn only_frees(frames: &[Prepared]) -> bool {
-    frames.iter().all(|frame| matches!(frame.header.frame_type, FrameType::Release | FrameType::Delete))
+    frames
+        .iter()
+        .all(|frame| matches!(frame.header.frame_type, FrameType::Release | FrameType::Delete))
 }
 
 /// Sizes of the named values as they will be once the queue is written; bounds what a segment's head must hold.
@@ -99,7 +116,10 @@ impl ValueSizes {
     pub(crate) fn apply_checked(&mut self, frames: &[Prepared]) -> Result<(), CommitError> {
         let mut after = self.total;
         for frame in frames.iter().filter(|f| f.header.frame_type == FrameType::Put) {
-            let old = self.sizes.get(&frame.head).map_or(0, |old| frame.head.len() as u64 + old);
+            let old = self
+                .sizes
+                .get(&frame.head)
+                .map_or(0, |old| frame.head.len() as u64 + old);
             after = after.saturating_sub(old) + u64::from(frame.header.head_len + frame.header.body_len);
         }
         check_limit(after, limits::VALUES_BYTES_MAX)?;

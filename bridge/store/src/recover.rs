@@ -66,7 +66,10 @@ struct Loaded {
 
 /// Reads everything, seals the last segment behind what counts, and makes that durable.
 pub(crate) fn recover(dir: &Dir, scan_all: bool) -> Result<Opened, OpenError> {
-    let io = |source| OpenError::Io { dir: dir.path().into(), source };
+    let io = |source| OpenError::Io {
+        dir: dir.path().into(),
+        source,
+    };
     let mut numbers = dir.segments().map_err(io)?;
     let last = numbers.pop();
     let mut found = Found::default();
@@ -95,12 +98,21 @@ pub(crate) fn recover(dir: &Dir, scan_all: bool) -> Result<Opened, OpenError> {
     }
 
     // Damage counts unless what it hit was released or set anew since.
-    let Found { mut entries, values, releases, damages, damaged_values, sure_of: _ } = found;
+    let Found {
+        mut entries,
+        values,
+        releases,
+        damages,
+        damaged_values,
+        sure_of: _,
+    } = found;
     let released = |key: Key, at: Place| releases.get(&key).is_some_and(|before| at < *before);
     let mut damages: Vec<_> = damages
         .into_iter()
         .filter(|(damage, _)| {
-            !damage.key.is_some_and(|key| released(key, (damage.segment, damage.position)))
+            !damage
+                .key
+                .is_some_and(|key| released(key, (damage.segment, damage.position)))
         })
         .collect();
     damages.extend(damaged_values.into_values().map(|damage| (damage, None)));
@@ -108,7 +120,9 @@ pub(crate) fn recover(dir: &Dir, scan_all: bool) -> Result<Opened, OpenError> {
 
     let mut index = Index::default();
     for (&number, part) in &parts {
-        let held = damages.iter().any(|(d, _)| d.segment == number && d.key.is_none());
+        let held = damages
+            .iter()
+            .any(|(d, _)| d.segment == number && d.key.is_none());
         index.add_segment(number, part.header.map_or(0, |h| h.salt), part.bytes, held);
     }
     for entry in entries.iter().filter(|e| released(e.key, place(e.at))) {
@@ -119,11 +133,17 @@ pub(crate) fn recover(dir: &Dir, scan_all: bool) -> Result<Opened, OpenError> {
         }
     }
     entries.retain(|e| !released(e.key, place(e.at)));
-    let damaged_entries = damages.iter().filter_map(|(_, entry)| entry.as_ref());
-    for entry in entries.iter().chain(damaged_entries) {
-        index.append(entry.key, entry.at);
-    }
     entries.sort_by_key(|entry| place(entry.at));
+    let damaged_entries = damages.iter().filter_map(|(_, entry)| entry.as_ref());
+    let mut booked: Vec<_> = entries
+        .iter()
+        .chain(damaged_entries)
+        .map(|e| (e.key, e.at))
+        .collect();
+    booked.sort_by_key(|(_, at)| place(*at));
+    for (key, at) in booked {
+        index.append(key, at);
+    }
 
     for (&number, part) in &parts {
         let Some(header) = part.header else { continue };
@@ -131,10 +151,16 @@ pub(crate) fn recover(dir: &Dir, scan_all: bool) -> Result<Opened, OpenError> {
             Ending::SealAt(at) => {
                 // A damaged segment stays without a footer, for the same reason.
                 let whole = !damages.iter().any(|(d, _)| d.segment == number);
-                let own: Vec<_> = entries.iter().filter(|e| e.at.segment == number).cloned().collect();
+                let own: Vec<_> = entries
+                    .iter()
+                    .filter(|e| e.at.segment == number)
+                    .cloned()
+                    .collect();
                 seal(dir, number, &header, at, whole.then_some(&own[..])).map_err(io)?
             }
-            Ending::DropTrailer => seal(dir, number, &header, part.bytes - TRAILER as u64, None).map_err(io)?,
+            Ending::DropTrailer => {
+                seal(dir, number, &header, part.bytes - TRAILER as u64, None).map_err(io)?
+            }
             Ending::Keep => part.bytes,
         };
         index.set_bytes(number, bytes);
@@ -145,12 +171,20 @@ pub(crate) fn recover(dir: &Dir, scan_all: bool) -> Result<Opened, OpenError> {
         .into_iter()
         .map(|Entry { key, kind, head, at }| RecoveredRecord { key, kind, head, at })
         .collect();
-    Ok(Opened { index, values, recovered, next_segment: last.map_or(1, |n| n + 1) })
+    Ok(Opened {
+        index,
+        values,
+        recovered,
+        next_segment: last.map_or(1, |n| n + 1),
+    })
 }
 
 fn load(dir: &Dir, number: u64, last: bool) -> Result<Loaded, OpenError> {
     let path = dir.segment_path(number);
-    let content = std::fs::read(&path).map_err(|source| OpenError::Io { dir: path.clone(), source })?;
+    let content = std::fs::read(&path).map_err(|source| OpenError::Io {
+        dir: path.clone(),
+        source,
+    })?;
     let scanned = match SegmentHeader::decode(&content) {
         Ok(header) if header.segment == number => {
             let scanned = scan(&content, &header, last);
@@ -159,7 +193,11 @@ fn load(dir: &Dir, number: u64, last: bool) -> Result<Loaded, OpenError> {
         Err(HeaderFault::Version(version)) => return Err(OpenError::Version { path, version }),
         Ok(_) | Err(HeaderFault::Damaged) => None,
     };
-    Ok(Loaded { number, content, scanned })
+    Ok(Loaded {
+        number,
+        content,
+        scanned,
+    })
 }
 
 /// Reads a segment's footer. `None` when the segment must be scanned.
@@ -173,14 +211,22 @@ fn read_sealed(dir: &Dir, number: u64, scan_it: bool) -> Result<Option<(Part, Ve
         }
         let mut start = vec![0; FRAMES_START as usize];
         file.read_exact_at(&mut start, 0)?;
-        let Ok(header) = SegmentHeader::decode(&start) else { return Ok(None) };
+        let Ok(header) = SegmentHeader::decode(&start) else {
+            return Ok(None);
+        };
         let mut trailer = [0; TRAILER];
         file.read_exact_at(&mut trailer, bytes - TRAILER as u64)?;
-        let Some(position) = decode_trailer(header.salt, &trailer) else { return Ok(None) };
-        let Some(len) = bytes.checked_sub(position + FRAME_HEADER as u64) else { return Ok(None) };
+        let Some(position) = decode_trailer(header.salt, &trailer) else {
+            return Ok(None);
+        };
+        let Some(len) = bytes.checked_sub(position + FRAME_HEADER as u64) else {
+            return Ok(None);
+        };
         let mut footer = vec![0; len as usize + FRAME_HEADER];
         file.read_exact_at(&mut footer, position)?;
-        let Some(frame) = FrameHeader::decode(header.salt, position, &footer) else { return Ok(None) };
+        let Some(frame) = FrameHeader::decode(header.salt, position, &footer) else {
+            return Ok(None);
+        };
         let list = Bytes::from(footer).slice(FRAME_HEADER..);
         if frame.body_len as usize > list.len() || header.segment != number {
             return Ok(None);
@@ -189,10 +235,17 @@ fn read_sealed(dir: &Dir, number: u64, scan_it: bool) -> Result<Option<(Part, Ve
         if crc32c::crc32c(&list) != frame.body_crc {
             return Ok(None);
         }
-        let part = Part { header: Some(header), bytes, ending: Ending::Keep };
+        let part = Part {
+            header: Some(header),
+            bytes,
+            ending: Ending::Keep,
+        };
         Ok(decode_footer(number, &list).map(|entries| (part, entries)))
     };
-    read().map_err(|source| OpenError::Io { dir: path.clone(), source })
+    read().map_err(|source| OpenError::Io {
+        dir: path.clone(),
+        source,
+    })
 }
 
 /// Cuts a segment behind what counts, lists what it holds, and syncs it: a later power cut must not take what is recovered now.
@@ -226,7 +279,15 @@ pub(crate) fn is_full(error: &std::io::Error) -> bool {
 
 impl Found {
     fn damage(&mut self, segment: u64, position: u64, what: &str) {
-        self.damages.push((Damage { segment, position, key: None, what: what.into() }, None));
+        self.damages.push((
+            Damage {
+                segment,
+                position,
+                key: None,
+                what: what.into(),
+            },
+            None,
+        ));
     }
 
     /// Takes in a scanned segment.
@@ -234,26 +295,40 @@ impl Found {
         let (number, bytes) = (loaded.number, loaded.content.len() as u64);
         let Some((header, scanned)) = &loaded.scanned else {
             self.damage(number, 0, "the segment's header cannot be read");
-            return Part { header: None, bytes, ending: Ending::Keep };
+            return Part {
+                header: None,
+                bytes,
+                ending: Ending::Keep,
+            };
         };
+        let known = self.damages.len() + self.damaged_values.len();
+        let trailer = bytes
+            .checked_sub(TRAILER as u64)
+            .and_then(|at| decode_trailer(header.salt, &loaded.content[at as usize..]));
+        // Later starts find a later head, but that was written from what the first start after the damage knew. They report the same.
+        let values_matter = last || trailer.is_none();
         if scanned.head_intact {
             // The head holds every value, so what older segments said no longer counts.
             self.values.clear();
-        } else if last && self.sure_of.is_none_or(|sure| sure + 1 != number) {
-            self.damage(number, FRAMES_START, "the segment's head is damaged: named values may be missing or old");
-        } else {
-            tracing::warn!(segment = number, "the damaged head of a segment is rebuilt from the segment before");
+        } else if self.sure_of.is_some_and(|sure| sure + 1 == number) {
+            tracing::warn!(
+                segment = number,
+                "the damaged head of a segment is rebuilt from the segment before"
+            );
+        } else if values_matter {
+            let what = "the segment's head is damaged: named values may be missing or old";
+            self.damage(number, FRAMES_START, what);
         }
-        let known = self.damages.len() + self.damaged_values.len();
-        let listed = scanned.footer.as_ref().and_then(|list| {
-            decode_footer(number, &Bytes::copy_from_slice(&loaded.content[list.clone()]))
-        });
+        let listed = scanned
+            .footer
+            .as_ref()
+            .and_then(|list| decode_footer(number, &Bytes::copy_from_slice(&loaded.content[list.clone()])));
         for item in &scanned.items {
             match item {
                 Item::Frame(frame) => self.take_frame(number, header, frame, &loaded.content),
                 Item::Unreadable { position, len } if position + len > header.first_group => {
                     let from = (*position).max(header.first_group);
-                    self.take_unreadable(number, from..position + len, listed.as_deref(), last);
+                    self.take_unreadable(number, from..position + len, listed.as_deref(), values_matter);
                 }
                 // In the head; dealt with above.
                 Item::Unreadable { .. } => {}
@@ -261,34 +336,56 @@ impl Found {
         }
         let unharmed = self.damages.len() + self.damaged_values.len() == known;
         self.sure_of = (unharmed && scanned.head_intact).then_some(number);
-        let trailer = bytes.checked_sub(TRAILER as u64).map(|at| &loaded.content[at as usize..]);
         let (bytes, ending) = match &scanned.footer {
             None if last => (scanned.end, Ending::SealAt(scanned.end)),
-            Some(_) if !unharmed && trailer.is_some_and(|t| decode_trailer(header.salt, t).is_some()) => {
-                (bytes, Ending::DropTrailer)
-            }
+            Some(_) if !unharmed && trailer.is_some() => (bytes, Ending::DropTrailer),
             None | Some(_) => (bytes, Ending::Keep),
         };
-        Part { header: Some(*header), bytes, ending }
+        Part {
+            header: Some(*header),
+            bytes,
+            ending,
+        }
     }
 
     /// A region without readable headers. The footer of a sealed segment still knows what lay there.
-    fn take_unreadable(&mut self, segment: u64, region: Range<u64>, listed: Option<&[Entry]>, last: bool) {
+    fn take_unreadable(
+        &mut self,
+        segment: u64,
+        region: Range<u64>,
+        listed: Option<&[Entry]>,
+        values_matter: bool,
+    ) {
         let mut explained = 0;
-        for entry in listed.unwrap_or_default().iter().filter(|e| region.contains(&e.at.position)) {
+        for entry in listed
+            .unwrap_or_default()
+            .iter()
+            .filter(|e| region.contains(&e.at.position))
+        {
             explained += frame_len(u64::from(entry.at.head_len), u64::from(entry.at.body_len));
             let what = "the record's header does not match its checksum".into();
-            let damage = Damage { segment, position: entry.at.position, key: Some(entry.key), what };
+            let damage = Damage {
+                segment,
+                position: entry.at.position,
+                key: Some(entry.key),
+                what,
+            };
             self.damages.push((damage, Some(entry.clone())));
         }
-        // Without a footer nobody knows. With one, only the last segment may have held values that are nowhere else.
-        if listed.is_none() || last && explained < region.end - region.start {
+        // Without a footer nobody knows. With one, there may have been values that are nowhere else.
+        if listed.is_none() || values_matter && explained < region.end - region.start {
             self.damage(segment, region.start, "unreadable records");
         }
     }
 
     fn take_frame(&mut self, segment: u64, segment_header: &SegmentHeader, frame: &Frame, content: &[u8]) {
-        let Frame { position, header, head, body, fault } = frame;
+        let Frame {
+            position,
+            header,
+            head,
+            body,
+            fault,
+        } = frame;
         let in_head = *position < segment_header.first_group;
         let key = header.key;
         let at = Location {
@@ -306,11 +403,27 @@ impl Found {
                 Fault::Body => "the record's body does not match its checksum",
                 Fault::CutShort => "the record is cut short",
             };
-            let damage = Damage { segment, position: *position, key: None, what: what.into() };
+            let damage = Damage {
+                segment,
+                position: *position,
+                key: None,
+                what: what.into(),
+            };
             match header.frame_type {
                 FrameType::Append => {
-                    let entry = Entry { key, kind: header.kind, head: Bytes::new(), at };
-                    self.damages.push((Damage { key: Some(key), ..damage }, Some(entry)));
+                    let entry = Entry {
+                        key,
+                        kind: header.kind,
+                        head: Bytes::new(),
+                        at,
+                    };
+                    self.damages.push((
+                        Damage {
+                            key: Some(key),
+                            ..damage
+                        },
+                        Some(entry),
+                    ));
                 }
                 FrameType::Put | FrameType::Delete if *fault == Fault::Body => {
                     let name = String::from_utf8_lossy(&content[head.clone()]).into_owned();
@@ -327,7 +440,12 @@ impl Found {
         match header.frame_type {
             FrameType::Append => {
                 let head = Bytes::copy_from_slice(head);
-                self.entries.push(Entry { key, kind: header.kind, head, at });
+                self.entries.push(Entry {
+                    key,
+                    kind: header.kind,
+                    head,
+                    at,
+                });
             }
             FrameType::Release => self.note_release(key, place(at)),
             FrameType::Put => {
@@ -335,7 +453,8 @@ impl Found {
                 if !in_head {
                     self.damaged_values.remove(&name);
                 }
-                self.values.insert(name, Bytes::copy_from_slice(&content[body.clone()]));
+                self.values
+                    .insert(name, Bytes::copy_from_slice(&content[body.clone()]));
             }
             FrameType::Delete => {
                 let name = String::from_utf8_lossy(head);

@@ -68,7 +68,11 @@ pub(crate) fn scan(bytes: &[u8], header: &SegmentHeader, last: bool) -> Scanned 
     let len = bytes.len() as u64;
     let trailer_at = bytes.len().saturating_sub(TRAILER);
     let footer_position = decode_trailer(header.salt, &bytes[trailer_at..]);
-    let Walk { mut items, mut position, footer } = walk(bytes, header.salt);
+    let Walk {
+        mut items,
+        mut position,
+        footer,
+    } = walk(bytes, header.salt);
 
     // 1. Up to where is it proven that it was synced?
     let proven = items.iter().filter_map(|item| match item {
@@ -101,7 +105,13 @@ pub(crate) fn scan(bytes: &[u8], header: &SegmentHeader, last: bool) -> Scanned 
             marker = FRAME_HEADER as u64;
             break;
         }
-        if frame.position != if open_commit == keep { end } else { next_of(&items[open_commit - 1]) } {
+        if frame.position
+            != if open_commit == keep {
+                end
+            } else {
+                next_of(&items[open_commit - 1])
+            }
+        {
             break;
         }
         open_commit += 1;
@@ -111,10 +121,22 @@ pub(crate) fn scan(bytes: &[u8], header: &SegmentHeader, last: bool) -> Scanned 
         }
     }
     items.truncate(keep);
-    let torn_bytes = if sealed_at.is_some() { 0 } else { written_end(bytes).saturating_sub(end + marker) };
-    let head_intact = !items.iter().any(|i| i.position() < header.first_group && i.is_bad())
+    let torn_bytes = if sealed_at.is_some() {
+        0
+    } else {
+        written_end(bytes).saturating_sub(end + marker)
+    };
+    let head_intact = !items
+        .iter()
+        .any(|i| i.position() < header.first_group && i.is_bad())
         && position >= header.first_group;
-    Scanned { items, end, torn_bytes, footer: footer.flatten(), head_intact }
+    Scanned {
+        items,
+        end,
+        torn_bytes,
+        footer: footer.flatten(),
+        head_intact,
+    }
 }
 
 fn next_of(item: &Item) -> u64 {
@@ -153,8 +175,13 @@ fn walk(bytes: &[u8], salt: u64) -> Walk {
     let mut position = FRAMES_START;
     while position + FRAME_HEADER as u64 <= len {
         let Some(header) = FrameHeader::decode(salt, position, &bytes[position as usize..]) else {
-            let Some(next) = find_frame(bytes, salt, position + ALIGN) else { break };
-            items.push(Item::Unreadable { position, len: next - position });
+            let Some(next) = find_frame(bytes, salt, position + ALIGN) else {
+                break;
+            };
+            items.push(Item::Unreadable {
+                position,
+                len: next - position,
+            });
             position = next;
             continue;
         };
@@ -172,7 +199,11 @@ fn walk(bytes: &[u8], salt: u64) -> Walk {
         };
         if header.frame_type == FrameType::Footer {
             // Nothing lies behind a footer. One that does not check costs speed only, no data.
-            return Walk { items, position, footer: Some(fault.is_none().then_some(head_end..body_end)) };
+            return Walk {
+                items,
+                position,
+                footer: Some(fault.is_none().then_some(head_end..body_end)),
+            };
         }
         items.push(Item::Frame(Frame {
             position,
@@ -184,16 +215,18 @@ fn walk(bytes: &[u8], salt: u64) -> Walk {
         // The length of a frame is covered by its header's checksum, so the next frame is where it says, even if bodies are bad.
         position = (position + header.frame_len()).min(len.next_multiple_of(ALIGN));
     }
-    Walk { items, position, footer: None }
+    Walk {
+        items,
+        position,
+        footer: None,
+    }
 }
 
 fn find_frame(bytes: &[u8], salt: u64, from: u64) -> Option<u64> {
     let magic = salt as u32;
     let last = bytes.len().checked_sub(FRAME_HEADER)? as u64;
-    (from..=last)
-        .step_by(ALIGN as usize)
-        .find(|at| {
-            u32_at(bytes, *at as usize) == magic
-                && FrameHeader::decode(salt, *at, &bytes[*at as usize..]).is_some()
-        })
+    (from..=last).step_by(ALIGN as usize).find(|at| {
+        u32_at(bytes, *at as usize) == magic
+            && FrameHeader::decode(salt, *at, &bytes[*at as usize..]).is_some()
+    })
 }

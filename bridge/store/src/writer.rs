@@ -60,7 +60,13 @@ impl Writer {
     ) -> io::Result<Self> {
         let active = Active::create(&shared, &values, number, segment_bytes)?;
         shared.dir.rename_new(number)?;
-        let mut writer = Self { shared, values, segment_bytes, active, buffer: Vec::new() };
+        let mut writer = Self {
+            shared,
+            values,
+            segment_bytes,
+            active,
+            buffer: Vec::new(),
+        };
         writer.begun();
         writer.remove_dead_segments();
         Ok(writer)
@@ -148,7 +154,9 @@ impl Writer {
             locations.push(self.active.lay_out(commit, &mut self.buffer));
         }
         if !self.buffer.is_empty() {
-            self.shared.dir.write_at(&self.active.file, &self.buffer, self.active.position)?;
+            self.shared
+                .dir
+                .write_at(&self.active.file, &self.buffer, self.active.position)?;
             self.shared.dir.sync_data(&self.active.file)?;
         }
         let start = self.active.position;
@@ -164,7 +172,12 @@ impl Writer {
                 FrameType::Append => {
                     index.append(header.key, at);
                     let head = Bytes::copy_from_slice(&frame.head);
-                    self.active.entries.push(Entry { key: header.key, kind: header.kind, head, at });
+                    self.active.entries.push(Entry {
+                        key: header.key,
+                        kind: header.kind,
+                        head,
+                        at,
+                    });
                 }
                 FrameType::Release => {
                     released = true;
@@ -173,7 +186,8 @@ impl Writer {
                 FrameType::Put => {
                     // Copied, so that a small value does not keep a caller's large buffer alive.
                     let value: Vec<u8> = frame.body.concat();
-                    self.values.insert(String::from_utf8_lossy(&frame.head).into_owned(), value.into());
+                    self.values
+                        .insert(String::from_utf8_lossy(&frame.head).into_owned(), value.into());
                 }
                 FrameType::Delete => {
                     self.values.remove(&*String::from_utf8_lossy(&frame.head));
@@ -209,15 +223,27 @@ impl Writer {
     fn write_marker(&mut self) -> io::Result<()> {
         let mut marker = Vec::with_capacity(FRAME_HEADER);
         let kind = (FrameType::Marker, GROUP_START | COMMIT_END);
-        put_frame(&mut marker, self.active.salt, self.active.position, kind, &[], &[]);
-        self.shared.dir.write_at(&self.active.file, &marker, self.active.position)
+        put_frame(
+            &mut marker,
+            self.active.salt,
+            self.active.position,
+            kind,
+            &[],
+            &[],
+        );
+        self.shared
+            .dir
+            .write_at(&self.active.file, &marker, self.active.position)
     }
 
     /// Begins the next segment, with room for a commit of these bytes, and seals the one before.
     fn turn_over(&mut self, bytes: u64) -> io::Result<Turnover> {
         let number = self.active.number + 1;
         // On a nearly full disk a small segment still lets accepted work finish.
-        let rooms = [self.segment_bytes.max(bytes), limits::SEGMENT_BYTES_MIN.max(bytes)];
+        let rooms = [
+            self.segment_bytes.max(bytes),
+            limits::SEGMENT_BYTES_MIN.max(bytes),
+        ];
         let mut next = None;
         for room in rooms {
             match Active::create(&self.shared, &self.values, number, room) {
@@ -229,7 +255,9 @@ impl Writer {
                 Err(error) => return Err(error),
             }
         }
-        let Some(next) = next else { return Ok(Turnover::Full) };
+        let Some(next) = next else {
+            return Ok(Turnover::Full);
+        };
         if let Err(error) = self.seal() {
             self.shared.dir.remove_new(number);
             return Err(error);
@@ -303,7 +331,10 @@ impl Writer {
     /// No space for a new segment: the commits fail, having changed nothing.
     fn refuse(&self, commits: &mut VecDeque<Queued>) {
         let mut queue = self.shared.queue.lock();
-        let full = CommitError::Full { used: queue.used, quota: self.shared.quota };
+        let full = CommitError::Full {
+            used: queue.used,
+            quota: self.shared.quota,
+        };
         for commit in commits.drain(..) {
             queue.queued_bytes -= commit.bytes;
             let _ = commit.done.send(Err(full.clone()));
@@ -333,34 +364,61 @@ impl Writer {
 
 impl Active {
     /// Makes a segment that starts with all values and carried releases. It counts once it is renamed.
-    fn create(
-        shared: &Shared,
-        values: &BTreeMap<String, Bytes>,
-        number: u64,
-        room: u64,
-    ) -> io::Result<Self> {
+    fn create(shared: &Shared, values: &BTreeMap<String, Bytes>, number: u64, room: u64) -> io::Result<Self> {
         let salt = RandomState::new().build_hasher().finish();
         let carried = shared.index.lock().encode_carried();
         let mut frames = Vec::new();
         let end = |frames: &Vec<u8>| FRAMES_START + frames.len() as u64;
         for (name, value) in values {
             let position = end(&frames);
-            put_frame(&mut frames, salt, position, (FrameType::Put, COMMIT_END), name.as_bytes(), value);
+            put_frame(
+                &mut frames,
+                salt,
+                position,
+                (FrameType::Put, COMMIT_END),
+                name.as_bytes(),
+                value,
+            );
         }
         if !carried.is_empty() {
             let position = end(&frames);
-            put_frame(&mut frames, salt, position, (FrameType::Carried, COMMIT_END), &[], &carried);
+            put_frame(
+                &mut frames,
+                salt,
+                position,
+                (FrameType::Carried, COMMIT_END),
+                &[],
+                &carried,
+            );
         }
         let first_group = end(&frames);
-        let mut head = SegmentHeader { segment: number, salt, first_group }.encode();
+        let mut head = SegmentHeader {
+            segment: number,
+            salt,
+            first_group,
+        }
+        .encode();
         head.append(&mut frames);
         let file = shared.dir.create_new(number, &head, room)?;
         let (limit, position) = (first_group + room, first_group);
-        Ok(Self { number, salt, file, first_group, limit, position, entries: Vec::new() })
+        Ok(Self {
+            number,
+            salt,
+            file,
+            first_group,
+            limit,
+            position,
+            entries: Vec::new(),
+        })
     }
 
     fn location(&self, position: u64, head_len: u32, body_len: u32) -> Location {
-        Location { segment: self.number, position, head_len, body_len }
+        Location {
+            segment: self.number,
+            position,
+            head_len,
+            body_len,
+        }
     }
 
     /// Appends a commit's frames to the group. Returns the locations of its appended records.

@@ -366,7 +366,7 @@ impl AppDelivery {
                 return;
             }
             self.window.push(Slot::DeadLettering);
-            self.redelivery.exhausted_silently(next);
+            self.redelivery.exhausted_silently(next, None);
         }
     }
 }

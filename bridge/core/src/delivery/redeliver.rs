@@ -24,8 +24,9 @@ pub(super) struct Redelivery {
     parked_by_time: BTreeSet<(Tick, Offset)>,
     /// Offsets of dead-lettering slots.
     dead_lettering: BTreeMap<Offset, Verdict>,
-    /// Those of them whose effect the next tick has to tell: they were found exhausted without a verdict.
-    untold: BTreeSet<Offset>,
+    /// Those of them whose effect the next tick has to tell: they were found exhausted without a verdict. With the
+    /// retry time they had, in case a higher `max_attempts` spares them before.
+    untold: BTreeMap<Offset, Option<Tick>>,
 }
 
 impl Redelivery {
@@ -80,10 +81,12 @@ impl Redelivery {
         }
     }
 
-    /// Drops the waiting state of an available or parked offset.
-    pub(super) fn take_waiting(&mut self, offset: Offset) {
-        if !self.available.remove(&offset) {
-            self.unpark(offset);
+    /// Drops the waiting state of an available or parked offset. Returns the retry time of a parked one.
+    pub(super) fn take_waiting(&mut self, offset: Offset) -> Option<Tick> {
+        if self.available.remove(&offset) {
+            None
+        } else {
+            self.unpark(offset)
         }
     }
 
@@ -92,10 +95,10 @@ impl Redelivery {
         self.parked_by_time.insert((at, offset));
     }
 
-    fn unpark(&mut self, offset: Offset) {
-        if let Some(at) = self.parked.remove(&offset) {
-            self.parked_by_time.remove(&(at, offset));
-        }
+    fn unpark(&mut self, offset: Offset) -> Option<Tick> {
+        let at = self.parked.remove(&offset)?;
+        self.parked_by_time.remove(&(at, offset));
+        Some(at)
     }
 
     /// Forgets the attempts of finished offsets.
@@ -109,9 +112,9 @@ impl Redelivery {
     }
 
     /// Notes that an offset has no attempt left, for the next tick to tell.
-    pub(super) fn exhausted_silently(&mut self, offset: Offset) {
+    pub(super) fn exhausted_silently(&mut self, offset: Offset, retry_at: Option<Tick>) {
         self.dead_lettering.insert(offset, None);
-        self.untold.insert(offset);
+        self.untold.insert(offset, retry_at);
     }
 
     /// For the invariants: the tables name exactly the slots of their kind.
@@ -154,7 +157,7 @@ impl Redelivery {
         }
         if let Some(offset) = self
             .untold
-            .iter()
+            .keys()
             .find(|offset| !self.dead_lettering.contains_key(offset))
         {
             return Err(format!("offset {offset} is to be told but not dead-lettering"));
@@ -168,7 +171,7 @@ impl AppDelivery {
     /// messages that were found without an attempt left (after a restart, by a lower `max_attempts`) become dead
     /// letters. `jitter_seed` should differ from call to call.
     pub fn tick(&mut self, now: Tick, jitter_seed: u64, out: &mut Vec<Effect>) {
-        while let Some(offset) = self.redelivery.untold.pop_first() {
+        while let Some((offset, _)) = self.redelivery.untold.pop_first() {
             let attempts = self.redelivery.attempts_of(offset);
             out.push(Effect::DeadLetter {
                 offset,
@@ -312,19 +315,28 @@ impl AppDelivery {
         for offset in exhausted {
             match self.window.get(offset) {
                 Some(Slot::Available | Slot::Parked) => {
-                    self.redelivery.take_waiting(offset);
+                    let retry_at = self.redelivery.take_waiting(offset);
                     self.window.set(offset, Slot::DeadLettering);
-                    self.redelivery.exhausted_silently(offset);
+                    self.redelivery.exhausted_silently(offset, retry_at);
                 }
                 // A leased one is judged when its lease ends, one beyond the frontier when the frontier gets there.
                 Some(Slot::Leased | Slot::DeadLettering | Slot::Finished) | None => (),
             }
         }
         for offset in spared {
-            if self.redelivery.untold.remove(&offset) {
-                self.redelivery.dead_lettering.remove(&offset);
-                self.redelivery.available.insert(offset);
-                self.window.set(offset, Slot::Available);
+            let Some(retry_at) = self.redelivery.untold.remove(&offset) else {
+                continue;
+            };
+            self.redelivery.dead_lettering.remove(&offset);
+            match retry_at {
+                Some(at) => {
+                    self.redelivery.park(offset, at);
+                    self.window.set(offset, Slot::Parked);
+                }
+                None => {
+                    self.redelivery.available.insert(offset);
+                    self.window.set(offset, Slot::Available);
+                }
             }
         }
     }

@@ -8,7 +8,7 @@ use crate::seq_set::SeqSet;
 
 /// The done sets. `durable` is what the disk knows, `finished` may be ahead of it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Done {
+pub(crate) struct Done {
     pub(crate) finished: SeqSet,
     pub(crate) durable: SeqSet,
     /// The set on its way to the disk.

@@ -102,19 +102,35 @@ impl Node {
         if terms.version.0 == 0 {
             return;
         }
-        if !self.policy.accept_terms {
-            for (incarnation, source) in &self.identity.sources {
-                let other = |(found, named): (&_, &crate::record::SourceTerms)| {
-                    found != incarnation && named.stream == source.stream
-                };
-                if !terms.sources.contains_key(incarnation) && terms.sources.iter().any(other) {
-                    let stream = source.stream.clone();
-                    self.halt(Halt::SourceRecreated { stream }, out);
-                    break;
-                }
-            }
+        // Terms met on the way to the own EPOCH may have been replaced since: they are judged once it is reached.
+        if self.phase == Phase::Active {
+            self.check_sources(out);
         }
         out.push(Effect::TermsInForce(terms));
+    }
+
+    fn check_sources(&mut self, out: &mut Vec<Effect>) {
+        let terms = self.fold.terms();
+        let recreated = self.identity.sources.iter().find(|(incarnation, source)| {
+            let other = |named: &crate::record::SourceTerms| named.stream == source.stream;
+            !terms.sources.contains_key(incarnation) && terms.sources.values().any(other)
+        });
+        if let Some((_, source)) = recreated.filter(|_| !self.policy.accept_terms) {
+            let stream = source.stream.clone();
+            self.halt(Halt::SourceRecreated { stream }, out);
+        }
+    }
+
+    /// What this disk published must stand in the ledger by the time the tail has reached the own EPOCH: a claim is
+    /// forgotten only when its batch is done, and done batches were not recovered. Otherwise the hub lost it.
+    fn check_published(&mut self, out: &mut Vec<Effect>) {
+        let missing = self
+            .batches
+            .iter()
+            .find(|(_, batch)| matches!(batch.state, BatchState::Published { unconfirmed: Some(_) }));
+        if let Some((&batch, _)) = missing {
+            self.halt(Halt::WonDiffers { batch }, out);
+        }
     }
 
     fn on_epoch(
@@ -169,6 +185,8 @@ impl Node {
         }
         self.phase = Phase::Active;
         out.push(Effect::Joined(epoch));
+        self.check_sources(out);
+        self.check_published(out);
         self.claim_waiting(now, out);
     }
 
@@ -222,6 +240,9 @@ impl Node {
             }
         }
         self.on_terms(out);
+        if matches!(self.phase, Phase::Halted(_)) {
+            return;
+        }
         match self.epoch {
             Some(epoch) if self.fold.position() >= epoch => {
                 if !self.is_newest(epoch, out) {

@@ -302,7 +302,8 @@ impl Node {
         batch.state = BatchState::Published { unconfirmed: None };
         if won.is_empty() {
             self.on_finished(number, out);
-        } else if !matches!(self.phase, Phase::Halted(_)) {
+        } else if self.phase == Phase::Active {
+            // Before the own EPOCH nothing is settled (P8); a redelivery settles it later.
             out.push(Effect::Settle { batch: number, won });
         }
     }

@@ -11,7 +11,7 @@ use crate::record::{Body, NodeState, Progress, Terms, Witness, epoch_subject};
 
 /// What upkeep remembers between ticks.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Upkeep {
+pub(crate) struct Upkeep {
     terms_sent: Option<Tick>,
     progress_sent: Option<Tick>,
     checkpoint_sent: Option<Tick>,
@@ -147,11 +147,14 @@ impl Node {
     /// Purges behind a complete checkpoint, once it survives a power loss of the hub: otherwise the purge could outlive it.
     fn purge(&mut self, now: Tick, out: &mut Vec<Effect>) {
         let Some((through, known_at)) = self.upkeep.complete else { return };
-        let stable = match self.policy.stability {
-            Stability::SyncAlways => true,
-            Stability::After(ms) => now.since(known_at) >= ms,
+        let Some(rank) = self.rank() else { return };
+        let stable_ms = match self.policy.stability {
+            Stability::SyncAlways => 0,
+            Stability::After(ms) => ms,
         };
-        if !stable || through <= self.upkeep.purged || self.rank().is_none_or(|rank| rank > 0) {
+        // A purge cannot be seen from here; another node's is repeated, which deletes nothing more.
+        let wait_ms = stable_ms.saturating_add(rank * self.policy.takeover_ms);
+        if now.since(known_at) < wait_ms || through <= self.upkeep.purged {
             return;
         }
         self.upkeep.purged = through;

@@ -172,6 +172,10 @@ impl Close {
                 other => return Err(DecodeError::UnknownField(other)),
             }
         }
+        // There must be a sequence behind every watermark.
+        if close.through.0 == u64::MAX {
+            return Err(DecodeError::Overflow);
+        }
         Ok(close)
     }
 }

@@ -33,7 +33,10 @@ pub enum AppendError {
         bytes: usize,
     },
     /// The hub did not answer in time.
-    #[error("the hub did not confirm a ledger record within {}", humane(limits::PUB_ACK_TIMEOUT))]
+    #[error(
+        "the hub did not confirm a ledger record within {}",
+        humane(limits::PUB_ACK_TIMEOUT)
+    )]
     Timeout,
     /// No connection, or it was lost on the way.
     #[error("the hub is not connected; fanin reconnects by itself")]
@@ -95,7 +98,11 @@ impl AppendError {
         };
         match source.server_code() {
             Some(server_code::WRONG_LAST_SEQUENCE) => {
-                let last = text.rsplit(' ').next().and_then(|n| n.parse().ok()).map(LedgerSeq);
+                let last = text
+                    .rsplit(' ')
+                    .next()
+                    .and_then(|n| n.parse().ok())
+                    .map(LedgerSeq);
                 AppendError::WrongLastSequence { last }
             }
             Some(server_code::SUBJECT_IN_FLIGHT | server_code::DUPLICATE_IN_FLIGHT) => AppendError::InFlight,
@@ -148,8 +155,12 @@ mod tests {
     use super::*;
 
     fn refused(err_code: u32, description: &str) -> AppendError {
-        let source =
-            ApiError::Refused { subject: "s".into(), code: 400, err_code, description: description.into() };
+        let source = ApiError::Refused {
+            subject: "s".into(),
+            code: 400,
+            err_code,
+            description: description.into(),
+        };
         AppendError::of_api(source, 1)
     }
 
@@ -157,12 +168,29 @@ mod tests {
     fn codes() {
         assert!(matches!(
             refused(10071, "wrong last sequence: 17"),
-            AppendError::WrongLastSequence { last: Some(LedgerSeq(17)) }
+            AppendError::WrongLastSequence {
+                last: Some(LedgerSeq(17))
+            }
         ));
-        assert!(matches!(refused(10164, "wrong last sequence"), AppendError::InFlight));
-        assert!(matches!(refused(10158, "duplicate message id is in process"), AppendError::InFlight));
-        assert!(matches!(refused(10077, "maximum bytes exceeded"), AppendError::Full));
-        assert!(matches!(refused(10054, "message size exceeds maximum allowed"), AppendError::TooLarge { .. }));
-        assert!(matches!(refused(10060, "expected stream does not match"), AppendError::Other { .. }));
+        assert!(matches!(
+            refused(10164, "wrong last sequence"),
+            AppendError::InFlight
+        ));
+        assert!(matches!(
+            refused(10158, "duplicate message id is in process"),
+            AppendError::InFlight
+        ));
+        assert!(matches!(
+            refused(10077, "maximum bytes exceeded"),
+            AppendError::Full
+        ));
+        assert!(matches!(
+            refused(10054, "message size exceeds maximum allowed"),
+            AppendError::TooLarge { .. }
+        ));
+        assert!(matches!(
+            refused(10060, "expected stream does not match"),
+            AppendError::Other { .. }
+        ));
     }
 }

@@ -51,7 +51,11 @@ impl LedgerOptions {
     /// The stream's name.
     #[must_use]
     pub fn stream(&self) -> String {
-        format!("{}-{}", self.prefix.to_uppercase().replace('.', "_"), self.mapping)
+        format!(
+            "{}-{}",
+            self.prefix.to_uppercase().replace('.', "_"),
+            self.mapping
+        )
     }
 
     /// The whole configuration as sent to the hub.
@@ -84,11 +88,33 @@ impl LedgerOptions {
     /// The settings in which an existing stream's configuration differs from what the rules need.
     fn verify(&self, found: &Value) -> Vec<Mismatch> {
         const EXACT: [&str; 27] = [
-            "subjects", "retention", "storage", "discard", "discard_new_per_subject", "max_msgs", "max_age",
-            "max_msgs_per_subject", "max_msg_size", "duplicate_window", "allow_direct", "mirror_direct", "deny_delete",
-            "deny_purge", "allow_rollup_hdrs", "no_ack", "sealed", "mirror", "sources", "republish",
-            "subject_transform", "allow_msg_ttl", "subject_delete_marker_ttl", "allow_atomic", "allow_batched",
-            "allow_msg_counter", "allow_msg_schedules",
+            "subjects",
+            "retention",
+            "storage",
+            "discard",
+            "discard_new_per_subject",
+            "max_msgs",
+            "max_age",
+            "max_msgs_per_subject",
+            "max_msg_size",
+            "duplicate_window",
+            "allow_direct",
+            "mirror_direct",
+            "deny_delete",
+            "deny_purge",
+            "allow_rollup_hdrs",
+            "no_ack",
+            "sealed",
+            "mirror",
+            "sources",
+            "republish",
+            "subject_transform",
+            "allow_msg_ttl",
+            "subject_delete_marker_ttl",
+            "allow_atomic",
+            "allow_batched",
+            "allow_msg_counter",
+            "allow_msg_schedules",
         ];
         let mut mismatches = differences(found, &self.config(), &EXACT);
         let replicas = found.get("num_replicas").and_then(Value::as_u64).unwrap_or(1);
@@ -99,7 +125,10 @@ impl LedgerOptions {
                 wanted: format!("{} or more, as the source has", self.replicas),
             });
         }
-        let persist = found.get("persist_mode").and_then(Value::as_str).unwrap_or("default");
+        let persist = found
+            .get("persist_mode")
+            .and_then(Value::as_str)
+            .unwrap_or("default");
         if persist == "async" {
             mismatches.push(Mismatch {
                 setting: "persist_mode".to_owned(),
@@ -132,13 +161,18 @@ pub struct LedgerInfo {
 #[derive(Debug, thiserror::Error)]
 pub enum LedgerError {
     /// It is missing and must not be created silently.
-    #[error("the ledger {stream} is missing although this node has worked with it; restore it, or start the mapping anew on every node")]
+    #[error(
+        "the ledger {stream} is missing although this node has worked with it; restore it, or start the mapping anew on every node"
+    )]
     Missing {
         /// The ledger's stream.
         stream: String,
     },
     /// It exists with settings the rules cannot work with.
-    #[error("the ledger {stream} differs: {}; restore these settings with `nats stream edit`", sentence(mismatches))]
+    #[error(
+        "the ledger {stream} differs: {}; restore these settings with `nats stream edit`",
+        sentence(mismatches)
+    )]
     Differs {
         /// The ledger's stream.
         stream: String,
@@ -152,7 +186,9 @@ pub enum LedgerError {
         stream: String,
     },
     /// The hub has not enough storage.
-    #[error("the hub has no storage for the ledger {stream} of {max_bytes} bytes; give JetStream more, or set a smaller ledger size")]
+    #[error(
+        "the hub has no storage for the ledger {stream} of {max_bytes} bytes; give JetStream more, or set a smaller ledger size"
+    )]
     NoRoom {
         /// The ledger's stream.
         stream: String,
@@ -267,17 +303,23 @@ impl Ledger {
         let reply = source::stream_info(&self.connection, &self.stream)
             .await
             .map_err(|source| of_facts(&self.stream, source))?;
-        let created_ns =
-            source::created_ns(&self.stream, &reply.created).map_err(|source| of_facts(&self.stream, source))?;
+        let created_ns = source::created_ns(&self.stream, &reply.created)
+            .map_err(|source| of_facts(&self.stream, source))?;
         if created_ns != self.created_ns {
-            return Err(LedgerError::Recreated { stream: self.stream.clone() });
+            return Err(LedgerError::Recreated {
+                stream: self.stream.clone(),
+            });
         }
         Ok(LedgerInfo {
             first_seq: reply.state.first_seq,
             last_seq: reply.state.last_seq,
             messages: reply.state.messages,
             bytes: reply.state.bytes,
-            max_bytes: reply.config.get("max_bytes").and_then(Value::as_i64).unwrap_or(-1),
+            max_bytes: reply
+                .config
+                .get("max_bytes")
+                .and_then(Value::as_i64)
+                .unwrap_or(-1),
             created_ns,
         })
     }
@@ -289,20 +331,30 @@ impl Ledger {
 
     fn of_api(&self, source: ApiError) -> LedgerError {
         if source.server_code() == Some(server_code::STREAM_NOT_FOUND) {
-            LedgerError::Missing { stream: self.stream.clone() }
+            LedgerError::Missing {
+                stream: self.stream.clone(),
+            }
         } else {
-            LedgerError::Hub { stream: self.stream.clone(), source }
+            LedgerError::Hub {
+                stream: self.stream.clone(),
+                source,
+            }
         }
     }
 }
 
 async fn create(connection: &Connection, options: &LedgerOptions) -> Result<StreamReply, LedgerError> {
     let stream = options.stream();
-    match connection.api(&format!("STREAM.CREATE.{stream}"), &options.config()).await {
+    match connection
+        .api(&format!("STREAM.CREATE.{stream}"), &options.config())
+        .await
+    {
         Ok(reply) => Ok(reply),
         // Another node was faster, with another size limit perhaps: what is there gets verified.
         Err(error) if error.server_code() == Some(server_code::STREAM_NAME_IN_USE) => {
-            source::stream_info(connection, &stream).await.map_err(|source| of_facts(&stream, source))
+            source::stream_info(connection, &stream)
+                .await
+                .map_err(|source| of_facts(&stream, source))
         }
         Err(error)
             if matches!(
@@ -310,7 +362,10 @@ async fn create(connection: &Connection, options: &LedgerOptions) -> Result<Stre
                 Some(server_code::STORAGE_EXCEEDED | server_code::INSUFFICIENT_RESOURCES)
             ) =>
         {
-            Err(LedgerError::NoRoom { stream, max_bytes: options.max_bytes })
+            Err(LedgerError::NoRoom {
+                stream,
+                max_bytes: options.max_bytes,
+            })
         }
         Err(source) => Err(LedgerError::Hub { stream, source }),
     }
@@ -318,10 +373,13 @@ async fn create(connection: &Connection, options: &LedgerOptions) -> Result<Stre
 
 fn of_facts(stream: &str, source: SourceError) -> LedgerError {
     match source {
-        SourceError::Missing { .. } => LedgerError::Missing { stream: stream.to_owned() },
-        source @ (SourceError::Hub { .. } | SourceError::BadTime { .. }) => {
-            LedgerError::Facts { stream: stream.to_owned(), source }
-        }
+        SourceError::Missing { .. } => LedgerError::Missing {
+            stream: stream.to_owned(),
+        },
+        source @ (SourceError::Hub { .. } | SourceError::BadTime { .. }) => LedgerError::Facts {
+            stream: stream.to_owned(),
+            source,
+        },
     }
 }
 
@@ -333,14 +391,20 @@ mod tests {
     #[test]
     fn names() {
         assert_eq!(LedgerOptions::new("orders").stream(), "FANIN-orders");
-        let other = LedgerOptions { prefix: "team.fanin".into(), ..LedgerOptions::new("orders") };
+        let other = LedgerOptions {
+            prefix: "team.fanin".into(),
+            ..LedgerOptions::new("orders")
+        };
         assert_eq!(other.stream(), "TEAM_FANIN-orders");
         assert_eq!(other.config()["subjects"], json!(["team.fanin.orders.>"]));
     }
 
     #[test]
     fn each_setting_is_named() {
-        let options = LedgerOptions { replicas: 3, ..LedgerOptions::new("orders") };
+        let options = LedgerOptions {
+            replicas: 3,
+            ..LedgerOptions::new("orders")
+        };
         assert_eq!(options.verify(&options.config()), vec![]);
         for (setting, value) in [
             ("storage", json!("memory")),

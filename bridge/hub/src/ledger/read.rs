@@ -48,8 +48,9 @@ impl Ledger {
     /// [`LedgerError`].
     pub async fn last_of_subject(&self, suffix: &str) -> Result<Option<TailItem>, LedgerError> {
         let subject = self.subject(suffix);
-        let message =
-            messages::last_on(&self.connection, &self.stream, &subject).await.map_err(|e| self.of_api(e))?;
+        let message = messages::last_on(&self.connection, &self.stream, &subject)
+            .await
+            .map_err(|e| self.of_api(e))?;
         Ok(message.map(|m| self.item(m)))
     }
 
@@ -84,7 +85,10 @@ impl Ledger {
     }
 
     pub(super) fn suffix_of(&self, subject: &str) -> String {
-        subject.strip_prefix(&self.subject_base).unwrap_or(subject).to_owned()
+        subject
+            .strip_prefix(&self.subject_base)
+            .unwrap_or(subject)
+            .to_owned()
     }
 
     fn item(&self, message: StoredMessage) -> TailItem {

@@ -12,8 +12,8 @@ use fanin_core::ids::LedgerSeq;
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
-use super::{Ledger, LedgerError};
 pub use super::read::TailItem;
+use super::{Ledger, LedgerError};
 use crate::codes;
 use crate::flow::{PullError, PullFlow};
 use crate::limits;
@@ -45,7 +45,9 @@ pub enum TailEvent {
 #[derive(Debug, thiserror::Error)]
 pub enum TailError {
     /// The stream ends before what was already read: the hub lost records.
-    #[error("the ledger {stream} ends at {last} although {read} was read: the hub lost records; the mapping halts, run `fanin ledger verify`")]
+    #[error(
+        "the ledger {stream} ends at {last} although {read} was read: the hub lost records; the mapping halts, run `fanin ledger verify`"
+    )]
     Shrunk {
         /// The ledger's stream.
         stream: String,
@@ -189,7 +191,9 @@ impl Tail {
     }
 
     async fn read_some(&mut self) -> Result<(), PullError> {
-        let Some(reading) = self.reading.as_mut() else { return Ok(()) };
+        let Some(reading) = self.reading.as_mut() else {
+            return Ok(());
+        };
         // The numbering of deliveries does not survive a reconnect: what was on its way is lost without a trace.
         if self.ledger.connection.generation() != Some(reading.generation) {
             return Err(PullError::Disconnected);
@@ -205,8 +209,14 @@ impl Tail {
     /// Turns one delivery into events. A hole in the consumer's own numbering ends the reading; the stream's numbering
     /// may have holes, which are gaps.
     fn take(&mut self, message: Message) {
-        let Some(reading) = self.reading.as_mut() else { return };
-        let Some(facts) = message.reply.as_ref().and_then(|r| DeliveryFacts::parse(r.as_str())) else {
+        let Some(reading) = self.reading.as_mut() else {
+            return;
+        };
+        let Some(facts) = message
+            .reply
+            .as_ref()
+            .and_then(|r| DeliveryFacts::parse(r.as_str()))
+        else {
             self.reading = None;
             return;
         };
@@ -217,7 +227,10 @@ impl Tail {
         reading.next_delivery += 1;
         self.pause = limits::TAIL_PAUSE_FIRST;
         if facts.stream_seq > self.next.0 {
-            self.ready.push_back(TailEvent::Gap { from: self.next, to: LedgerSeq(facts.stream_seq - 1) });
+            self.ready.push_back(TailEvent::Gap {
+                from: self.next,
+                to: LedgerSeq(facts.stream_seq - 1),
+            });
         }
         self.ready.push_back(TailEvent::Record(TailItem {
             seq: LedgerSeq(facts.stream_seq),
@@ -250,7 +263,10 @@ impl Tail {
     async fn verify_and_create(&mut self) -> Result<(), TailError> {
         let stream = self.ledger.stream.clone();
         let disconnected = || TailError::Ledger {
-            source: LedgerError::Hub { stream: stream.clone(), source: crate::ApiError::Disconnected },
+            source: LedgerError::Hub {
+                stream: stream.clone(),
+                source: crate::ApiError::Disconnected,
+            },
         };
         let generation = self.ledger.connection.generation().ok_or_else(disconnected)?;
         let info = self.ledger.info().await.map_err(of_ledger)?;
@@ -288,7 +304,10 @@ impl Tail {
             generation,
         });
         self.last_known = LedgerSeq(info.last_seq);
-        self.ready.push_back(TailEvent::Opened { next: self.next, last: LedgerSeq(info.last_seq) });
+        self.ready.push_back(TailEvent::Opened {
+            next: self.next,
+            last: LedgerSeq(info.last_seq),
+        });
         Ok(())
     }
 }

@@ -1,5 +1,9 @@
 //! What the tests share: a configuration in a folder of its own.
 #![allow(dead_code, reason = "each test binary uses a part")]
+#![allow(
+    clippy::expect_used,
+    reason = "a test that cannot prepare its files cannot go on"
+)]
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;

@@ -1,0 +1,105 @@
+//! Messages the client library cannot read: they may cost their own delay, never the bridge.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use fanin_core::ids::StreamSeq;
+use fanin_hub::{ConsumerSpec, CreatePolicy, Puller, Settler, fetch_message};
+use fanin_localhub::LocalHub;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+use crate::support::{PATIENCE, fill, in_time, spec, with_stream};
+
+/// Publishes to `s.bad` over a plain socket, as a careless client may.
+async fn publish_raw(hub: &LocalHub, header: &[u8]) {
+    let mut socket = TcpStream::connect(("127.0.0.1", hub.port())).await.unwrap();
+    let total = header.len() + 2;
+    let mut wire = b"CONNECT {\"verbose\":false,\"headers\":true,\"protocol\":1}\r\n".to_vec();
+    wire.extend_from_slice(format!("HPUB s.bad {} {total}\r\n", header.len()).as_bytes());
+    wire.extend_from_slice(header);
+    wire.extend_from_slice(b"hi\r\nPING\r\n");
+    socket.write_all(&wire).await.unwrap();
+    let mut answer = Vec::new();
+    while !answer.windows(4).any(|w| w == b"PONG") {
+        let mut buffer = [0; 1024];
+        let read = in_time(socket.read(&mut buffer)).await.unwrap();
+        assert!(
+            read > 0,
+            "the server refused: {}",
+            String::from_utf8_lossy(&answer)
+        );
+        answer.extend_from_slice(&buffer[..read]);
+    }
+}
+
+/// Goal: one unreadable message among readable ones neither ends the connection for good nor keeps the others from
+/// arriving, and it can be fetched by sequence. Method: pull everything readable with an acknowledgement wait of one
+/// second, under which the unreadable one is delivered again and again.
+async fn the_others_arrive(header: &[u8]) {
+    let (hub, connection) = with_stream().await;
+    fill(&connection, 20, 10).await;
+    publish_raw(&hub, header).await;
+    fill(&connection, 20, 10).await;
+    let spec = ConsumerSpec {
+        ack_wait: Duration::from_secs(1),
+        ..spec(&connection).await
+    };
+    let shared = spec.ensure(&connection, CreatePolicy::FromStart).await.unwrap();
+
+    let mut puller = Puller::new(&connection, &shared);
+    let settler = Settler::new(&connection);
+    let mut seen = BTreeSet::new();
+    in_time(async {
+        while seen.len() < 40 {
+            match puller.fetch(100, 1024 * 1024, PATIENCE).await {
+                Ok(batch) => {
+                    seen.extend(batch.iter().map(|p| p.facts.stream_seq));
+                    // An unsettled message comes again, which this test allows.
+                    let _ = settler
+                        .settle(&batch.into_iter().map(|p| p.ack).collect::<Vec<_>>())
+                        .await;
+                }
+                Err(error) => {
+                    assert!(error.retryable(), "{error}");
+                    connection.wait_connected().await;
+                }
+            }
+        }
+    })
+    .await;
+    assert!(!seen.contains(&21));
+    puller.release().await;
+
+    let stored = in_time(async {
+        loop {
+            match fetch_message(&connection, "S", StreamSeq(21)).await {
+                Ok(stored) => break stored.unwrap(),
+                Err(error) => {
+                    assert!(error.retryable(), "{error}");
+                    connection.wait_connected().await;
+                }
+            }
+        }
+    })
+    .await;
+    assert_eq!(
+        (stored.subject.as_str(), &stored.payload[..]),
+        ("s.bad", &b"hi"[..])
+    );
+}
+
+#[tokio::test]
+async fn a_header_that_is_not_utf_8() {
+    the_others_arrive(b"NATS/1.0\r\nA: \xff\xfe\r\n\r\n").await;
+}
+
+#[tokio::test]
+async fn a_header_without_a_colon() {
+    the_others_arrive(b"NATS/1.0\r\nnonsense\r\n\r\n").await;
+}
+
+#[tokio::test]
+async fn a_lone_carriage_return_in_a_header() {
+    the_others_arrive(b"NATS/1.0\r\nA: x\ry\r\n\r\n").await;
+}

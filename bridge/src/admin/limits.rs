@@ -1,0 +1,23 @@
+//! Every bound of the admin endpoint.
+
+use std::time::Duration;
+
+/// Connections served at once; further ones wait in the system's queue.
+pub const CONNECTIONS_MAX: usize = 32;
+/// How long the head of a request may take to come, idle time between two requests included.
+pub const HEADER_WAIT_MAX: Duration = Duration::from_secs(30);
+/// Bytes held for the head of a request.
+pub const HEADER_BYTES_MAX: usize = 16 * 1024;
+/// How long a connection lives at most; scrapers open a new one.
+pub const CONNECTION_LIFE_MAX: Duration = Duration::from_secs(600);
+/// How long a status may take to be put together.
+pub const STATUS_WAIT_MAX: Duration = Duration::from_secs(5);
+/// Pause after the system refused to accept a connection, for want of file descriptors for example.
+pub const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
+/// `/livez` fails when the loop that drives a mapping has not moved for this long.
+pub const STALL_MAX: Duration = Duration::from_secs(30);
+
+// The library that reads requests takes no smaller buffer.
+const _: () = assert!(HEADER_BYTES_MAX >= 8 * 1024);
+const _: () = assert!(STATUS_WAIT_MAX.as_secs() < HEADER_WAIT_MAX.as_secs());
+const _: () = assert!(HEADER_WAIT_MAX.as_secs() < CONNECTION_LIFE_MAX.as_secs());

@@ -1,0 +1,473 @@
+//! Assembly: from a configuration to a running node and back. Nothing is bound before everything that can be judged from
+//! the configuration and the disk has been judged.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use fanin_config::{Config, Durability, Listen, Loaded};
+use fanin_core::ids::NodeUuid;
+use fanin_hub::{Connection, HubOptions, Login, Secret, TlsOptions};
+use fanin_proto::v1::{HubStatus, StatusResponse, StoreStatus};
+use fanin_store::{Class, CommitError, OpenError, Op, Options, Recovered, SegmentLog, Store};
+use parking_lot::Mutex;
+use tokio::sync::oneshot;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use crate::identity::{self, IdentityError};
+use crate::mapping::MappingOptions;
+use crate::mapping::disk::Names;
+use crate::mapping::driver::DriverError;
+use crate::mapping::join::JoinError;
+use crate::mapping::start::{Mapping, MappingError, MappingHandle};
+use crate::serve::{ServeOptions, Server, SocketError, StatusSource, Topics};
+use crate::topic::BodyCache;
+
+/// How long the start waits for the hub's first verdict. A hub that does not answer by then does not stop the node: it serves
+/// and goes on trying.
+const FIRST_VERDICT: Duration = Duration::from_secs(5);
+
+/// Largest share of `memory.tail` kept for batches read back from disk.
+const READ_CACHE_SHARE: u64 = 4;
+
+/// The operator's word for this start.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct RunOptions {
+    /// This node's sources replace those in the terms.
+    pub accept_terms: bool,
+    /// A missing consumer is created again behind the watermark.
+    pub recreate_consumer: bool,
+    /// The data directory was moved; no copy of it is in use.
+    pub accept_moved_data: bool,
+}
+
+/// Why a node cannot start, or must end.
+#[derive(Debug, thiserror::Error)]
+pub enum AppError {
+    /// The data directory cannot be made.
+    #[error("FAN-4001: the data directory {dir} cannot be made: {source}; set `data_dir` to a directory this user may write", dir = dir.display())]
+    DataDir {
+        /// The directory.
+        dir: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// The local log cannot be opened.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    /// The local log failed.
+    #[error("FAN-4002: {0}")]
+    Store(#[from] CommitError),
+    /// The data directory is not this node's.
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
+    /// A mapping cannot be restored.
+    #[error("mapping {mapping}: {source}")]
+    Mapping {
+        /// The mapping.
+        mapping: String,
+        /// Why.
+        source: MappingError,
+    },
+    /// A mapping cannot take part.
+    #[error("{}: mapping {mapping}: {source}", source.code())]
+    Join {
+        /// The mapping.
+        mapping: String,
+        /// Why.
+        source: JoinError,
+    },
+    /// A mapping's loop ended.
+    #[error("mapping {mapping}: {source}")]
+    Driver {
+        /// The mapping.
+        mapping: String,
+        /// Why.
+        source: DriverError,
+    },
+    /// The hub's options cannot be used.
+    #[error("{code}: {0}", code = .0.code())]
+    Hub(#[from] fanin_hub::ConnectError),
+    /// The socket cannot be served.
+    #[error(transparent)]
+    Socket(#[from] SocketError),
+    /// Damage in the local log behind a synced point.
+    #[error("FAN-4007: the local log in {dir} is damaged: {what}; nothing was changed. Restore the disk, or evacuate the node and start with an empty data directory", dir = dir.display())]
+    Damaged {
+        /// The data directory.
+        dir: PathBuf,
+        /// Where and what.
+        what: String,
+    },
+    /// The admin endpoint cannot be served.
+    #[error("FAN-4008: the admin address {address} cannot be served: {source}; set `admin` to a free address")]
+    Admin {
+        /// The address.
+        address: SocketAddr,
+        /// What the system said.
+        source: std::io::Error,
+    },
+}
+
+impl AppError {
+    /// The stable code users can look up.
+    #[must_use]
+    pub fn code(&self) -> &'static str {
+        match self {
+            AppError::DataDir { .. } => "FAN-4001",
+            AppError::Open(OpenError::Locked { .. }) => "FAN-4009",
+            AppError::Open(_) | AppError::Store(_) => "FAN-4002",
+            AppError::Identity(error) => error.code(),
+            AppError::Mapping { .. } | AppError::Driver { .. } => "FAN-4005",
+            AppError::Join { source, .. } => source.code(),
+            AppError::Hub(error) => error.code(),
+            AppError::Socket(_) => "FAN-4015",
+            AppError::Damaged { .. } => "FAN-4007",
+            AppError::Admin { .. } => "FAN-4008",
+        }
+    }
+
+    /// The process's exit code, after sysexits.
+    #[must_use]
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            AppError::DataDir { .. } => 73,
+            AppError::Open(OpenError::Locked { .. }) => 75,
+            AppError::Open(OpenError::QuotaTooSmall { .. } | OpenError::ReserveTooLarge { .. }) => 78,
+            AppError::Open(_) | AppError::Store(_) | AppError::Driver { .. } | AppError::Damaged { .. } => 74,
+            AppError::Identity(IdentityError::Copied { .. } | IdentityError::OtherNode { .. }) => 78,
+            AppError::Identity(_) | AppError::Mapping { .. } => 74,
+            AppError::Join { source, .. } => match source {
+                JoinError::Hub(_) | JoinError::Connect(_) | JoinError::Append(_) => 69,
+                JoinError::Store(_) | JoinError::Encode(_) => 74,
+                JoinError::Source(_)
+                | JoinError::Ledger(_)
+                | JoinError::LedgerRecreated { .. }
+                | JoinError::IdentityConflict { .. }
+                | JoinError::UnknownEpoch { .. } => 78,
+            },
+            AppError::Hub(_) => 69,
+            AppError::Socket(_) | AppError::Admin { .. } => 73,
+        }
+    }
+}
+
+/// A node that runs: what status, readiness and the admin endpoint look at.
+pub struct Running {
+    node: String,
+    uuid: NodeUuid,
+    started: Instant,
+    durability: Durability,
+    hub: Connection,
+    store: Arc<SegmentLog>,
+    mappings: Vec<MappingHandle>,
+    admin: Mutex<Option<SocketAddr>>,
+}
+
+impl Running {
+    /// The mappings, in the order of their names.
+    #[must_use]
+    pub fn mappings(&self) -> &[MappingHandle] {
+        &self.mappings
+    }
+
+    /// The hub.
+    #[must_use]
+    pub fn hub(&self) -> &Connection {
+        &self.hub
+    }
+
+    /// The local log.
+    #[must_use]
+    pub fn store(&self) -> &SegmentLog {
+        &self.store
+    }
+
+    /// Notes where the admin endpoint listens.
+    pub fn set_admin(&self, address: SocketAddr) {
+        *self.admin.lock() = Some(address);
+    }
+
+    /// The whole status.
+    pub async fn status(&self) -> StatusResponse {
+        let state = self.hub.state();
+        let usage = self.store.usage();
+        let mut mappings = Vec::with_capacity(self.mappings.len());
+        for mapping in &self.mappings {
+            let mut status = mapping.view.get().to_status(&mapping.name, mapping.topic.name());
+            status.apps = mapping.topic.stats().await.iter().map(crate::topic::AppStats::to_status).collect();
+            mappings.push(status);
+        }
+        StatusResponse {
+            node: self.node.clone(),
+            node_uuid: self.uuid.to_string(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            uptime_ms: u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX),
+            pid: std::process::id(),
+            admin: self.admin.lock().map(|address| address.to_string()).unwrap_or_default(),
+            hub: Some(HubStatus {
+                connected: state.connected,
+                server: state.server,
+                server_version: state.version,
+                durability: match self.durability {
+                    Durability::Lazy => "lazy".to_owned(),
+                    Durability::SyncAlways => "sync_always".to_owned(),
+                },
+                reconnects: state.generation.saturating_sub(1),
+            }),
+            store: Some(StoreStatus {
+                bytes: usage.bytes,
+                quota_bytes: usage.quota,
+                free_bytes: usage.free,
+                segments: usage.segments,
+                poisoned: usage.poisoned,
+            }),
+            mappings,
+            resident_bytes: resident_bytes(),
+        }
+    }
+}
+
+impl StatusSource for Running {
+    fn status(&self) -> Pin<Box<dyn Future<Output = StatusResponse> + Send + '_>> {
+        Box::pin(Running::status(self))
+    }
+}
+
+/// Resident memory of this process in bytes; 0 where the system does not tell.
+#[must_use]
+pub fn resident_bytes() -> u64 {
+    let statm = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
+    let pages: u64 = statm.split_whitespace().nth(1).and_then(|pages| pages.parse().ok()).unwrap_or(0);
+    pages * rustix::param::page_size() as u64
+}
+
+/// Runs a node until `shutdown`, or until it must end. `ready` is called once, when the socket serves and every mapping has
+/// joined or goes on trying.
+///
+/// # Errors
+/// `AppError`, with its exit code.
+pub async fn run<F>(
+    loaded: Loaded,
+    options: RunOptions,
+    shutdown: CancellationToken,
+    ready: F,
+) -> Result<(), AppError>
+where
+    F: AsyncFnOnce(Arc<Running>, CancellationToken) -> Result<(), AppError>,
+{
+    let config = loaded.config;
+    let (store, recovered) = open_store(&config).await?;
+    let dyn_store: Arc<dyn Store> = store.clone();
+    let uuid =
+        identity::establish(&config.data_dir, &config.node, &recovered, &*store, options.accept_moved_data).await?;
+    tracing::info!(node = config.node, uuid = %uuid, records = recovered.records.len(), torn_bytes = recovered.torn_bytes, "local log opened");
+
+    let spaces = assign_spaces(&config, &recovered, &*store).await?;
+    let tail = config.memory.tail.0;
+    let cache = Arc::new(BodyCache::new(tail - tail / READ_CACHE_SHARE, tail / READ_CACHE_SHARE));
+    let mut mappings = Vec::new();
+    for (name, section) in &config.mappings {
+        let own = MappingOptions::of(&config, name, section, options.accept_terms, options.recreate_consumer);
+        let space = spaces.get(name).copied().unwrap_or_default();
+        let mapping = Mapping::restore(own, uuid, space, &recovered, Arc::clone(&dyn_store), Arc::clone(&cache))
+            .await
+            .map_err(|source| AppError::Mapping { mapping: name.clone(), source })?;
+        mappings.push(mapping);
+    }
+    drop(recovered);
+
+    let hub = Connection::connect(hub_options(&config)).await?;
+    let running = Arc::new(Running {
+        node: config.node.clone(),
+        uuid,
+        started: Instant::now(),
+        durability: config.hub.durability,
+        hub: hub.clone(),
+        store: Arc::clone(&store),
+        mappings: mappings.iter().map(Mapping::handle).collect(),
+        admin: Mutex::new(None),
+    });
+    let topics = Arc::new(Topics::default());
+    for mapping in running.mappings() {
+        topics.add(mapping.topic.clone());
+    }
+    let Listen::Unix(socket) = &config.listen;
+    let serve = ServeOptions { socket: socket.clone(), mode: config.socket_mode.0 };
+    let server = Server::start(serve, topics, Arc::clone(&running) as Arc<dyn StatusSource>).await?;
+
+    // Ends after the socket has: what applications still settle must reach the disk.
+    let stop = CancellationToken::new();
+    let quiesce = shutdown.clone();
+    let mut loops = JoinSet::new();
+    let mut verdicts = Vec::new();
+    for mapping in mappings {
+        let name = mapping.handle().name;
+        let (verdict_tx, verdict) = oneshot::channel();
+        verdicts.push((name.clone(), verdict));
+        let (hub, quiesce, stop) = (hub.clone(), quiesce.clone(), stop.clone());
+        loops.spawn(async move { (name, mapping.run(hub, quiesce, stop, verdict_tx).await) });
+    }
+    let result = async {
+        first_verdicts(verdicts).await?;
+        ready(Arc::clone(&running), stop.clone()).await?;
+        supervise(&mut loops, &shutdown).await
+    }
+    .await;
+
+    quiesce.cancel();
+    let grace = config.shutdown_grace.0;
+    tracing::info!(grace_ms = u64::try_from(grace.as_millis()).unwrap_or(u64::MAX), "stopping");
+    server.shutdown(grace).await;
+    stop.cancel();
+    let ended = tokio::time::timeout(grace, async {
+        while let Some(joined) = loops.join_next().await {
+            if let Ok((mapping, Err(error))) = joined {
+                tracing::warn!(code = "FAN-4005", mapping, %error, "a mapping ended badly");
+            }
+        }
+    });
+    if ended.await.is_err() {
+        tracing::warn!(code = "FAN-4016", "not everything ended in time; what is unfinished goes on at the next start");
+        loops.abort_all();
+    }
+    let closing = Arc::clone(&store);
+    // The writer thread drains and joins; that blocks.
+    let _ = tokio::task::spawn_blocking(move || closing.close()).await;
+    result
+}
+
+async fn open_store(config: &Config) -> Result<(Arc<SegmentLog>, Recovered), AppError> {
+    let dir = config.data_dir.clone();
+    let log = dir.join("log");
+    tokio::fs::create_dir_all(&log).await.map_err(|source| AppError::DataDir { dir: dir.clone(), source })?;
+    let options = Options {
+        segment_bytes: config.store.segment.0,
+        reserve_bytes: Some(config.store.reserve.0),
+        ..Options::new(log, config.store.quota.0)
+    };
+    let opened = tokio::task::spawn_blocking(move || SegmentLog::open(options)).await;
+    let (store, recovered) = match opened {
+        Ok(opened) => opened?,
+        Err(_) => return Err(CommitError::Closed.into()),
+    };
+    if let Some(damage) = recovered.damaged.first() {
+        let key = damage.key.map(|key| format!(", batch {} of space {}", key.id, key.space)).unwrap_or_default();
+        let what = format!(
+            "{} place(s), first in segment {} at byte {}{key}: {}",
+            recovered.damaged.len(),
+            damage.segment,
+            damage.position,
+            damage.what
+        );
+        return Err(AppError::Damaged { dir, what });
+    }
+    Ok((store, recovered))
+}
+
+/// The number of each mapping's space in the log, given once and for ever.
+async fn assign_spaces(
+    config: &Config,
+    recovered: &Recovered,
+    store: &SegmentLog,
+) -> Result<BTreeMap<String, u32>, CommitError> {
+    let number = |value: &Bytes| value.as_ref().try_into().map(u32::from_be_bytes).unwrap_or_default();
+    let known = recovered.values.iter().filter_map(|(name, value)| {
+        name.strip_prefix(&Names::space_of("")).map(|mapping| (mapping.to_owned(), number(value)))
+    });
+    let mut spaces: BTreeMap<String, u32> = known.collect();
+    let mut next = spaces.values().max().map_or(1, |last| last + 1);
+    let mut ops = Vec::new();
+    for mapping in config.mappings.keys() {
+        if !spaces.contains_key(mapping) {
+            spaces.insert(mapping.clone(), next);
+            ops.push(Op::Put { name: Names::space_of(mapping), value: Bytes::copy_from_slice(&next.to_be_bytes()) });
+            next += 1;
+        }
+    }
+    for (mapping, space) in &spaces {
+        if !config.mappings.contains_key(mapping) {
+            tracing::warn!(code = "FAN-4017", mapping, space, "this mapping is not in the configuration any more; its backlog is kept on disk");
+        }
+    }
+    if !ops.is_empty() {
+        store.commit(Class::Finish, ops).await?;
+    }
+    Ok(spaces)
+}
+
+fn hub_options(config: &Config) -> HubOptions {
+    let hub = &config.hub;
+    let credentials = &hub.credentials;
+    let secret = |value: &Option<fanin_config::Secret>, file: &Option<PathBuf>| match (value, file) {
+        (Some(value), _) => Some(Secret::Value(value.expose().to_owned())),
+        (None, Some(file)) => Some(Secret::File(file.clone())),
+        (None, None) => None,
+    };
+    let login = if let Some(file) = &credentials.creds_file {
+        Login::Creds(file.clone())
+    } else if let Some(file) = &credentials.nkey_file {
+        Login::Nkey(Secret::File(file.clone()))
+    } else if let (Some(user), Some(password)) =
+        (&credentials.user, secret(&credentials.password, &credentials.password_file))
+    {
+        Login::UserPassword { user: user.clone(), password }
+    } else if let Some(token) = secret(&credentials.token, &credentials.token_file) {
+        Login::Token(token)
+    } else {
+        Login::Anonymous
+    };
+    HubOptions {
+        client_name: hub.name.clone().unwrap_or_else(|| format!("fanin {}", config.node)),
+        login,
+        tls: TlsOptions {
+            required: hub.tls.required,
+            first: false,
+            ca: hub.tls.ca.clone(),
+            cert: hub.tls.cert.clone(),
+            key: hub.tls.key.clone(),
+        },
+        inbox_prefix: hub.inbox_prefix.clone(),
+        wait_for_hub: true,
+        ..HubOptions::new(hub.servers.clone())
+    }
+}
+
+/// Waits a moment for what the hub says to each mapping; what it refuses for good ends the start.
+async fn first_verdicts(
+    verdicts: Vec<(String, oneshot::Receiver<Result<(), JoinError>>)>,
+) -> Result<(), AppError> {
+    let deadline = tokio::time::Instant::now() + FIRST_VERDICT;
+    for (mapping, verdict) in verdicts {
+        match tokio::time::timeout_at(deadline, verdict).await {
+            Ok(Ok(Err(source))) => return Err(AppError::Join { mapping, source }),
+            Ok(Ok(Ok(())) | Err(_)) => {}
+            Err(_) => {
+                tracing::warn!(code = "FAN-2001", mapping, "the hub does not answer yet; serving, and trying on");
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Until the process is told to end, or a mapping's loop ends by itself.
+async fn supervise(
+    loops: &mut JoinSet<(String, Result<(), DriverError>)>,
+    shutdown: &CancellationToken,
+) -> Result<(), AppError> {
+    loop {
+        tokio::select! {
+            biased;
+            () = shutdown.cancelled() => return Ok(()),
+            Some(ended) = loops.join_next() => match ended {
+                Ok((mapping, Err(source))) => return Err(AppError::Driver { mapping, source }),
+                Ok((_, Ok(()))) | Err(_) => {}
+            },
+        }
+    }
+}

@@ -1,0 +1,81 @@
+//! What `validate` can tell about the machine without binding, creating or connecting anything: the files and
+//! directories that the configuration names.
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+
+use fanin_config::{KeyPath, Listen, Loaded, Origin};
+
+/// A file or directory that is not as the configuration needs it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Finding {
+    /// The key that names it.
+    pub(crate) key: KeyPath,
+    /// Who set the key.
+    pub(crate) origin: Origin,
+    /// The path.
+    pub(crate) path: PathBuf,
+    /// What is wrong.
+    pub(crate) why: String,
+}
+
+/// Everything that is not in order.
+pub(crate) fn check(loaded: &Loaded) -> Vec<Finding> {
+    let config = &loaded.config;
+    let credentials = &config.hub.credentials;
+    let tls = &config.hub.tls;
+    let files = [
+        (&["hub", "credentials", "creds_file"][..], &credentials.creds_file),
+        (&["hub", "credentials", "nkey_file"], &credentials.nkey_file),
+        (&["hub", "credentials", "password_file"], &credentials.password_file),
+        (&["hub", "credentials", "token_file"], &credentials.token_file),
+        (&["hub", "tls", "ca"], &tls.ca),
+        (&["hub", "tls", "cert"], &tls.cert),
+        (&["hub", "tls", "key"], &tls.key),
+    ];
+    let mut findings = Vec::new();
+    let mut add = |key: &[&str], path: &Path, why: Option<String>| {
+        if let Some(why) = why {
+            let key = KeyPath::of(key);
+            findings.push(Finding { origin: loaded.origin(&key), key, path: path.to_owned(), why });
+        }
+    };
+    for (key, path) in files {
+        if let Some(path) = path {
+            add(key, path, unreadable(path));
+        }
+    }
+    add(&["data_dir"], &config.data_dir, not_creatable(&config.data_dir));
+    let Listen::Unix(socket) = &config.listen;
+    let directory = socket.parent().unwrap_or(Path::new("/"));
+    add(&["listen"], directory, not_a_directory(directory));
+    findings
+}
+
+fn unreadable(path: &Path) -> Option<String> {
+    match File::open(path).and_then(|file| file.metadata()) {
+        Ok(metadata) if metadata.is_file() => None,
+        Ok(_) => Some("it is not a file".to_owned()),
+        Err(error) => Some(format!("it cannot be read: {error}")),
+    }
+}
+
+fn not_a_directory(path: &Path) -> Option<String> {
+    match fs::metadata(path) {
+        Ok(metadata) if metadata.is_dir() => None,
+        Ok(_) => Some("it is not a directory".to_owned()),
+        Err(error) => Some(format!("the directory cannot be used: {error}")),
+    }
+}
+
+/// The bridge creates its data directory, but not the directories above it.
+fn not_creatable(path: &Path) -> Option<String> {
+    if path.exists() {
+        return not_a_directory(path);
+    }
+    let parent = match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        Some(_) | None => Path::new("."),
+    };
+    not_a_directory(parent).map(|why| format!("it does not exist, and in {}: {why}", parent.display()))
+}

@@ -1,0 +1,235 @@
+//! What the local log keeps of a mapping: its space number, its epochs, its done set and its batches.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use bytes::Bytes;
+use fanin_core::ids::{BatchNo, LedgerSeq, Nonce, Offset};
+use fanin_core::record::ClaimKind;
+use fanin_core::recovery::{Disk, DiskBatch};
+use fanin_core::seq_set::SeqSet;
+use fanin_store::{Key, Location, Op, Recovered};
+use serde::{Deserialize, Serialize};
+
+use crate::stage::{RECORD_RESOLUTION, RECORD_STAGE, Resolution, StageDecodeError, StageHead, StagedBatch};
+
+/// Most ranges in a done set on disk; the core merges them, so a node would need as many unfinished batches.
+const DONE_RANGES_MAX: usize = 1 << 20;
+
+/// Why the local log's records of a mapping cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum DiskError {
+    /// A named value is not what this version wrote.
+    #[error("FAN-4003: the local log's value {name} cannot be read ({what}); use the version of fanin that wrote this data directory")]
+    Value {
+        /// Its name.
+        name: String,
+        /// What is wrong.
+        what: String,
+    },
+    /// A staged batch or a resolution is not what this version wrote.
+    #[error("FAN-4003: a record of the local log cannot be read; use the version of fanin that wrote this data directory")]
+    Record {
+        /// Why.
+        source: StageDecodeError,
+    },
+    /// A resolution without its batch.
+    #[error("FAN-4004: the local log holds the resolution of batch {batch} but not the batch itself: the data directory is damaged")]
+    Orphan {
+        /// The batch.
+        batch: BatchNo,
+    },
+}
+
+/// The epochs of a mapping as the disk remembers them (P8).
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Epochs {
+    /// The newest confirmed epoch; 0 for none.
+    pub last: u64,
+    /// Nonces written before an EPOCH was sent and not heard of since.
+    pub intents: BTreeSet<u64>,
+    /// When the ledger was created, nanoseconds since the Unix epoch; 0 before the first epoch.
+    pub ledger_created_ns: u64,
+}
+
+/// Names of the small values of one mapping.
+#[derive(Clone, Debug)]
+pub struct Names {
+    space: u32,
+}
+
+impl Names {
+    /// The names for a space.
+    #[must_use]
+    pub fn of(space: u32) -> Names {
+        Names { space }
+    }
+
+    /// The value that holds a mapping's space number.
+    #[must_use]
+    pub fn space_of(mapping: &str) -> String {
+        format!("space/{mapping}")
+    }
+
+    /// The value that holds [`Epochs`].
+    #[must_use]
+    pub fn epochs(&self) -> String {
+        format!("epochs/{}", self.space)
+    }
+
+    /// The value that holds the done set.
+    #[must_use]
+    pub fn done(&self) -> String {
+        format!("done/{}", self.space)
+    }
+
+    /// The value that holds the offset behind everything ever published.
+    #[must_use]
+    pub fn head(&self) -> String {
+        format!("head/{}", self.space)
+    }
+
+    /// The value that holds since which terms each application is served.
+    #[must_use]
+    pub fn terms(&self) -> String {
+        format!("terms/{}", self.space)
+    }
+
+    /// The key of a batch's records.
+    #[must_use]
+    pub fn batch(&self, batch: BatchNo) -> Key {
+        Key { space: self.space, id: batch.0 }
+    }
+
+    /// Sets the epochs.
+    ///
+    /// # Errors
+    /// Never for these types; the encoder's error is passed on all the same.
+    pub fn put_epochs(&self, epochs: &Epochs) -> Result<Op, serde_json::Error> {
+        Ok(Op::Put { name: self.epochs(), value: Bytes::from(serde_json::to_vec(epochs)?) })
+    }
+
+    /// Sets the done set.
+    #[must_use]
+    pub fn put_done(&self, done: &SeqSet) -> Op {
+        Op::Put { name: self.done(), value: Bytes::from(done.encode()) }
+    }
+
+    /// Sets the offset behind everything published.
+    #[must_use]
+    pub fn put_head(&self, head: Offset) -> Op {
+        Op::Put { name: self.head(), value: Bytes::copy_from_slice(&head.0.to_be_bytes()) }
+    }
+}
+
+/// A batch that was staged, with where its body lies.
+#[derive(Clone, Debug)]
+pub struct KeptBatch {
+    /// Its head.
+    pub head: StageHead,
+    /// Its body.
+    pub at: Location,
+    /// Its resolution, when that is durable.
+    pub resolution: Option<Resolution>,
+}
+
+/// Everything the log holds of one mapping.
+#[derive(Debug, Default)]
+pub struct Kept {
+    /// The epochs.
+    pub epochs: Epochs,
+    /// Since which terms version each application is served, as last known.
+    pub since: BTreeMap<String, u32>,
+    /// Finished batches.
+    pub done: SeqSet,
+    /// Unfinished batches.
+    pub batches: BTreeMap<BatchNo, KeptBatch>,
+    /// Batches that are done and whose space is to be freed again.
+    pub leftover: BTreeSet<BatchNo>,
+    /// The offset behind everything published.
+    pub head: Offset,
+}
+
+impl Kept {
+    /// Sorts out what belongs to one mapping's space.
+    ///
+    /// # Errors
+    /// When a record or value cannot be read.
+    pub fn of(recovered: &Recovered, space: u32) -> Result<Kept, DiskError> {
+        let names = Names::of(space);
+        let mut kept = Kept::default();
+        let bad = |name: &str, what: String| DiskError::Value { name: name.to_owned(), what };
+        if let Some(value) = recovered.values.get(&names.epochs()) {
+            kept.epochs = serde_json::from_slice(value).map_err(|e| bad(&names.epochs(), e.to_string()))?;
+        }
+        if let Some(value) = recovered.values.get(&names.terms()) {
+            kept.since = serde_json::from_slice(value).map_err(|e| bad(&names.terms(), e.to_string()))?;
+        }
+        if let Some(value) = recovered.values.get(&names.done()) {
+            kept.done = SeqSet::decode(value, DONE_RANGES_MAX).map_err(|e| bad(&names.done(), e.to_string()))?;
+        }
+        if let Some(value) = recovered.values.get(&names.head()) {
+            let bytes = value.as_ref().try_into().map_err(|_| bad(&names.head(), "length".to_owned()))?;
+            kept.head = Offset(u64::from_be_bytes(bytes));
+        }
+        for record in recovered.records.iter().filter(|record| record.key.space == space) {
+            let batch = BatchNo(record.key.id);
+            if kept.done.contains(batch.0) {
+                kept.leftover.insert(batch);
+                continue;
+            }
+            match record.kind {
+                RECORD_STAGE => {
+                    let head = StagedBatch::decode_head(&record.head).map_err(|source| DiskError::Record { source })?;
+                    kept.batches.insert(batch, KeptBatch { head, at: record.at, resolution: None });
+                }
+                RECORD_RESOLUTION => {
+                    let found = Resolution::decode(&record.head).map_err(|source| DiskError::Record { source })?;
+                    kept.head = kept.head.max(found.base.plus(found.won_count()));
+                    kept.batches.get_mut(&batch).ok_or(DiskError::Orphan { batch })?.resolution = Some(found);
+                }
+                other => {
+                    let what = format!("record kind {other}");
+                    return Err(bad("record", what));
+                }
+            }
+        }
+        Ok(kept)
+    }
+
+    /// What the core's recovery wants.
+    #[must_use]
+    pub fn disk(&self) -> Disk {
+        let batches = self.batches.values().map(|kept| DiskBatch {
+            number: kept.head.batch,
+            incarnation: kept.head.incarnation,
+            kind: ClaimKind::from_code(u32::from(kept.head.kind)).unwrap_or_default(),
+            seqs: runs_to_set(&kept.head.seqs),
+            published_ns: kept.head.published_ns,
+            resolution: kept.resolution.as_ref().map(|found| (found.base, runs_to_set(&found.won))),
+        });
+        Disk {
+            epoch: LedgerSeq(self.epochs.last),
+            intents: self.epochs.intents.iter().map(|&nonce| Nonce(nonce)).collect(),
+            batches: batches.collect(),
+            done: self.done.clone(),
+            next_offset: self.head,
+        }
+    }
+}
+
+/// Runs as the local log has them, as a set.
+#[must_use]
+pub fn runs_to_set(runs: &[(fanin_core::ids::StreamSeq, fanin_core::ids::StreamSeq)]) -> SeqSet {
+    let mut set = SeqSet::new();
+    for (first, last) in runs {
+        set.insert_range(first.0, last.0);
+    }
+    set
+}
+
+/// A set as runs, as the local log has them.
+#[must_use]
+pub fn set_to_runs(set: &SeqSet) -> Vec<(fanin_core::ids::StreamSeq, fanin_core::ids::StreamSeq)> {
+    let seq = fanin_core::ids::StreamSeq;
+    set.ranges().iter().map(|&(first, last)| (seq(first), seq(last))).collect()
+}

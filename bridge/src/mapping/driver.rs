@@ -1,0 +1,440 @@
+//! The one loop of a mapping: it alone owns the core's node, executes its effects in order, and feeds back what comes of
+//! them. Everything that can wait runs in tasks or futures that answer with an `Event`.
+//!
+//! Priorities of the loop: 1. the process is ending; 2. what the local log has made durable; 3. appends, settlements and
+//! looks, which only move while they are polled here; 4. the clock; 5. finished batches of the topic; 6. events of the tasks
+//! (tail, pulled batches), of which there may always be more.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Instant;
+
+use fanin_core::fold::Halt;
+use fanin_core::ids::{BatchNo, Epoch, Incarnation, LedgerSeq, StreamSeq, TermsVersion, Tick};
+use fanin_core::input::Input;
+use fanin_core::node::Node;
+use fanin_core::seq_set::SeqSet;
+use fanin_hub::ledger::tail::TailEvent;
+use fanin_hub::{Connection, ConsumerInfo, Ledger, Pulled, Settler, StoredMessage};
+use fanin_store::Store;
+use futures_util::StreamExt;
+use futures_util::future::BoxFuture;
+use futures_util::stream::{FuturesOrdered, FuturesUnordered};
+use tokio::sync::{mpsc, watch};
+use tokio_util::sync::CancellationToken;
+
+use super::batches::{Batches, Permits};
+use super::disk::Names;
+use super::intake::{IntakeTask, Room};
+use super::join::Source;
+use super::ledger_io::{Appended, TailTask};
+use super::limits::{EVENTS_MAX, TICK};
+use super::settle::SettleQueue;
+use super::storing::Stored;
+use super::view::{Counts, Shared};
+use super::watch::WatchTask;
+use super::{BySource, MappingOptions};
+use crate::topic::{Topic, TopicEvent, TopicEvents, TopicFailure};
+
+/// What a mapping's tasks tell its driver.
+#[derive(Debug)]
+pub enum Event {
+    /// A look for holes has an answer.
+    Audited {
+        /// The source.
+        incarnation: Incarnation,
+        /// The terms whose filter was used.
+        terms: TermsVersion,
+        /// Where the look began.
+        first: StreamSeq,
+        /// The first matching message.
+        next_matching: Option<StreamSeq>,
+    },
+    /// The checkpoint to load.
+    Checkpoint(Option<Box<fanin_core::checkpoint::Complete>>),
+    /// The consumer's counters.
+    Floor {
+        /// The source.
+        incarnation: Incarnation,
+        /// The counters.
+        info: Box<ConsumerInfo>,
+    },
+    /// The consumer's counters are not to be had.
+    FloorUnknown {
+        /// The source.
+        incarnation: Incarnation,
+        /// Why, when waiting does not help.
+        missing: Option<String>,
+    },
+    /// The ledger or a source is not what it was.
+    HubBroken(Halt),
+    /// Messages arrived.
+    Pulled {
+        /// Their source.
+        incarnation: Incarnation,
+        /// The messages.
+        messages: Vec<Pulled>,
+        /// The room they take.
+        permits: Permits,
+    },
+    /// A pull failed.
+    PullFailed {
+        /// The source.
+        incarnation: Incarnation,
+        /// Whether waiting does not help.
+        missing: bool,
+        /// Why.
+        text: String,
+    },
+    /// A message that the hub had skipped.
+    Repaired {
+        /// The source.
+        incarnation: Incarnation,
+        /// The message.
+        message: Box<StoredMessage>,
+    },
+    /// A source's consumer is there; its tasks run.
+    SourceReady {
+        /// The source.
+        incarnation: Incarnation,
+        /// Its tasks.
+        started: Box<super::gate::Started>,
+    },
+    /// The tail read on.
+    Tail {
+        /// Which tail.
+        number: u64,
+        /// Positions known and not read.
+        lag: u64,
+        /// What it read.
+        events: Vec<TailEvent>,
+    },
+}
+
+/// Why a mapping's loop ended before the process.
+#[derive(Debug, thiserror::Error)]
+pub enum DriverError {
+    /// The local log failed: nothing can be trusted, the process ends.
+    #[error("FAN-4002: {0}; the process ends, check the disk and restart")]
+    Store(#[from] fanin_store::CommitError),
+    /// The topic refused a batch: the log and the topic disagree.
+    #[error("FAN-4005: the topic and the local log disagree: {0}")]
+    Publish(#[from] crate::topic::PublishError),
+    /// A staged body could not be read back.
+    #[error("FAN-4006: a staged batch cannot be read from the local log: {0}")]
+    Read(#[from] crate::topic::ReadFailure),
+    /// The topic's own failure.
+    #[error("FAN-4005: {0}")]
+    Topic(TopicFailure),
+}
+
+/// What the loop needs from the outside.
+pub struct DriverParts {
+    /// The mapping.
+    pub options: MappingOptions,
+    /// The core's node, recovered from disk.
+    pub node: Node,
+    /// The hub.
+    pub hub: Connection,
+    /// The ledger.
+    pub ledger: Ledger,
+    /// The sources.
+    pub sources: BTreeMap<Incarnation, Source>,
+    /// The local log.
+    pub store: Arc<dyn Store>,
+    /// Names in it.
+    pub names: Names,
+    /// The topic, its deliveries held until the node has joined.
+    pub topic: Topic,
+    /// What the topic tells.
+    pub topic_events: TopicEvents,
+    /// Bodies on disk of batches that are staged and not published.
+    pub batches: Batches,
+    /// Where status looks.
+    pub view: Shared,
+}
+
+/// The loop's state.
+pub struct Driver {
+    pub(super) options: MappingOptions,
+    pub(super) node: Node,
+    pub(super) hub: Connection,
+    pub(super) ledger: Ledger,
+    pub(super) sources: BTreeMap<Incarnation, Source>,
+    pub(super) store: Arc<dyn Store>,
+    pub(super) names: Names,
+    pub(super) topic: Topic,
+    pub(super) batches: Batches,
+    pub(super) view: Shared,
+    pub(super) counts: Counts,
+    pub(super) lag: u64,
+    pub(super) events_tx: mpsc::Sender<Event>,
+    pub(super) stored: FuturesOrdered<BoxFuture<'static, Result<Stored, DriverError>>>,
+    pub(super) appends: FuturesUnordered<BoxFuture<'static, Appended>>,
+    pub(super) looks: FuturesUnordered<BoxFuture<'static, Option<Event>>>,
+    pub(super) settles: SettleQueue,
+    pub(super) tail: Option<TailTask>,
+    pub(super) tails: u64,
+    pub(super) watches: BySource<WatchTask>,
+    pub(super) intakes: BySource<IntakeTask>,
+    pub(super) gates: BySource<watch::Sender<bool>>,
+    pub(super) room: Room,
+    /// Why a source cannot be pulled from, when waiting does not help.
+    pub(super) missing: BySource<String>,
+    pub(super) ledger_full: bool,
+    /// Applications that have been connected here in this process.
+    pub(super) ever_present: BTreeSet<String>,
+    pub(super) tickets: u64,
+    /// Arrived messages whose effects are being executed: by ticket, taken up by `Stage` and `Turned`.
+    pub(super) arrivals: BTreeMap<u64, super::arrivals::Arrival>,
+    /// Nothing more is pulled: the process is ending.
+    pub(super) stopping: bool,
+    /// What ends the loop.
+    pub(super) failure: Option<DriverError>,
+    started: Instant,
+}
+
+impl Driver {
+    /// A loop that has not started.
+    #[must_use]
+    pub fn new(parts: DriverParts) -> (Driver, TopicEvents, mpsc::Receiver<Event>) {
+        let (events_tx, events) = mpsc::channel(EVENTS_MAX);
+        let config = &parts.options.config;
+        let room =
+            Room::new(config.in_flight, parts.options.staged_bytes, config.batch.messages, config.batch.bytes.0);
+        let driver = Driver {
+            room,
+            settles: SettleQueue::new(Settler::new(&parts.hub)),
+            options: parts.options,
+            node: parts.node,
+            hub: parts.hub,
+            ledger: parts.ledger,
+            sources: parts.sources,
+            store: parts.store,
+            names: parts.names,
+            topic: parts.topic,
+            batches: parts.batches,
+            view: parts.view,
+            counts: Counts::default(),
+            lag: 0,
+            events_tx,
+            stored: FuturesOrdered::new(),
+            appends: FuturesUnordered::new(),
+            looks: FuturesUnordered::new(),
+            tail: None,
+            tails: 0,
+            watches: BTreeMap::new(),
+            intakes: BTreeMap::new(),
+            gates: BTreeMap::new(),
+            missing: BTreeMap::new(),
+            ledger_full: false,
+            ever_present: BTreeSet::new(),
+            tickets: 0,
+            arrivals: BTreeMap::new(),
+            stopping: false,
+            failure: None,
+            started: Instant::now(),
+        };
+        (driver, parts.topic_events, events)
+    }
+
+    /// Runs until `stop`, or until the local log fails. From `quiesce` on nothing more is pulled.
+    ///
+    /// # Errors
+    /// `DriverError`: the process must end.
+    pub async fn run(
+        mut self,
+        epoch: Epoch,
+        mut topic_events: TopicEvents,
+        mut events: mpsc::Receiver<Event>,
+        quiesce: CancellationToken,
+        stop: CancellationToken,
+    ) -> Result<(), DriverError> {
+        let mut clock = tokio::time::interval(TICK);
+        clock.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        self.looks.push(Box::pin(first_checkpoint(self.ledger.clone())));
+        self.feed(Input::EpochAppended(epoch));
+        while self.failure.is_none() {
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => break,
+                () = quiesce.cancelled(), if !self.stopping => {
+                    self.stopping = true;
+                    self.look_over();
+                }
+                Some(stored) = self.stored.next() => self.on_stored(stored?)?,
+                Some(appended) = self.appends.next() => self.on_appended(&appended),
+                () = self.settles.progress() => {}
+                Some(look) = self.looks.next() => {
+                    if let Some(event) = look {
+                        self.on_event(event);
+                    }
+                }
+                _ = clock.tick() => self.on_tick(),
+                event = topic_events.next() => self.on_topic(event)?,
+                Some(event) = events.recv() => self.on_event(event),
+            }
+        }
+        match self.failure.take() {
+            Some(failure) => Err(failure),
+            None => self.finish().await,
+        }
+    }
+
+    /// The process is ending: what is on its way to the disk gets there, what is published is settled, nothing new begins.
+    async fn finish(mut self) -> Result<(), DriverError> {
+        self.view.update(|view| view.state = super::view::State::Stopping);
+        self.intakes.clear();
+        self.tail = None;
+        while let Some(stored) = self.stored.next().await {
+            self.on_stored(stored?)?;
+        }
+        while !self.settles.is_empty() {
+            self.settles.progress().await;
+        }
+        Ok(())
+    }
+
+    /// Milliseconds since the loop was made: the core's clock.
+    pub(super) fn now(&self) -> Tick {
+        Tick(super::millis(self.started.elapsed()))
+    }
+
+    /// Gives the node an input and executes what it asks for, in order.
+    pub(super) fn feed(&mut self, input: Input) {
+        let mut effects = Vec::new();
+        self.node.handle(self.now(), input, &mut effects);
+        #[cfg(debug_assertions)]
+        if let Err(broken) = fanin_core::invariants::check(&self.node) {
+            tracing::error!(code = "FAN-4099", mapping = self.options.name, broken, "an invariant does not hold");
+        }
+        for effect in effects {
+            self.perform(effect);
+        }
+    }
+
+    fn on_event(&mut self, event: Event) {
+        match event {
+            Event::Tail { number, lag, events } => {
+                if self.tail.as_ref().is_none_or(|tail| tail.number != number) {
+                    return;
+                }
+                self.lag = lag;
+                for item in super::ledger_io::records(events) {
+                    self.feed(Input::Record {
+                        position: item.seq,
+                        subject: item.subject_suffix,
+                        bytes: item.body.to_vec(),
+                    });
+                }
+                self.look_over();
+            }
+            Event::Checkpoint(checkpoint) => self.feed(Input::Checkpoint(checkpoint)),
+            Event::HubBroken(halt) => self.feed(Input::HubBroken(halt)),
+            Event::Pulled { incarnation, messages, permits } => {
+                self.missing.remove(&incarnation);
+                self.on_pulled(incarnation, messages, permits);
+            }
+            Event::PullFailed { incarnation, missing, text } => {
+                if missing {
+                    self.note_missing(incarnation, text);
+                }
+            }
+            Event::Repaired { incarnation, message } => self.on_repaired(incarnation, *message),
+            Event::Floor { incarnation, info } => {
+                self.missing.remove(&incarnation);
+                metrics::gauge!("fanin_hub_pending_messages", "mapping" => self.options.name.clone())
+                    .set(info.pending as f64);
+                self.view.update(|view| {
+                    let source = view.sources.entry(incarnation).or_default();
+                    source.pending = info.pending;
+                    source.ack_pending = info.ack_pending;
+                });
+                self.feed(Input::Floor { incarnation, floor: info.ack_floor });
+            }
+            Event::FloorUnknown { incarnation, missing } => {
+                if let Some(text) = missing {
+                    self.note_missing(incarnation, text);
+                }
+            }
+            Event::SourceReady { incarnation, started } => {
+                self.missing.remove(&incarnation);
+                self.watches.insert(incarnation, started.watch);
+                self.intakes.insert(incarnation, started.intake);
+                self.look_over();
+            }
+            Event::Audited { incarnation, terms, first, next_matching } => {
+                self.feed(Input::Audited { incarnation, terms, first, next_matching });
+            }
+        }
+    }
+
+    fn note_missing(&mut self, incarnation: Incarnation, text: String) {
+        if self.missing.insert(incarnation, text.clone()).is_none() {
+            tracing::warn!(code = "FAN-4020", mapping = self.options.name, reason = text, "nothing can be pulled");
+        }
+        self.look_over();
+    }
+
+    fn on_topic(&mut self, event: TopicEvent) -> Result<(), DriverError> {
+        match event {
+            TopicEvent::BatchesDone(done) => {
+                for batch in done {
+                    self.feed(Input::BatchFinished(batch));
+                }
+                Ok(())
+            }
+            TopicEvent::Failed(TopicFailure::Store(error)) => Err(error.into()),
+            TopicEvent::Failed(TopicFailure::Missing(offset)) => {
+                Err(DriverError::Topic(TopicFailure::Missing(offset)))
+            }
+            // The topic tries again by itself and has logged it; nothing is lost while it cannot be read.
+            TopicEvent::Failed(TopicFailure::Unreadable { .. }) => Ok(()),
+        }
+    }
+
+    fn on_appended(&mut self, appended: &Appended) {
+        use fanin_hub::ledger::AppendError;
+        self.ledger_full = matches!(appended.result, Err(AppendError::Full));
+        let Err(error) = &appended.result else { return };
+        match error {
+            AppendError::Full => {
+                tracing::warn!(code = error.code(), mapping = self.options.name, "the ledger is full; claims wait");
+            }
+            AppendError::WrongLastSequence { .. }
+            | AppendError::InFlight
+            | AppendError::Timeout
+            | AppendError::Disconnected
+            | AppendError::NoStream => tracing::debug!(code = error.code(), %error, "an append is not confirmed"),
+            AppendError::TooLarge { .. } | AppendError::Other { .. } => {
+                tracing::warn!(code = error.code(), mapping = self.options.name, error = %super::ledger_io::error_chain(error), "an append failed; it is tried again");
+            }
+        }
+        match appended.claim {
+            Some(batch) => self.feed(Input::ClaimUnconfirmed(batch)),
+            None => self.feed(Input::AppendFailed),
+        }
+    }
+
+    fn on_tick(&mut self) {
+        self.feed(Input::Tick);
+        self.look_over();
+    }
+
+    /// The tail is (re)started at a position.
+    pub(super) fn start_tail(&mut self, from: LedgerSeq) {
+        self.tails += 1;
+        self.tail = Some(TailTask::start(&self.ledger, from, self.tails, self.events_tx.clone()));
+    }
+
+    /// Acknowledges won messages of a published batch.
+    pub(super) fn settle(&mut self, batch: BatchNo, won: &SeqSet) {
+        if let Some((acks, permits)) = self.batches.settle(batch, won) {
+            self.settles.acknowledge(acks, permits);
+        }
+    }
+}
+
+async fn first_checkpoint(ledger: Ledger) -> Option<Event> {
+    Some(super::ledger_io::load_checkpoint(ledger, None).await)
+}

@@ -1,0 +1,135 @@
+//! What the driver does for each effect of the core.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use bytes::Bytes;
+use fanin_core::effect::{Effect, Fact, FenceReason};
+use fanin_core::record::Terms;
+use fanin_store::{Class, Op};
+
+use super::driver::Driver;
+use super::ledger_io::{append, load_checkpoint, purge};
+use super::limits::LOOKS_MAX;
+use super::watch::{audit, repair};
+use crate::codes::{Code, Refusal};
+
+impl Driver {
+    pub(super) fn perform(&mut self, effect: Effect) {
+        match effect {
+            Effect::Append { record, expect, claim } => {
+                let nonce = self.node.identity().nonce;
+                self.appends.push(Box::pin(append(self.ledger.clone(), record, expect, claim, nonce)));
+            }
+            Effect::Audit { incarnation, terms, first } => {
+                // Beyond the bound the core asks again when due.
+                if let Some(source) = self.sources.get(&incarnation).filter(|_| self.looks.len() < LOOKS_MAX) {
+                    self.looks.push(Box::pin(audit(self.hub.clone(), incarnation, terms, source.clone(), first)));
+                }
+            }
+            Effect::FetchRepair { incarnation, seq } => {
+                if let Some(source) = self.sources.get(&incarnation).filter(|_| self.looks.len() < LOOKS_MAX) {
+                    let stream = source.terms.stream.clone();
+                    self.looks.push(Box::pin(repair(self.hub.clone(), incarnation, stream, seq)));
+                }
+            }
+            Effect::Fact(fact) => self.count(fact),
+            Effect::Fence(reason) => self.fence(&reason),
+            Effect::Halt(halt) => {
+                tracing::error!(code = "FAN-4030", mapping = self.options.name, reason = %halt, "the mapping halts: nothing is claimed or settled; what was won keeps flowing");
+                self.look_over();
+            }
+            Effect::Joined(epoch) => self.on_joined(epoch),
+            Effect::LoadCheckpoint => {
+                self.tail = None;
+                let (ledger, covers) = (self.ledger.clone(), self.node.fold().position().next());
+                self.looks.push(Box::pin(async move { Some(load_checkpoint(ledger, Some(covers)).await) }));
+            }
+            Effect::PersistDone(done) => self.persist_done(&done),
+            Effect::Purge { through, keep } => {
+                let ledger = self.ledger.clone();
+                self.looks.push(Box::pin(async move {
+                    purge(ledger, through, keep).await;
+                    None
+                }));
+            }
+            Effect::Release(batch) => {
+                // Not waited for: the done set is durable, a release that is lost is made again at the next start.
+                drop(self.store.commit(Class::Finish, vec![Op::Release { key: self.names.batch(batch) }]));
+            }
+            Effect::Resolve { batch, position, terms, base, won } => {
+                self.resolve(batch, position, terms, base, &won);
+            }
+            Effect::Settle { batch, won } => self.settle(batch, &won),
+            Effect::Stage { ticket, batch, incarnation, kind, seqs } => {
+                self.stage(ticket, batch, incarnation, kind, &seqs);
+            }
+            Effect::Tail { from } => self.start_tail(from),
+            Effect::TermsInForce(terms) => self.on_terms(&terms),
+            Effect::Turned { ticket, settle, delay } => {
+                let Some(arrival) = self.arrivals.get(&ticket) else { return };
+                let acks = arrival.acks(|seq| settle.contains(seq.0));
+                let mut by_delay: BTreeMap<u64, Vec<_>> = BTreeMap::new();
+                for (seq, ms) in delay {
+                    by_delay.entry(ms).or_default().extend(arrival.acks(|arrived| arrived == seq));
+                }
+                self.settles.acknowledge(acks, Default::default());
+                for (ms, acks) in by_delay {
+                    self.settles.give_back(acks, Duration::from_millis(ms));
+                }
+            }
+        }
+    }
+
+    fn count(&mut self, fact: Fact) {
+        let mapping = || self.options.name.clone();
+        match fact {
+            Fact::ClaimResolved { won, lost, tombstoned, took_ms } => {
+                self.counts.won += won;
+                self.counts.lost += lost;
+                self.counts.tombstoned += tombstoned;
+                let result = if won == 0 { "lost" } else if lost + tombstoned == 0 { "won" } else { "partial" };
+                metrics::counter!("fanin_claims_total", "mapping" => mapping(), "result" => result).increment(1);
+                metrics::histogram!("fanin_claim_duration_seconds").record(took_ms as f64 / 1_000.0);
+                if tombstoned > 0 {
+                    tracing::warn!(code = "FAN-4040", mapping = mapping(), tombstoned, "staged messages were given up: their source had closed them before anyone owned them");
+                }
+            }
+            Fact::ClaimVoid(why) => {
+                metrics::counter!("fanin_claims_total", "mapping" => mapping(), "result" => "void").increment(1);
+                tracing::debug!(mapping = mapping(), ?why, "a claim was void; it goes out again");
+            }
+            Fact::CheckpointWritten(position) => {
+                tracing::debug!(mapping = mapping(), position = position.0, "checkpoint written");
+            }
+            Fact::Holes { incarnation, count } => {
+                tracing::debug!(mapping = mapping(), %incarnation, count, "closed over holes");
+            }
+            Fact::Repair { incarnation, seq } => {
+                self.counts.repaired += 1;
+                metrics::counter!("fanin_repaired_messages_total", "mapping" => mapping()).increment(1);
+                tracing::warn!(code = "FAN-4041", mapping = mapping(), %incarnation, seq = seq.0, "the hub had skipped a message; it is fetched by sequence");
+            }
+        }
+    }
+
+    fn fence(&mut self, reason: &FenceReason) {
+        tracing::error!(code = "FAN-3008", mapping = self.options.name, reason = %reason, "this node is fenced: it delivers nothing more");
+        self.intakes.clear();
+        self.tail = None;
+        self.topic.stop_delivery(Refusal::new(Code::Fenced, reason.to_string()));
+        self.look_over();
+    }
+
+    /// New terms: each application's entitlement, on disk before anything resolved under them.
+    fn on_terms(&mut self, terms: &Terms) {
+        let since: BTreeMap<&str, u32> = terms.apps.iter().map(|(app, since)| (app.as_str(), since.0)).collect();
+        if let Ok(encoded) = serde_json::to_vec(&since) {
+            self.persist_terms(Bytes::from(encoded));
+        }
+        for app in self.options.config.applications.keys() {
+            self.topic.set_since(app, terms.apps.get(app).copied());
+        }
+        tracing::info!(mapping = self.options.name, version = terms.version.0, apps = ?terms.apps.keys().collect::<Vec<_>>(), "terms in force");
+    }
+}

@@ -1,0 +1,211 @@
+//! When to pull: the node has joined, its claims would be valid, every application of the app set has been connected here
+//! within the grace time, and there is room. Also what status says about it.
+
+use fanin_core::ids::{Epoch, Incarnation};
+use fanin_core::node::{Phase, Withheld};
+use fanin_hub::CreatePolicy;
+use tokio::sync::watch;
+
+use super::driver::Driver;
+use super::intake::IntakeTask;
+use super::join::pause;
+use super::ledger_io::error_chain;
+use super::limits::AHEAD_FACTOR;
+use super::view::State;
+use super::watch::{WatchTask, consumer_spec};
+
+impl Driver {
+    /// The tail has reached the own EPOCH: deliveries begin, and each source is pulled from as soon as its consumer is there.
+    pub(super) fn on_joined(&mut self, epoch: Epoch) {
+        tracing::info!(mapping = self.options.name, epoch = epoch.0, position = self.node.fold().position().0, "joined");
+        let topic = self.topic.clone();
+        let apps: Vec<String> = self.options.config.applications.keys().cloned().collect();
+        tokio::spawn(async move {
+            for app in apps {
+                topic.set_paused(&app, false).await;
+            }
+        });
+        let sources: Vec<_> = self.sources.keys().copied().collect();
+        for incarnation in sources {
+            self.start_source(incarnation);
+        }
+    }
+
+    fn start_source(&mut self, incarnation: Incarnation) {
+        let Some(source) = self.sources.get(&incarnation).cloned() else { return };
+        let closed = self.node.fold().closed(incarnation);
+        let policy = match (closed.0, self.options.recreate_consumer) {
+            (0, _) => CreatePolicy::FromStart,
+            (_, true) => CreatePolicy::After(closed),
+            (_, false) => CreatePolicy::Never,
+        };
+        let spec = consumer_spec(&self.options, incarnation, &source);
+        let (hub, events, room) = (self.hub.clone(), self.events_tx.clone(), self.room.clone());
+        let (gate, open) = watch::channel(false);
+        self.gates.insert(incarnation, gate);
+        let mapping = self.options.name.clone();
+        self.looks.push(Box::pin(async move {
+            let mut tries = 0;
+            loop {
+                match spec.ensure(&hub, policy).await {
+                    Ok(consumer) => {
+                        if !consumer.tuning.is_empty() {
+                            tracing::warn!(code = "FAN-4021", mapping, consumer = consumer.name, differs = ?consumer.tuning, "the consumer's settings of speed differ from the configuration");
+                        }
+                        let started = Started {
+                            watch: WatchTask::start(&hub, incarnation, &source, consumer.clone(), events.clone()),
+                            intake: IntakeTask::start(&hub, incarnation, &consumer, room, open, events),
+                        };
+                        return Some(super::driver::Event::SourceReady { incarnation, started: Box::new(started) });
+                    }
+                    Err(error) => {
+                        let missing = (!error.retryable()).then(|| format!("{}: {}", error.code(), error_chain(&error)));
+                        let told = super::driver::Event::FloorUnknown { incarnation, missing };
+                        if events.send(told).await.is_err() {
+                            return None;
+                        }
+                        tokio::time::sleep(pause(tries)).await;
+                        tries += 1;
+                    }
+                }
+            }
+        }));
+    }
+
+    /// Looks at everything that decides whether to pull, opens or closes the gates, and tells status why.
+    pub(super) fn look_over(&mut self) {
+        for (app, presence) in self.topic.connected_apps().borrow().iter() {
+            if presence.instances > 0 && !self.ever_present.contains(&**app) {
+                self.ever_present.insert(app.to_string());
+            }
+        }
+        let (state, reason) = self.judge();
+        for (incarnation, gate) in &self.gates {
+            let open = state == State::Active && !self.is_far_ahead() && self.node.may_pull(*incarnation).is_ok();
+            gate.send_if_modified(|now| std::mem::replace(now, open) != open);
+        }
+        let fold = self.node.fold();
+        let name = self.options.name.clone();
+        metrics::gauge!("fanin_ledger_lag_messages", "mapping" => name.clone()).set(self.lag as f64);
+        metrics::gauge!("fanin_epoch", "mapping" => name.clone()).set(self.node.epoch().unwrap_or_default().0 as f64);
+        metrics::gauge!("fanin_paused", "mapping" => name.clone(), "axis" => "intake")
+            .set(if state == State::Active { 0.0 } else { 1.0 });
+        self.view.update(|view| {
+            if view.state != state || view.reason != reason {
+                tracing::info!(mapping = name, state = state.word(), reason, "state");
+            }
+            view.state = state;
+            view.reason = reason;
+            view.epoch = self.node.epoch().unwrap_or_default().0;
+            view.position = fold.position().0;
+            view.lag = self.lag;
+            view.terms = fold.terms().version.0;
+            view.staged = self.batches.len() as u64;
+            view.unresolved = self.node.unresolved() as u64;
+            view.open = self.topic.unfinished_batches() as u64;
+            view.head = self.node.next_offset().0;
+            view.open_claims = fold.claims().len() as u64;
+            view.counts = self.counts;
+            for (incarnation, source) in &self.sources {
+                let seen = view.sources.entry(*incarnation).or_default();
+                seen.stream.clone_from(&source.terms.stream);
+                seen.closed = fold.closed(*incarnation).0;
+            }
+        });
+    }
+
+    fn judge(&self) -> (State, String) {
+        if self.stopping {
+            return (State::Stopping, String::new());
+        }
+        match self.node.phase() {
+            Phase::Joining => return (State::Joining, String::new()),
+            Phase::Halted(halt) => return (State::Halted, format!("FAN-4030: {halt}")),
+            Phase::Fenced(reason) => return (State::Fenced, format!("FAN-3008: {reason}")),
+            Phase::Active => {}
+        }
+        if let Some(missing) = self.missing.values().next() {
+            return (State::Withheld, missing.clone());
+        }
+        if self.store.usage().full {
+            return (State::Full, "FAN-4022: the local log's quota or the disk is full; other nodes take over".to_owned());
+        }
+        if self.ledger_full {
+            return (State::Withheld, "FAN-4023: the ledger is full; raise its max_bytes, and see who is behind".to_owned());
+        }
+        let refused = self.sources.keys().find_map(|incarnation| self.node.may_pull(*incarnation).err());
+        if let Some(withheld) = refused {
+            return (State::Withheld, self.explain(&withheld));
+        }
+        if let Some(absent) = self.absent_app() {
+            return (State::Gated, format!("FAN-4024: application {absent} has no instance on this node; intake waits for it"));
+        }
+        (State::Active, String::new())
+    }
+
+    fn explain(&self, withheld: &Withheld) -> String {
+        use fanin_core::fold::Void;
+        match withheld {
+            Withheld::Phase => String::new(),
+            Withheld::Unresolved => "FAN-4025: too many batches wait for the ledger".to_owned(),
+            Withheld::FilterDiffers => {
+                "FAN-4026: the terms in force name other subjects for this source than the configuration; make the \
+                 configurations of all nodes alike, then start one with --accept-terms"
+                    .to_owned()
+            }
+            Withheld::Void(Void::Terms) => "FAN-4027: no terms are in force yet".to_owned(),
+            Withheld::Void(Void::UnknownSource) => "FAN-4028: the terms in force do not name this source".to_owned(),
+            Withheld::Void(Void::NotHosted) => {
+                let hosts = self.options.hosts();
+                let lacking = self.node.fold().terms().apps.keys().filter(|app| !hosts.contains(*app));
+                let lacking: Vec<&str> = lacking.map(String::as_str).collect();
+                format!(
+                    "FAN-4029: the terms in force name applications this node does not host: {}; add them to its configuration",
+                    lacking.join(", ")
+                )
+            }
+            Withheld::Void(Void::OldEpoch | Void::State) => "FAN-3008: this node's epoch does not admit claims".to_owned(),
+        }
+    }
+
+    /// With the gate on: an application of the app set that has had no instance here for longer than the grace time.
+    /// Without backlog room in even the fastest application the gate is closed as well; that is not worth a word.
+    fn absent_app(&self) -> Option<String> {
+        if !self.options.is_gated() {
+            return None;
+        }
+        let presence = self.topic.connected_apps();
+        let presence = presence.borrow();
+        let grace = self.options.config.grace.0;
+        let terms = self.node.fold().terms();
+        terms.apps.keys().find_map(|app| {
+            let absent = match presence.get(app.as_str()) {
+                Some(found) if found.instances > 0 => false,
+                // An application that was here a moment ago may be restarting; one that never came is absent at once.
+                Some(found) => !(self.ever_present.contains(app) && found.since.elapsed() < grace),
+                None => true,
+            };
+            absent.then(|| app.clone())
+        })
+    }
+
+    /// Whether even the fastest application has plenty waiting here.
+    pub(super) fn is_far_ahead(&self) -> bool {
+        let ahead = AHEAD_FACTOR * u64::from(self.options.config.in_flight);
+        self.options.is_gated() && self.topic.least_backlog() > ahead
+    }
+}
+
+/// The tasks of a source whose consumer is there.
+pub struct Started {
+    /// Looks after it.
+    pub watch: WatchTask,
+    /// Pulls from it.
+    pub intake: IntakeTask,
+}
+
+impl std::fmt::Debug for Started {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Started")
+    }
+}

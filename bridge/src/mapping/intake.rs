@@ -1,0 +1,137 @@
+//! Pulling by demand: one task per source, which pulls only while the driver permits it and room is free.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use fanin_core::ids::Incarnation;
+use fanin_hub::{Connection, PullError, Puller, SharedConsumer};
+use tokio::sync::{Semaphore, mpsc, watch};
+use tokio_util::task::AbortOnDropHandle;
+
+use super::batches::Permits;
+use super::driver::Event;
+use super::join::pause;
+use super::limits::PULL_WAIT;
+
+/// The room that all sources of a mapping share.
+#[derive(Clone, Debug)]
+pub struct Room {
+    messages: Arc<Semaphore>,
+    kib: Arc<Semaphore>,
+    batch_messages: u32,
+    batch_bytes: u64,
+    kib_total: u32,
+}
+
+impl Room {
+    /// Room for `in_flight` messages and `staged_bytes` of payload, taken a batch at a time.
+    #[must_use]
+    pub fn new(in_flight: u32, staged_bytes: u64, batch_messages: u32, batch_bytes: u64) -> Room {
+        let kib_total = u32::try_from((staged_bytes / 1024).max(1)).unwrap_or(u32::MAX).min(u32::MAX >> 4);
+        Room {
+            messages: Arc::new(Semaphore::new(in_flight as usize)),
+            kib: Arc::new(Semaphore::new(kib_total as usize)),
+            batch_messages: batch_messages.min(in_flight),
+            batch_bytes,
+            kib_total,
+        }
+    }
+
+    /// Waits for the room of a whole batch.
+    async fn take(&self) -> Option<Permits> {
+        let messages = Arc::clone(&self.messages).acquire_many_owned(self.batch_messages).await.ok()?;
+        let kib = Arc::clone(&self.kib).acquire_many_owned(self.kib_of(self.batch_bytes)).await.ok()?;
+        Some(Permits { messages: Some(messages), kib: Some(kib) })
+    }
+
+    fn kib_of(&self, bytes: u64) -> u32 {
+        u32::try_from(bytes.div_ceil(1024)).unwrap_or(u32::MAX).clamp(1, self.kib_total)
+    }
+
+    /// Gives back what a batch of this size does not need. A single message larger than the room keeps all it has.
+    fn fit(&self, permits: &mut Permits, count: usize, bytes: u64) {
+        if let Some(held) = &mut permits.messages {
+            let spare = held.num_permits().saturating_sub(count);
+            drop(held.split(spare));
+        }
+        if let Some(held) = &mut permits.kib {
+            let spare = held.num_permits().saturating_sub(self.kib_of(bytes) as usize);
+            drop(held.split(spare));
+        }
+    }
+}
+
+/// A running intake. Ends when dropped; what the hub has handed over meanwhile comes again after its wait.
+pub struct IntakeTask {
+    _task: AbortOnDropHandle<()>,
+}
+
+impl IntakeTask {
+    /// Pulls from one source while `open` says so; batches go to the driver.
+    #[must_use]
+    pub fn start(
+        hub: &Connection,
+        incarnation: Incarnation,
+        consumer: &SharedConsumer,
+        room: Room,
+        mut open: watch::Receiver<bool>,
+        events: mpsc::Sender<Event>,
+    ) -> IntakeTask {
+        let mut puller = Puller::new(hub, consumer);
+        let hub = hub.clone();
+        let task = tokio::spawn(async move {
+            let mut failures = 0;
+            loop {
+                if !*open.borrow_and_update() {
+                    puller.release().await;
+                    if open.wait_for(|open| *open).await.is_err() {
+                        return;
+                    }
+                }
+                let Some(mut permits) = room.take().await else { return };
+                if !*open.borrow() {
+                    continue;
+                }
+                match pull(&mut puller, &room, &mut open).await {
+                    Ok(messages) if messages.is_empty() => {}
+                    Ok(messages) => {
+                        failures = 0;
+                        crate::failpoint::reach("after_pull");
+                        let bytes = messages.iter().map(|message| message.payload.len() as u64).sum();
+                        room.fit(&mut permits, messages.len(), bytes);
+                        if events.send(Event::Pulled { incarnation, messages, permits }).await.is_err() {
+                            return;
+                        }
+                    }
+                    Err(error) => {
+                        drop(permits);
+                        let text = error.to_string();
+                        let missing = !error.retryable();
+                        if events.send(Event::PullFailed { incarnation, missing, text }).await.is_err() {
+                            return;
+                        }
+                        hub.wait_connected().await;
+                        tokio::time::sleep(pause(failures)).await;
+                        failures += 1;
+                    }
+                }
+            }
+        });
+        IntakeTask { _task: AbortOnDropHandle::new(task) }
+    }
+}
+
+async fn pull(
+    puller: &mut Puller,
+    room: &Room,
+    open: &mut watch::Receiver<bool>,
+) -> Result<Vec<fanin_hub::Pulled>, PullError> {
+    let bytes = usize::try_from(room.batch_bytes).unwrap_or(usize::MAX);
+    let wait: Duration = PULL_WAIT;
+    tokio::select! {
+        biased;
+        pulled = puller.fetch(room.batch_messages as usize, bytes, wait) => pulled,
+        // A fetch is cancel safe: what has arrived waits for the next one, or is given back when the gate is closed.
+        _ = open.wait_for(|open| !*open) => Ok(Vec::new()),
+    }
+}

@@ -1,0 +1,301 @@
+//! The hub side of starting: what the sources are, the ledger, its first record, and the own EPOCH by compare-and-set (P8).
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use fanin_core::checkpoint::{Assembler, Complete};
+use fanin_core::epoch::{Conflict, on_conflict};
+use fanin_core::fold::RULES;
+use fanin_core::ids::{Epoch, Incarnation, LedgerSeq, NodeUuid, Nonce};
+use fanin_core::record::{Body, EpochRecord, Genesis, NodeState, Record, SourceTerms, Witness, epoch_subject};
+use fanin_hub::ledger::AppendError;
+use fanin_hub::{ApiError, Connection, Ledger, LedgerError, LedgerOptions, SourceError, SourceInfo};
+use fanin_store::{Class, CommitError, Store};
+
+use super::disk::{Epochs, Names};
+use super::{MappingOptions, limits};
+
+/// How long JetStream may take to come up behind a server that answers already.
+const JETSTREAM_WAIT: Duration = Duration::from_secs(5);
+
+/// Most unconfirmed nonces kept; each is one try at an EPOCH whose outcome was never heard.
+const INTENTS_MAX: usize = 256;
+
+/// Why a mapping cannot take part.
+#[derive(Debug, thiserror::Error)]
+pub enum JoinError {
+    /// The hub did not answer; tried again for ever.
+    #[error(transparent)]
+    Hub(#[from] ApiError),
+    /// The hub has no JetStream.
+    #[error(transparent)]
+    Connect(#[from] fanin_hub::ConnectError),
+    /// A source is missing.
+    #[error(transparent)]
+    Source(#[from] SourceError),
+    /// The ledger differs, is missing, or cannot be made.
+    #[error(transparent)]
+    Ledger(#[from] LedgerError),
+    /// A record could not be appended.
+    #[error(transparent)]
+    Append(#[from] AppendError),
+    /// The local log failed.
+    #[error(transparent)]
+    Store(#[from] CommitError),
+    /// A small value could not be encoded.
+    #[error("a small value could not be encoded")]
+    Encode(#[from] serde_json::Error),
+    /// The ledger is not the one this data directory worked with.
+    #[error("the ledger {stream} was deleted and created again since this data directory last worked with it; restore it, or start every node of the mapping with a fresh data directory")]
+    LedgerRecreated {
+        /// The ledger's stream.
+        stream: String,
+    },
+    /// Two bodies use one identity.
+    #[error("node {node} is in use: {}", refusal(*same_uuid, *epoch, *state))]
+    IdentityConflict {
+        /// The node's name.
+        node: String,
+        /// Whether the other is a copy of this data directory.
+        same_uuid: bool,
+        /// Its epoch.
+        epoch: Epoch,
+        /// Its state.
+        state: NodeState,
+    },
+    /// The node's last EPOCH record is not understood.
+    #[error("the last EPOCH record of node {node} is not understood; upgrade this bridge")]
+    UnknownEpoch {
+        /// The node's name.
+        node: String,
+    },
+}
+
+fn refusal(same_uuid: bool, epoch: Epoch, state: NodeState) -> String {
+    if same_uuid {
+        format!(
+            "epoch {epoch} ({state:?}) was begun with a copy of this data directory, or this one was restored from an older \
+             state; use the other one, or evacuate the node and start with an empty data directory"
+        )
+    } else {
+        format!(
+            "another data directory holds this name with epoch {epoch} ({state:?}); give this node another name, or use that \
+             data directory, or evacuate the node first"
+        )
+    }
+}
+
+impl JoinError {
+    /// Whether trying again later may help without anybody changing anything.
+    #[must_use]
+    pub fn retryable(&self) -> bool {
+        match self {
+            JoinError::Hub(error) => error.retryable(),
+            JoinError::Connect(error) => error.retryable(),
+            JoinError::Source(error) => error.retryable(),
+            JoinError::Ledger(error) => error.retryable(),
+            JoinError::Append(error) => error.retryable(),
+            JoinError::Store(_)
+            | JoinError::Encode(_)
+            | JoinError::LedgerRecreated { .. }
+            | JoinError::IdentityConflict { .. }
+            | JoinError::UnknownEpoch { .. } => false,
+        }
+    }
+
+    /// The stable code users can look up.
+    #[must_use]
+    pub fn code(&self) -> &'static str {
+        match self {
+            JoinError::Hub(error) => error.code(),
+            JoinError::Connect(error) => error.code(),
+            JoinError::Source(error) => error.code(),
+            JoinError::Ledger(error) => error.code(),
+            JoinError::Append(error) => error.code(),
+            JoinError::Store(_) | JoinError::Encode(_) => "FAN-4002",
+            JoinError::LedgerRecreated { .. } => "FAN-4010",
+            JoinError::IdentityConflict { .. } => "FAN-4011",
+            JoinError::UnknownEpoch { .. } => "FAN-4012",
+        }
+    }
+}
+
+/// A source as the hub has it now.
+#[derive(Clone, Debug)]
+pub struct Source {
+    /// Facts of the stream.
+    pub info: SourceInfo,
+    /// The operator's generation number.
+    pub generation: u32,
+    /// As the terms will name it.
+    pub terms: SourceTerms,
+}
+
+/// The hub as a mapping found it.
+pub struct Joined {
+    /// The verified ledger.
+    pub ledger: Ledger,
+    /// The own epoch.
+    pub epoch: Epoch,
+    /// What the disk now remembers.
+    pub epochs: Epochs,
+    /// This process's nonce.
+    pub nonce: Nonce,
+    /// The sources by incarnation.
+    pub sources: BTreeMap<Incarnation, Source>,
+}
+
+/// The parts `join` works with.
+pub struct JoinContext<'a> {
+    /// The mapping.
+    pub options: &'a MappingOptions,
+    /// The hub.
+    pub hub: &'a Connection,
+    /// The local log.
+    pub store: &'a Arc<dyn Store>,
+    /// Names of the mapping's small values.
+    pub names: &'a Names,
+    /// The data directory's identity.
+    pub uuid: NodeUuid,
+}
+
+/// One try at joining: verifies the hub's side and appends the own EPOCH. `epochs` follows what the disk remembers, also
+/// when the try fails.
+///
+/// # Errors
+/// `JoinError`; `retryable` says whether to try again.
+pub async fn join(context: &JoinContext<'_>, epochs: &mut Epochs) -> Result<Joined, JoinError> {
+    let (options, hub) = (context.options, context.hub);
+    hub.check_jetstream(JETSTREAM_WAIT).await?;
+    let sources = find_sources(options, hub).await?;
+    let replicas = sources.values().map(|source| source.info.replicas).max().unwrap_or(1);
+    let ledger = Ledger::ensure(
+        hub,
+        &LedgerOptions {
+            prefix: options.prefix.clone(),
+            replicas,
+            may_create: epochs.last == 0,
+            ..LedgerOptions::new(&options.name)
+        },
+    )
+    .await?;
+    if epochs.ledger_created_ns != 0 && epochs.ledger_created_ns != ledger.created_ns() {
+        return Err(JoinError::LedgerRecreated { stream: ledger.stream().to_owned() });
+    }
+    write_genesis(&ledger).await?;
+    let (epoch, nonce) = begin_epoch(context, &ledger, epochs).await?;
+    Ok(Joined { ledger, epoch, epochs: epochs.clone(), nonce, sources })
+}
+
+async fn find_sources(
+    options: &MappingOptions,
+    hub: &Connection,
+) -> Result<BTreeMap<Incarnation, Source>, JoinError> {
+    let mut sources = BTreeMap::new();
+    for configured in &options.config.sources {
+        let info = SourceInfo::fetch(hub, &configured.stream).await?;
+        let generation = configured.generation.unwrap_or(0);
+        let filters: BTreeSet<String> = configured.subjects.iter().cloned().collect();
+        let terms = SourceTerms { stream: configured.stream.clone(), filters: filters.into_iter().collect() };
+        sources.insert(info.incarnation(u64::from(generation)), Source { info, generation, terms });
+    }
+    Ok(sources)
+}
+
+/// The first record, by compare-and-set: of several bridges that start together one writes it.
+async fn write_genesis(ledger: &Ledger) -> Result<(), JoinError> {
+    let body = Body::Genesis(Genesis { rules: RULES, features: BTreeSet::new() });
+    let record = Record { witness: Witness::default(), body };
+    match ledger.append("gen", None, Bytes::from(record.encode()), Some(LedgerSeq(0))).await {
+        Ok(_) | Err(AppendError::WrongLastSequence { .. }) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
+}
+
+async fn begin_epoch(
+    context: &JoinContext<'_>,
+    ledger: &Ledger,
+    epochs: &mut Epochs,
+) -> Result<(Epoch, Nonce), JoinError> {
+    let fresh = epochs.last == 0 && epochs.intents.is_empty();
+    let mut expected = LedgerSeq(epochs.last);
+    loop {
+        let nonce = Nonce(rand::random());
+        epochs.intents.insert(nonce.0);
+        while epochs.intents.len() > INTENTS_MAX {
+            epochs.intents.pop_first();
+        }
+        keep(context, epochs).await?;
+        crate::failpoint::reach("after_epoch_intent");
+        let record = EpochRecord {
+            node_uuid: context.uuid,
+            node: context.options.node.clone(),
+            nonce,
+            hosts: context.options.hosts(),
+            state: NodeState::Active,
+        };
+        let subject = epoch_subject(&record.node);
+        let bytes = Bytes::from(Record { witness: Witness::default(), body: Body::Epoch(record) }.encode());
+        match ledger.append(&subject, None, bytes, Some(expected)).await {
+            Ok(ack) => {
+                crate::failpoint::reach("after_epoch_append");
+                *epochs = Epochs {
+                    last: ack.seq,
+                    intents: BTreeSet::new(),
+                    ledger_created_ns: ledger.created_ns(),
+                };
+                keep(context, epochs).await?;
+                return Ok((LedgerSeq(ack.seq), nonce));
+            }
+            Err(AppendError::WrongLastSequence { .. }) => {
+                let Some(last) = ledger.last_of_subject(&subject).await? else { continue };
+                let node = context.options.node.clone();
+                let Ok(Record { body: Body::Epoch(found), .. }) = Record::decode(&last.body) else {
+                    return Err(JoinError::UnknownEpoch { node });
+                };
+                let intents = epochs.intents.iter().map(|&nonce| Nonce(nonce)).collect();
+                match on_conflict(&found, last.seq, context.uuid, &intents, fresh) {
+                    Conflict::Adopt(at) => {
+                        epochs.last = at.0;
+                        epochs.intents.remove(&found.nonce.0);
+                        expected = at;
+                    }
+                    Conflict::Succeed(at) => expected = at,
+                    Conflict::Refuse { same_uuid, epoch, state } => {
+                        return Err(JoinError::IdentityConflict { node, same_uuid, epoch, state });
+                    }
+                }
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+async fn keep(context: &JoinContext<'_>, epochs: &Epochs) -> Result<(), JoinError> {
+    let op = context.names.put_epochs(epochs)?;
+    context.store.commit(Class::Finish, vec![op]).await?;
+    Ok(())
+}
+
+/// The complete checkpoint with the highest position.
+///
+/// # Errors
+/// A failed request; the caller tries again.
+pub async fn read_checkpoint(ledger: &Ledger) -> Result<Option<Box<Complete>>, LedgerError> {
+    let mut assembler = Assembler::default();
+    for item in ledger.read_subject("checkpoint", LedgerSeq(1)).await? {
+        // A record that is not understood is met again by the fold, which halts on it by its position.
+        if let Ok(Record { body: Body::Checkpoint(part), .. }) = Record::decode(&item.body) {
+            assembler.add(part);
+        }
+    }
+    Ok(assembler.best().cloned().map(Box::new))
+}
+
+/// The pause before try number `tries` (from 0).
+#[must_use]
+pub fn pause(tries: u32) -> Duration {
+    limits::PAUSE_FIRST.saturating_mul(1 << tries.min(10)).min(limits::PAUSE_MAX)
+}

@@ -1,0 +1,50 @@
+//! Every bound of a mapping's shell, and how the bounds relate.
+
+use std::time::Duration;
+
+/// Events from a mapping's tasks that wait for its driver. A pulled batch is one event; its bytes are bounded by the permits
+/// it holds.
+pub const EVENTS_MAX: usize = 256;
+
+/// Batches that are being settled at once; further ones wait in order.
+pub const SETTLES_MAX: usize = 32;
+
+/// How often a batch is settled before it is left to the hub's redelivery.
+pub const SETTLE_TRIES: u32 = 3;
+
+/// Pause between two tries to settle.
+pub const SETTLE_PAUSE: Duration = Duration::from_millis(500);
+
+/// The driver's clock tick.
+pub const TICK: Duration = Duration::from_millis(250);
+
+/// Time between two looks at a consumer's counters.
+pub const FLOOR_INTERVAL: Duration = Duration::from_secs(2);
+
+/// Longest wait of one pull while nothing arrives; the gate is looked at in between.
+pub const PULL_WAIT: Duration = Duration::from_secs(2);
+
+/// With the gate on, a node stops pulling while even its fastest application has this many times the node's `in_flight`
+/// waiting: other nodes have more use for the messages.
+pub const AHEAD_FACTOR: u64 = 16;
+
+/// Pause after a failed pull or a failed hub request, doubled up to `PAUSE_MAX`.
+pub const PAUSE_FIRST: Duration = Duration::from_millis(100);
+
+/// Longest pause between two tries at the hub.
+pub const PAUSE_MAX: Duration = Duration::from_secs(5);
+
+/// Messages refused by a full log go back to the hub for this long, so that another node takes them.
+pub const FULL_DELAY: Duration = Duration::from_secs(2);
+
+/// How often checkpoint records are read again when they do not cover a gap: a read from the hub can be stale.
+pub const CHECKPOINT_READS: u32 = 5;
+
+/// Looks for holes and repairs under way at once, over all sources.
+pub const LOOKS_MAX: usize = 16;
+
+/// Acknowledgement subjects kept of batches that are staged and not yet settled.
+pub const ACKS_MAX: usize = 1_000_000;
+
+const _: () = assert!(PAUSE_FIRST.as_millis() < PAUSE_MAX.as_millis());
+const _: () = assert!(TICK.as_millis() < FLOOR_INTERVAL.as_millis());

@@ -1,0 +1,97 @@
+//! One mapping on this node: from the hub's consumer through stage, claim and publish to the topic, and back to settle.
+//!
+//! | part | what it does |
+//! |---|---|
+//! | [`start`] | the topic at once from disk, the cluster as soon as the hub answers |
+//! | [`disk`] | what the local log keeps of a mapping, and building the core's node from it |
+//! | [`join`] | the hub side of starting: sources, ledger, consumers, EPOCH |
+//! | [`driver`] | the one loop that owns the core's node, executes its effects and feeds what comes of them back |
+//! | [`batches`] | bodies and acknowledgement subjects of batches on their way |
+//! | [`intake`] | pulling by demand: the gate, room on disk and in memory |
+//! | [`ledger_io`] | appending, tailing, loading checkpoints, purging |
+//! | [`settle`] | acknowledging to the hub |
+//! | [`watch`] | looking after the consumer: its floor, holes, repairs |
+//! | [`view`] | what status and metrics see |
+
+pub mod arrivals;
+pub mod batches;
+pub mod disk;
+pub mod driver;
+mod effects;
+mod gate;
+pub mod intake;
+pub mod join;
+pub mod ledger_io;
+pub mod limits;
+pub mod settle;
+pub mod start;
+pub mod storing;
+pub mod view;
+pub mod watch;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use fanin_config::{Config, Durability, Intake, MappingConfig};
+use fanin_core::node::{Policy, Stability};
+
+/// What one mapping needs to know of the configuration.
+#[derive(Clone, Debug)]
+pub struct MappingOptions {
+    /// The mapping's name.
+    pub name: String,
+    /// The node's name.
+    pub node: String,
+    /// Subject prefix of ledgers.
+    pub prefix: String,
+    /// The mapping's own section.
+    pub config: MappingConfig,
+    /// Times and thresholds of the protocol.
+    pub policy: Policy,
+    /// Bytes of payload that may be staged and not yet settled.
+    pub staged_bytes: u64,
+    /// Whether a missing consumer is created again behind the watermark: the operator's word.
+    pub recreate_consumer: bool,
+}
+
+impl MappingOptions {
+    /// Takes what concerns a mapping out of the configuration. `accept_terms` and `recreate_consumer` are the
+    /// operator's word for this start.
+    #[must_use]
+    pub fn of(config: &Config, name: &str, mapping: &MappingConfig, accept_terms: bool, recreate_consumer: bool) -> Self {
+        let stability = match config.hub.durability {
+            Durability::SyncAlways => Stability::SyncAlways,
+            Durability::Lazy => Stability::After(2 * millis(config.hub.sync_interval.0)),
+        };
+        MappingOptions {
+            name: name.to_owned(),
+            node: config.node.clone(),
+            prefix: config.hub.ledger_prefix.clone(),
+            config: mapping.clone(),
+            policy: Policy { stability, accept_terms, ..Policy::default() },
+            staged_bytes: config.memory.staged.0,
+            recreate_consumer,
+        }
+    }
+
+    /// The applications this node hosts.
+    #[must_use]
+    pub fn hosts(&self) -> BTreeSet<String> {
+        self.config.applications.keys().cloned().collect()
+    }
+
+    /// Whether pulling waits for the applications.
+    #[must_use]
+    pub fn is_gated(&self) -> bool {
+        self.config.intake == Intake::Connected
+    }
+}
+
+/// A duration in whole milliseconds, saturating.
+#[must_use]
+pub fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// A source as configured, by its stream's name.
+pub(crate) type BySource<T> = BTreeMap<fanin_core::ids::Incarnation, T>;

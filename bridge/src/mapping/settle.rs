@@ -1,0 +1,100 @@
+//! Settling in the background: a bounded number of batches at once, each tried a few times and then left to the hub's
+//! redelivery, which the fold answers (P5).
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use fanin_hub::{AckSubject, Settler};
+use futures_util::StreamExt;
+use futures_util::future::BoxFuture;
+use futures_util::stream::FuturesUnordered;
+
+use super::batches::Permits;
+use super::limits::{SETTLE_PAUSE, SETTLE_TRIES, SETTLES_MAX};
+
+/// What to tell the hub about messages.
+enum Job {
+    Acknowledge(Vec<AckSubject>, Permits),
+    GiveBack(Vec<AckSubject>, Duration),
+}
+
+/// The queue of settlements.
+pub struct SettleQueue {
+    settler: Settler,
+    running: FuturesUnordered<BoxFuture<'static, ()>>,
+    /// Bounded by the in-flight permits that the entries hold; what is given back was never staged.
+    waiting: VecDeque<Job>,
+}
+
+impl SettleQueue {
+    /// A queue over a connection.
+    #[must_use]
+    pub fn new(settler: Settler) -> Self {
+        SettleQueue { settler, running: FuturesUnordered::new(), waiting: VecDeque::new() }
+    }
+
+    /// Acknowledges messages; the permits are given back when the hub has taken it in, or was given up on.
+    pub fn acknowledge(&mut self, acks: Vec<AckSubject>, permits: Permits) {
+        if !acks.is_empty() {
+            self.start(Job::Acknowledge(acks, permits));
+        }
+    }
+
+    /// Hands messages back to the hub, to be delivered again after `delay`.
+    pub fn give_back(&mut self, acks: Vec<AckSubject>, delay: Duration) {
+        if !acks.is_empty() {
+            self.start(Job::GiveBack(acks, delay));
+        }
+    }
+
+    fn start(&mut self, job: Job) {
+        if self.running.len() >= SETTLES_MAX {
+            self.waiting.push_back(job);
+            return;
+        }
+        let settler = self.settler.clone();
+        self.running.push(Box::pin(async move {
+            match job {
+                Job::Acknowledge(acks, permits) => {
+                    crate::failpoint::reach("before_settle");
+                    for left in (0..SETTLE_TRIES).rev() {
+                        match settler.settle(&acks).await {
+                            Ok(()) => break,
+                            Err(error) => tracing::debug!(%error, left, "settling failed"),
+                        }
+                        tokio::time::sleep(SETTLE_PAUSE).await;
+                    }
+                    crate::failpoint::reach("after_settle");
+                    drop(permits);
+                }
+                Job::GiveBack(acks, delay) => {
+                    if let Err(error) = settler.give_back(&acks, delay).await {
+                        tracing::debug!(%error, "messages could not be handed back; the hub redelivers them later");
+                    }
+                }
+            }
+        }));
+    }
+
+    /// Lets one settlement finish and starts the next. Pending while there is none.
+    pub async fn progress(&mut self) {
+        if self.running.next().await.is_none() {
+            return std::future::pending().await;
+        }
+        if let Some(job) = self.waiting.pop_front() {
+            self.start(job);
+        }
+    }
+
+    /// How many batches are being settled or wait for it.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.running.len() + self.waiting.len()
+    }
+
+    /// Whether everything is settled or given up on.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}

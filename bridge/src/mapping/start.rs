@@ -1,0 +1,247 @@
+//! Starting a mapping: its topic at once, from what the disk holds; its place in the cluster as soon as the hub answers.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use fanin_core::delivery::{Backoff, Policy as DeliveryPolicy};
+use fanin_core::ids::{NodeUuid, TermsVersion};
+use fanin_core::node::Identity;
+use fanin_core::recovery::{Disk, recover};
+use fanin_hub::Connection;
+use fanin_store::{Class, Op, Recovered, Store};
+use tokio::sync::oneshot;
+use tokio_util::sync::CancellationToken;
+
+use super::batches::{Batches, Flying, Permits};
+use super::disk::{DiskError, Epochs, Kept, Names};
+use super::driver::{Driver, DriverError, DriverParts};
+use super::join::{JoinContext, JoinError, Joined, join, pause};
+use super::ledger_io::error_chain;
+use super::view::{Shared, State};
+use super::{MappingOptions, millis};
+use crate::topic::{
+    AppSpec, BodyCache, RestoredBatch, StartError, SubjectFilter, Topic, TopicEvents, TopicOptions, TopicRecovery,
+    WallClock,
+};
+
+/// Pause between two tries at joining when only an operator can help.
+const REFUSED_PAUSE: Duration = Duration::from_secs(10);
+
+/// Why a mapping cannot start from its disk.
+#[derive(Debug, thiserror::Error)]
+pub enum MappingError {
+    /// The local log's records cannot be used.
+    #[error(transparent)]
+    Disk(#[from] DiskError),
+    /// The topic cannot be restored.
+    #[error("FAN-4005: {0}")]
+    Topic(#[from] StartError),
+}
+
+/// A mapping whose topic is there.
+pub struct Mapping {
+    options: MappingOptions,
+    uuid: NodeUuid,
+    store: Arc<dyn Store>,
+    names: Names,
+    topic: Topic,
+    topic_events: TopicEvents,
+    epochs: Epochs,
+    disk: Disk,
+    batches: Batches,
+    view: Shared,
+}
+
+/// What everybody else needs of a mapping.
+#[derive(Clone)]
+pub struct MappingHandle {
+    /// Its name.
+    pub name: String,
+    /// Its topic.
+    pub topic: Topic,
+    /// Where it stands.
+    pub view: Shared,
+}
+
+impl Mapping {
+    /// Restores the mapping's topic. Deliveries are held until the node has joined.
+    ///
+    /// # Errors
+    /// `MappingError`: the data directory cannot be used.
+    pub async fn restore(
+        options: MappingOptions,
+        uuid: NodeUuid,
+        space: u32,
+        recovered: &Recovered,
+        store: Arc<dyn Store>,
+        cache: Arc<BodyCache>,
+    ) -> Result<Mapping, MappingError> {
+        let kept = Kept::of(recovered, space)?;
+        let names = Names::of(space);
+        for batch in &kept.leftover {
+            drop(store.commit(Class::Finish, vec![Op::Release { key: names.batch(*batch) }]));
+        }
+        let mut published = Vec::new();
+        let mut batches = Batches::default();
+        for (number, batch) in &kept.batches {
+            match &batch.resolution {
+                Some(resolution) => published.push(RestoredBatch {
+                    head: batch.head.clone(),
+                    at: batch.at,
+                    resolution: resolution.clone(),
+                }),
+                None => batches.insert(
+                    *number,
+                    Flying { body: None, at: Some(batch.at), acks: Vec::new(), permits: Permits::default() },
+                ),
+            }
+        }
+        let topic_options = TopicOptions {
+            name: Arc::from(options.config.topic.as_str()),
+            node: Arc::from(options.node.as_str()),
+            space,
+            apps: app_specs(&options, &kept.since),
+            clock: WallClock::system(),
+        };
+        let recovery = TopicRecovery { values: &recovered.values, records: &recovered.records };
+        let (topic, topic_events) =
+            Topic::start(topic_options, published, recovery, Arc::clone(&store), cache)?;
+        for app in options.config.applications.keys() {
+            topic.set_paused(app, true).await;
+        }
+        let mut disk = kept.disk();
+        disk.next_offset = disk.next_offset.max(topic.head());
+        let view = Shared::default();
+        Ok(Mapping { options, uuid, store, names, topic, topic_events, epochs: kept.epochs, disk, batches, view })
+    }
+
+    /// The handle for everybody else.
+    #[must_use]
+    pub fn handle(&self) -> MappingHandle {
+        MappingHandle { name: self.options.name.clone(), topic: self.topic.clone(), view: self.view.clone() }
+    }
+
+    /// Joins the cluster and runs until `stop`; from `quiesce` on nothing more is pulled. The first verdict of the hub goes to `verdict`: an error there is
+    /// one that only an operator can mend, and ends a process that has just started.
+    ///
+    /// # Errors
+    /// `DriverError`: the process must end.
+    pub async fn run(
+        mut self,
+        hub: Connection,
+        quiesce: CancellationToken,
+        stop: CancellationToken,
+        verdict: oneshot::Sender<Result<(), JoinError>>,
+    ) -> Result<(), DriverError> {
+        let Some(joined) = self.join(&hub, &quiesce, verdict).await else { return Ok(()) };
+        let sources = joined.sources.iter().map(|(incarnation, source)| (*incarnation, source.terms.clone()));
+        let identity = Identity {
+            uuid: self.uuid,
+            name: self.options.node.clone(),
+            nonce: joined.nonce,
+            hosts: self.options.hosts(),
+            sources: sources.collect(),
+        };
+        self.view.update(|view| view.state = State::Joining);
+        // The node must know every epoch this disk wrote, but its own new one is announced by `EpochAppended`.
+        let node = recover(identity, self.options.policy, self.disk);
+        let epoch = joined.epoch;
+        let (driver, topic_events, events) = Driver::new(DriverParts {
+            options: self.options,
+            node,
+            hub,
+            ledger: joined.ledger,
+            sources: joined.sources,
+            store: self.store,
+            names: self.names,
+            topic: self.topic,
+            topic_events: self.topic_events,
+            batches: self.batches,
+            view: self.view,
+        });
+        driver.run(epoch, topic_events, events, quiesce, stop).await
+    }
+
+    async fn join(
+        &mut self,
+        hub: &Connection,
+        shutdown: &CancellationToken,
+        verdict: oneshot::Sender<Result<(), JoinError>>,
+    ) -> Option<Joined> {
+        let mut verdict = Some(verdict);
+        let mut tries = 0;
+        loop {
+            tokio::select! {
+                biased;
+                () = shutdown.cancelled() => return None,
+                _ = hub.wait_connected() => {}
+            }
+            let context = JoinContext {
+                options: &self.options,
+                hub,
+                store: &self.store,
+                names: &self.names,
+                uuid: self.uuid,
+            };
+            let result = tokio::select! {
+                biased;
+                () = shutdown.cancelled() => return None,
+                result = join(&context, &mut self.epochs) => result,
+            };
+            let error = match result {
+                Ok(joined) => {
+                    if let Some(verdict) = verdict.take() {
+                        // Nobody waits for it when the hub came late.
+                        let _ = verdict.send(Ok(()));
+                    }
+                    return Some(joined);
+                }
+                Err(error) => error,
+            };
+            let (reason, retryable) = (format!("{}: {}", error.code(), error_chain(&error)), error.retryable());
+            self.view.update(|view| {
+                view.state = State::Starting;
+                view.reason = reason.clone();
+            });
+            if retryable {
+                tracing::debug!(mapping = self.options.name, reason, "joining failed; trying again");
+                tokio::time::sleep(pause(tries)).await;
+                tries += 1;
+                continue;
+            }
+            tracing::error!(code = error.code(), mapping = self.options.name, reason, "the mapping cannot take part");
+            if let Some(verdict) = verdict.take() {
+                let _ = verdict.send(Err(error));
+            }
+            tokio::select! {
+                biased;
+                () = shutdown.cancelled() => return None,
+                () = tokio::time::sleep(REFUSED_PAUSE) => {}
+            }
+        }
+    }
+}
+
+fn app_specs(options: &MappingOptions, since: &BTreeMap<String, u32>) -> Vec<AppSpec> {
+    let apps = options.config.applications.iter().map(|(name, app)| AppSpec {
+        name: Arc::from(name.as_str()),
+        policy: DeliveryPolicy {
+            max_attempts: app.max_attempts,
+            backoff: Backoff {
+                initial_ms: millis(app.backoff.initial.0),
+                // The configuration bounds the factor to 1..=100.
+                factor_milli: (app.backoff.factor * 1000.0).round() as u32,
+                max_ms: millis(app.backoff.max.0),
+                jitter_percent: app.backoff.jitter.0,
+            },
+            lease_ms: millis(app.lease.0),
+            in_flight_max: app.in_flight,
+            instance_in_flight_max: app.instance_in_flight,
+        },
+        filter: SubjectFilter::new(app.filter.as_ref().map(|filter| filter.subjects.clone()).unwrap_or_default()),
+        since: since.get(name).map(|version| TermsVersion(*version)),
+        allowed_uids: Vec::new(),
+    });
+    apps.collect()
+}

@@ -1,0 +1,175 @@
+//! What the driver makes durable, in order, and what follows when it is.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use bytes::Bytes;
+use fanin_core::ids::{BatchNo, Incarnation, LedgerSeq, Offset, TermsVersion};
+use fanin_core::input::Input;
+use fanin_core::record::ClaimKind;
+use fanin_core::seq_set::SeqSet;
+use fanin_store::{Class, CommitError, Location, Op};
+
+use super::disk::set_to_runs;
+use super::driver::{Driver, DriverError};
+use super::limits::FULL_DELAY;
+use crate::stage::{RECORD_RESOLUTION, RECORD_STAGE, Resolution, StagedBatch};
+use crate::topic::{PublishedBatch, ReadFailure};
+
+/// Something that became durable, or was refused.
+pub enum Stored {
+    /// A batch is staged.
+    Staged(BatchNo, Location),
+    /// The log is full: the batch is not on disk.
+    Refused(BatchNo),
+    /// A resolution is durable; the body is at hand to be published.
+    Resolved {
+        /// The batch.
+        batch: BatchNo,
+        /// What is to be published; `None` when nothing was won.
+        published: Option<Box<PublishedBatch>>,
+    },
+    /// The done set is durable.
+    Done,
+    /// The terms are durable.
+    Terms,
+}
+
+impl Driver {
+    pub(super) fn stage(
+        &mut self,
+        ticket: u64,
+        batch: BatchNo,
+        incarnation: Incarnation,
+        kind: ClaimKind,
+        seqs: &SeqSet,
+    ) {
+        let (messages, mut flying) = self.take_arrived(ticket, seqs);
+        let stream: Arc<str> = match self.sources.get(&incarnation) {
+            Some(source) => Arc::from(source.terms.stream.as_str()),
+            None => Arc::from(""),
+        };
+        let epoch = self.node.epoch().unwrap_or_default();
+        let kind = u8::try_from(kind.code()).unwrap_or(0);
+        let body = Arc::new(StagedBatch::new(batch, incarnation, epoch, kind, stream, messages));
+        let (head, pieces) = body.encode();
+        flying.body = Some(body);
+        self.batches.insert(batch, flying);
+        let op = Op::Append { key: self.names.batch(batch), kind: RECORD_STAGE, head, body: pieces };
+        let commit = self.store.commit(Class::Intake, vec![op]);
+        crate::failpoint::reach("before_stage_sync");
+        let since = Instant::now();
+        self.stored.push_back(Box::pin(async move {
+            match commit.await {
+                Ok(at) => {
+                    metrics::histogram!("fanin_stage_sync_duration_seconds").record(since.elapsed().as_secs_f64());
+                    match at.first() {
+                        Some(at) => Ok(Stored::Staged(batch, *at)),
+                        None => Ok(Stored::Refused(batch)),
+                    }
+                }
+                Err(CommitError::Full { .. } | CommitError::TooLarge { .. }) => Ok(Stored::Refused(batch)),
+                Err(error @ (CommitError::Poisoned(_) | CommitError::Closed)) => Err(error.into()),
+            }
+        }));
+    }
+
+    pub(super) fn resolve(
+        &mut self,
+        batch: BatchNo,
+        position: LedgerSeq,
+        terms: TermsVersion,
+        base: Offset,
+        won: &SeqSet,
+    ) {
+        let runs = set_to_runs(won);
+        let resolution = Resolution { batch, position, terms, base, won: runs.clone() };
+        let key = self.names.batch(batch);
+        let head = self.names.put_head(base.plus(won.len()));
+        let op = Op::Append { key, kind: RECORD_RESOLUTION, head: resolution.encode(), body: Vec::new() };
+        let commit = self.store.commit(Class::Finish, vec![op, head]);
+        let (body, at) = match self.batches.publish(batch) {
+            Some((body, Some(at))) => (body, at),
+            Some((_, None)) | None => {
+                // The core resolves only what it was told is staged, and that told us where.
+                self.failure = Some(DriverError::Read(ReadFailure::Cancelled));
+                return;
+            }
+        };
+        let store = Arc::clone(&self.store);
+        let nothing = won.is_empty();
+        self.stored.push_back(Box::pin(async move {
+            commit.await?;
+            crate::failpoint::reach("after_resolution");
+            if nothing {
+                return Ok(Stored::Resolved { batch, published: None });
+            }
+            let body = match body {
+                Some(body) => body,
+                // Staged by an earlier life: the body is on disk only.
+                None => tokio::task::spawn_blocking(move || read_back(&*store, at))
+                    .await
+                    .unwrap_or(Err(ReadFailure::Cancelled))?,
+            };
+            let published = PublishedBatch { base, terms, won: runs, at, body };
+            Ok(Stored::Resolved { batch, published: Some(Box::new(published)) })
+        }));
+    }
+
+    pub(super) fn persist_done(&mut self, done: &SeqSet) {
+        let commit = self.store.commit(Class::Finish, vec![self.names.put_done(done)]);
+        self.stored.push_back(Box::pin(async move {
+            commit.await?;
+            Ok(Stored::Done)
+        }));
+    }
+
+    /// The terms are kept on disk, so that a restart knows what each application is entitled to before it reads the ledger.
+    pub(super) fn persist_terms(&mut self, encoded: Bytes) {
+        let commit = self.store.commit(Class::Finish, vec![Op::Put { name: self.names.terms(), value: encoded }]);
+        self.stored.push_back(Box::pin(async move {
+            commit.await?;
+            Ok(Stored::Terms)
+        }));
+    }
+
+    pub(super) fn on_stored(&mut self, stored: Stored) -> Result<(), DriverError> {
+        match stored {
+            Stored::Staged(batch, at) => {
+                crate::failpoint::reach("after_stage");
+                let count = self.batches.get_mut(batch).map_or(0, |flying| {
+                    flying.at = Some(at);
+                    flying.body.as_ref().map_or(0, |body| body.messages.len() as u64)
+                });
+                metrics::counter!("fanin_staged_messages_total", "mapping" => self.options.name.clone())
+                    .increment(count);
+                self.feed(Input::Staged(batch));
+            }
+            Stored::Refused(batch) => {
+                if let Some(flying) = self.batches.forget(batch) {
+                    tracing::debug!(%batch, "the local log is full; messages go back to the hub");
+                    self.settles.give_back(flying.acks.into_iter().map(|(_, ack)| ack).collect(), FULL_DELAY);
+                }
+                self.feed(Input::StageRefused(batch));
+            }
+            Stored::Resolved { batch, published } => {
+                match published {
+                    Some(published) => self.topic.publish(*published)?,
+                    None => {
+                        self.batches.forget(batch);
+                    }
+                }
+                crate::failpoint::reach("after_publish");
+                self.feed(Input::Resolved(batch));
+            }
+            Stored::Done => self.feed(Input::DonePersisted),
+            Stored::Terms => {}
+        }
+        Ok(())
+    }
+}
+
+fn read_back(store: &dyn fanin_store::Store, at: Location) -> Result<Arc<StagedBatch>, ReadFailure> {
+    let body = store.read_body(at).map_err(|error| ReadFailure::Store(Arc::new(error)))?;
+    Ok(Arc::new(StagedBatch::decode(&body)?))
+}

@@ -1,0 +1,135 @@
+//! Looking after a source: the consumer's floor, whether the stream is still the same, holes and lost messages.
+
+use fanin_core::fold::Halt;
+use fanin_core::ids::{Incarnation, StreamSeq, TermsVersion};
+use fanin_hub::{ConsumerSpec, Connection, SharedConsumer, SourceError, SourceInfo, StoredMessage, fetch_message, next_matching};
+use tokio::sync::mpsc;
+use tokio_util::task::AbortOnDropHandle;
+
+use super::driver::Event;
+use super::join::{Source, pause};
+use super::ledger_io::error_chain;
+use super::limits::FLOOR_INTERVAL;
+
+/// Every so many looks at the consumer one at the stream itself.
+const STREAM_LOOKS: u64 = 5;
+
+/// A running look-out. Ends when dropped.
+pub struct WatchTask {
+    _task: AbortOnDropHandle<()>,
+}
+
+impl WatchTask {
+    /// Looks after one source; what it sees goes to the driver.
+    #[must_use]
+    pub fn start(
+        hub: &Connection,
+        incarnation: Incarnation,
+        source: &Source,
+        consumer: SharedConsumer,
+        events: mpsc::Sender<Event>,
+    ) -> WatchTask {
+        let (hub, source) = (hub.clone(), source.clone());
+        let task = tokio::spawn(async move {
+            let mut looks = 0_u64;
+            let mut failures = 0;
+            loop {
+                hub.wait_connected().await;
+                let event = match consumer.info(&hub).await {
+                    Ok(info) => {
+                        failures = 0;
+                        Event::Floor { incarnation, info: Box::new(info) }
+                    }
+                    Err(error) => {
+                        let missing = !error.retryable();
+                        tracing::debug!(code = error.code(), %error, "no counters of the consumer");
+                        failures += 1;
+                        Event::FloorUnknown { incarnation, missing: missing.then(|| error.to_string()) }
+                    }
+                };
+                if events.send(event).await.is_err() {
+                    return;
+                }
+                if looks.is_multiple_of(STREAM_LOOKS)
+                    && let Some(halt) = recreated(&hub, incarnation, &source).await
+                {
+                    let _ = events.send(Event::HubBroken(halt)).await;
+                    return;
+                }
+                looks += 1;
+                tokio::time::sleep(if failures == 0 { FLOOR_INTERVAL } else { pause(failures).max(FLOOR_INTERVAL) }).await;
+            }
+        });
+        WatchTask { _task: AbortOnDropHandle::new(task) }
+    }
+}
+
+async fn recreated(hub: &Connection, incarnation: Incarnation, source: &Source) -> Option<Halt> {
+    let gone = || Some(Halt::SourceRecreated { stream: source.terms.stream.clone() });
+    match SourceInfo::fetch(hub, &source.terms.stream).await {
+        Ok(info) if info.incarnation(u64::from(source.generation)) != incarnation => gone(),
+        Ok(_) | Err(SourceError::Missing { .. } | SourceError::Hub { .. } | SourceError::BadTime { .. }) => None,
+    }
+}
+
+/// The first message at or behind `first` that matches one of the filters, asked of the stream's leader.
+pub async fn audit(
+    hub: Connection,
+    incarnation: Incarnation,
+    terms: TermsVersion,
+    source: Source,
+    first: StreamSeq,
+) -> Option<Event> {
+    let filters = if source.terms.filters.is_empty() { vec![">".to_owned()] } else { source.terms.filters.clone() };
+    let mut next: Option<StreamSeq> = None;
+    for filter in filters {
+        match next_matching(&hub, &source.terms.stream, first, &filter).await {
+            Ok(found) => next = [next, found.map(|message| message.seq)].into_iter().flatten().min(),
+            Err(error) => {
+                tracing::debug!(error = %error_chain(&error), "a look for holes failed; it is repeated");
+                return None;
+            }
+        }
+    }
+    Some(Event::Audited { incarnation, terms, first, next_matching: next })
+}
+
+/// Fetches a message that the hub skipped.
+pub async fn repair(hub: Connection, incarnation: Incarnation, stream: String, seq: StreamSeq) -> Option<Event> {
+    match fetch_message(&hub, &stream, seq).await {
+        Ok(Some(message)) => Some(Event::Repaired { incarnation, message: Box::new(message) }),
+        Ok(None) => None,
+        Err(error) => {
+            tracing::debug!(error = %error_chain(&error), "a message to repair could not be fetched; it is repeated");
+            None
+        }
+    }
+}
+
+/// A fetched message in the form of pulled ones.
+#[must_use]
+pub fn staged_message(message: StoredMessage) -> crate::stage::StagedMessage {
+    crate::stage::StagedMessage {
+        seq: message.seq,
+        published_ns: i64::try_from(message.published_ns).unwrap_or(i64::MAX),
+        subject: message.subject,
+        headers: message.headers,
+        payload: message.payload,
+    }
+}
+
+/// What the shared consumer of a source must look like.
+#[must_use]
+pub fn consumer_spec(options: &super::MappingOptions, incarnation: Incarnation, source: &Source) -> ConsumerSpec {
+    ConsumerSpec {
+        stream: source.terms.stream.clone(),
+        prefix: options.prefix.clone(),
+        mapping: options.name.clone(),
+        incarnation,
+        generation: 0,
+        filter_subjects: source.terms.filters.clone(),
+        ack_wait: options.config.ack_wait.0,
+        nodes: u64::from(options.config.nodes),
+        in_flight_per_node: u64::from(options.config.in_flight),
+    }
+}

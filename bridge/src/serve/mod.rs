@@ -1,0 +1,178 @@
+//! The server on the node's Unix socket: topics for applications, the node's status, and gRPC health.
+
+mod codec;
+pub mod limits;
+mod node;
+mod socket;
+mod status;
+mod subscribe;
+
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use parking_lot::RwLock;
+use tokio::{task::JoinHandle, time::timeout};
+use tokio_stream::wrappers::UnixListenerStream;
+use tokio_util::sync::CancellationToken;
+use tonic_health::{ServingStatus, server::HealthReporter};
+
+pub use node::StatusSource;
+pub use socket::SocketError;
+pub use status::{DOMAIN, to_status};
+pub use subscribe::SERVICE;
+
+use crate::{
+    codes::{Code, Refusal},
+    topic::Topic,
+};
+use limits::{
+    CONNECTION_WINDOW_BYTES, HTTP2_FRAME_BYTES_MAX, KEEPALIVE_EVERY, KEEPALIVE_WAIT_MAX, STREAM_WINDOW_BYTES,
+    STREAMS_PER_CONNECTION_MAX,
+};
+use node::Node;
+use socket::Socket;
+use subscribe::TopicServer;
+
+/// How long connections may take to end after their calls have.
+const LAST_WAIT: Duration = Duration::from_secs(1);
+
+/// The topics that clients can find.
+#[derive(Default)]
+pub struct Topics {
+    state: RwLock<TopicsState>,
+}
+
+#[derive(Default)]
+struct TopicsState {
+    by_name: BTreeMap<String, Topic>,
+    stopping: bool,
+}
+
+impl Topics {
+    /// Makes a topic known. One of the same name is replaced.
+    pub fn add(&self, topic: Topic) {
+        self.state.write().by_name.insert(topic.name().to_owned(), topic);
+    }
+
+    /// The topics, in the order of their names.
+    #[must_use]
+    pub fn all(&self) -> Vec<Topic> {
+        self.state.read().by_name.values().cloned().collect()
+    }
+
+    fn find(&self, name: &str) -> Result<Topic, Refusal> {
+        let state = self.state.read();
+        if state.stopping {
+            return Err(Refusal::new(
+                Code::Stopping,
+                "the node is stopping; connect again later",
+            ));
+        }
+        state.by_name.get(name).cloned().ok_or_else(|| {
+            let names: Vec<&str> = state.by_name.keys().map(String::as_str).collect();
+            Refusal::new(
+                Code::UnknownTopic,
+                format!("this node has no topic {name:?}; it has: {}", names.join(", ")),
+            )
+        })
+    }
+}
+
+/// Where and for whom to serve.
+#[derive(Clone, Debug)]
+pub struct ServeOptions {
+    /// The socket's path.
+    pub socket: PathBuf,
+    /// The socket's file mode, for example 0o660.
+    pub mode: u32,
+}
+
+/// A running server.
+pub struct Server {
+    socket: Socket,
+    topics: Arc<Topics>,
+    health: HealthReporter,
+    stop: CancellationToken,
+    serving: JoinHandle<Result<(), tonic::transport::Error>>,
+}
+
+impl Server {
+    /// Binds the socket and serves on the current runtime. Topics may be added later.
+    ///
+    /// # Errors
+    /// When the socket cannot be bound.
+    pub async fn start(
+        options: ServeOptions,
+        topics: Arc<Topics>,
+        status: Arc<dyn StatusSource>,
+    ) -> Result<Server, SocketError> {
+        let (socket, listener) = Socket::bind(&options.socket, options.mode)?;
+        let (health, health_service) = tonic_health::server::health_reporter();
+        health.set_service_status(SERVICE, ServingStatus::Serving).await;
+        let stop = CancellationToken::new();
+        let server = tonic::transport::Server::builder()
+            .initial_stream_window_size(STREAM_WINDOW_BYTES)
+            .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+            .max_frame_size(HTTP2_FRAME_BYTES_MAX)
+            .max_concurrent_streams(STREAMS_PER_CONNECTION_MAX)
+            .http2_keepalive_interval(Some(KEEPALIVE_EVERY))
+            .http2_keepalive_timeout(Some(KEEPALIVE_WAIT_MAX))
+            .add_service(TopicServer::new(Arc::clone(&topics)))
+            .add_service(Node::server(status))
+            .add_service(health_service)
+            .serve_with_incoming_shutdown(UnixListenerStream::new(listener), stop.clone().cancelled_owned());
+        let server = Server {
+            socket,
+            topics,
+            health,
+            stop,
+            serving: tokio::spawn(server),
+        };
+        for topic in server.topics.all() {
+            server.set_health(topic.name(), true).await;
+        }
+        tracing::info!(socket = %server.path().display(), "serving");
+        Ok(server)
+    }
+
+    /// The socket's path.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        self.socket.path()
+    }
+
+    /// Says in the gRPC health service, under `fanin.v1.TopicService/<topic>`, whether a topic delivers.
+    pub async fn set_health(&self, topic: &str, serving: bool) {
+        let status = if serving {
+            ServingStatus::Serving
+        } else {
+            ServingStatus::NotServing
+        };
+        self.health
+            .set_service_status(format!("{SERVICE}/{topic}"), status)
+            .await;
+    }
+
+    /// Ends everything in order: no new calls; clients are told and have up to `grace` for their verdicts; cursors become
+    /// durable; connections end; the socket goes.
+    pub async fn shutdown(mut self, grace: Duration) {
+        self.topics.state.write().stopping = true;
+        self.health
+            .set_service_status(SERVICE, ServingStatus::NotServing)
+            .await;
+        let topics = self.topics.all();
+        futures_util::future::join_all(topics.iter().map(|topic| topic.shutdown(grace))).await;
+        self.stop.cancel();
+        match timeout(LAST_WAIT, &mut self.serving).await {
+            Ok(Ok(Ok(()))) => {}
+            Ok(Ok(Err(error))) => tracing::warn!(%error, "the server ended with an error"),
+            Ok(Err(error)) => tracing::error!(%error, "the server's task failed"),
+            // A client that keeps its connection open without calls; it finds out by itself.
+            Err(_) => self.serving.abort(),
+        }
+    }
+}

@@ -1,0 +1,95 @@
+//! The stable error codes of the process and its command line, with cause and cure.
+
+/// What a code stands for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CodeInfo {
+    /// The stable code, such as `FAN-5001`.
+    pub code: &'static str,
+    /// A few words.
+    pub title: &'static str,
+    /// How it comes about.
+    pub cause: &'static str,
+    /// What to do.
+    pub cure: &'static str,
+}
+
+macro_rules! codes {
+    ($($name:ident = $code:literal, $title:literal, $cause:literal, $cure:literal;)*) => {
+        $(#[doc = $title] pub const $name: &str = $code;)*
+        /// Every code of this table, ascending.
+        pub const CODES: &[CodeInfo] =
+            &[$(CodeInfo { code: $code, title: $title, cause: $cause, cure: $cure }),*];
+    };
+}
+
+codes! {
+    BRIDGE_UNREACHABLE = "FAN-5001", "the bridge cannot be reached",
+        "Nobody listens on the socket, the path is wrong, or this user may not open it.",
+        "Start the bridge with `fanin run`, and give the address of its `listen` setting by --socket or FANIN_SOCKET.";
+    BRIDGE_FAILED = "FAN-5002", "the bridge did not answer as expected",
+        "It is starting, stopping or overloaded, or it is of another version than this program.",
+        "Try again; then see the bridge's log.";
+    OUTPUT_FAILED = "FAN-5003", "the output cannot be written",
+        "The disk behind standard output is full, or the terminal is gone.",
+        "Make room, or write elsewhere.";
+    INPUT_UNREADABLE = "FAN-5004", "the input cannot be read",
+        "The file does not exist, this user may not read it, or its disk fails.",
+        "Check the path and its permissions; `-` reads standard input.";
+    LINE_MALFORMED = "FAN-5005", "a line of the input is not what was promised",
+        "With --msg-id-field each line is a JSON object that holds the field as a text or number.",
+        "Mend the line named, or leave the flag out. Lines before it are stored; with message ids all can be sent again.";
+    CONTEXT_UNREADABLE = "FAN-5006", "a context of the nats client cannot be used",
+        "No such context exists for this user, or its file is not valid JSON.",
+        "See `nats context ls`, or name the hub by --server.";
+    ENVIRONMENT = "FAN-5007", "what the configuration names is not there",
+        "A file or directory named by the configuration does not exist, or this user may not use it.",
+        "Create it or correct the path; run the check as the bridge's user, or leave it out with --no-environment.";
+    RESTART_NEEDED = "FAN-5008", "the configuration is read at start only",
+        "SIGHUP came; this version cannot take over a changed configuration while it runs.",
+        "Check the file with `fanin validate`, then restart the bridge; nothing is lost by a restart.";
+    STOP_TIMED_OUT = "FAN-5009", "the process did not stop in time",
+        "Work in progress did not end within the grace time.",
+        "Nothing is lost: what was not finished comes again. Raise shutdown_grace if handlers need longer.";
+    ADMIN_UNBOUND = "FAN-5010", "the admin address cannot be bound",
+        "The port is taken, or the address is not one of this machine.",
+        "Change `admin`, or stop what holds the port; port 0 takes a free one.";
+    TELEMETRY_FAILED = "FAN-5011", "logs or metrics cannot be set up",
+        "The level filter is malformed, or a recorder is installed already.",
+        "Correct log.level or RUST_LOG.";
+    ACK_UNCONFIRMED = "FAN-5012", "an acknowledgement was not confirmed",
+        "The connection to the bridge was lost, or the message was held for longer than its lease.",
+        "Nothing to do: messages whose acknowledgement did not arrive come again, with the same id.";
+    UNKNOWN_CODE = "FAN-5013", "no such error code",
+        "The code is misspelt, or belongs to another version.",
+        "`fanin errors` lists all codes of this version.";
+    PANIC = "FAN-5014", "a defect in fanin",
+        "The program met a state that its authors held to be impossible.",
+        "Please report the log line with its place; restart the bridge if it does not go on by itself.";
+    SIGNALS_UNAVAILABLE = "FAN-5015", "signals cannot be received",
+        "The system refused to install a signal handler.",
+        "Check the limits of the process (open files); then try again.";
+    NOTIFY_FAILED = "FAN-5016", "the service manager cannot be notified",
+        "NOTIFY_SOCKET names a socket that nobody reads.",
+        "Run under systemd with Type=notify, or unset NOTIFY_SOCKET.";
+    INTERRUPTED = "FAN-5017", "interrupted",
+        "A signal ended the command before all of its input was sent.",
+        "Send the rest; with message ids the whole input can be sent again.";
+    WRONG_ARGUMENT = "FAN-5018", "a value of the command line cannot be used",
+        "The value has the wrong form; the message says why.",
+        "See `fanin help` and the command's name for the form.";
+}
+
+#[cfg(test)]
+mod tests {
+    //! Goal: the table can be relied on. Method: order and form.
+    use super::*;
+
+    #[test]
+    fn ascending_and_complete() {
+        assert!(CODES.windows(2).all(|pair| pair[0].code < pair[1].code));
+        for entry in CODES {
+            assert!(entry.code.len() == 8 && entry.code.starts_with("FAN-50"), "{}", entry.code);
+            assert!(entry.cause.ends_with('.') && entry.cure.ends_with('.'), "{entry:?}");
+        }
+    }
+}

@@ -1,0 +1,401 @@
+//! What the tasks of a topic share: the index, the bodies, who is connected, and what the owner wants to hear.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
+    },
+};
+
+use fanin_core::ids::{BatchNo, InstanceNo, Offset, TermsVersion, Tick};
+use fanin_store::{CommitError, ReadError, Store};
+use parking_lot::Mutex;
+use tokio::{
+    sync::{Notify, Semaphore, watch},
+    time::Instant,
+};
+
+use super::{
+    body::{TopicBatch, WonMismatch},
+    deadletter::DeadLetterBook,
+    index::{Index, IndexEntry},
+    limits::{FAILURES_WAITING_MAX, READ_AHEAD_MAX, READ_STRIPES},
+    tail::{BodyCache, Origin},
+};
+use crate::{
+    codes::Refusal,
+    stage::{StageDecodeError, StagedBatch},
+};
+
+/// Time of day, given by the caller so that tests may choose it.
+#[derive(Clone)]
+pub struct WallClock(Arc<dyn Fn() -> i64 + Send + Sync>);
+
+impl WallClock {
+    /// A clock that returns nanoseconds since the Unix epoch.
+    pub fn new(now_ns: impl Fn() -> i64 + Send + Sync + 'static) -> WallClock {
+        WallClock(Arc::new(now_ns))
+    }
+
+    /// The system's clock.
+    #[must_use]
+    pub fn system() -> WallClock {
+        WallClock::new(|| {
+            let since = std::time::SystemTime::now()
+                .duration_since(std::time::UNIX_EPOCH)
+                .unwrap_or_default();
+            i64::try_from(since.as_nanos()).unwrap_or(i64::MAX)
+        })
+    }
+
+    pub(crate) fn now_ns(&self) -> i64 {
+        (self.0)()
+    }
+
+    pub(crate) fn now_ms(&self) -> u64 {
+        self.now_ns().max(0) as u64 / 1_000_000
+    }
+}
+
+impl std::fmt::Debug for WallClock {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("WallClock")
+    }
+}
+
+/// The instances of one application on this node, for the intake gate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Presence {
+    /// Instances that take messages.
+    pub instances: u32,
+    /// Since when there has been at least one, or none.
+    pub since: Instant,
+}
+
+/// What a topic tells its owner.
+#[derive(Debug)]
+pub enum TopicEvent {
+    /// Every application has durably finished these batches: their keys may be released.
+    BatchesDone(Vec<BatchNo>),
+    /// Something the topic cannot mend by itself.
+    Failed(TopicFailure),
+}
+
+/// What a topic cannot mend by itself. Nothing is skipped or lost by it.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum TopicFailure {
+    /// The local log cannot be used any more: the process must end.
+    #[error("the local log failed: {0}")]
+    Store(#[from] CommitError),
+    /// A batch cannot be read; it is tried again every two seconds.
+    #[error("batch {batch} cannot be read from the local log: {source}")]
+    Unreadable {
+        /// The batch.
+        batch: BatchNo,
+        /// Why.
+        source: ReadFailure,
+    },
+    /// No batch holds an offset that is due; the application is stopped.
+    #[error("no batch holds offset {0}, which is not finished")]
+    Missing(Offset),
+}
+
+/// Why a body could not be read.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum ReadFailure {
+    /// The log could not read it.
+    #[error(transparent)]
+    Store(Arc<ReadError>),
+    /// The bytes are no batch.
+    #[error(transparent)]
+    Decode(#[from] StageDecodeError),
+    /// The batch does not fit its resolution.
+    #[error(transparent)]
+    Won(#[from] WonMismatch),
+    /// The process is ending.
+    #[error("the read was cancelled")]
+    Cancelled,
+}
+
+/// Whether the topic delivers.
+#[derive(Clone, Debug)]
+pub(crate) enum Phase {
+    Running,
+    /// Nothing more is delivered; verdicts are taken.
+    Stopped {
+        refusal: Refusal,
+        linger_until: Instant,
+    },
+    /// The same, and the tasks end, at the latest at the deadline.
+    Ending {
+        refusal: Refusal,
+        linger_until: Instant,
+        deadline: Instant,
+    },
+}
+
+/// No terms: the application gets nothing.
+const NEVER: u32 = u32::MAX;
+
+pub(crate) struct TopicShared {
+    pub(crate) name: Arc<str>,
+    pub(crate) node: Arc<str>,
+    pub(crate) space: u32,
+    pub(crate) store: Arc<dyn Store>,
+    pub(crate) clock: WallClock,
+    pub(crate) fenced: Arc<AtomicBool>,
+    pub(crate) head: watch::Sender<Offset>,
+    pub(crate) phase: watch::Sender<Phase>,
+    pub(crate) presence: watch::Sender<BTreeMap<Arc<str>, Presence>>,
+    pub(crate) dead_letters: Mutex<DeadLetterBook>,
+    pub(crate) index: Mutex<Index>,
+    cache: Arc<BodyCache>,
+    /// The terms version from which each application receives, by its number.
+    since: Vec<AtomicU32>,
+    events: Mutex<Events>,
+    events_wake: Notify,
+    stripes: [tokio::sync::Mutex<()>; READ_STRIPES],
+    read_ahead: Arc<Semaphore>,
+    next_instance: AtomicU64,
+    started: Instant,
+}
+
+#[derive(Default)]
+struct Events {
+    /// Each batch is here at most once, so the index bounds it.
+    done: Vec<BatchNo>,
+    failures: VecDeque<TopicFailure>,
+}
+
+/// What `TopicShared::new` is given.
+pub(crate) struct Parts {
+    pub(crate) name: Arc<str>,
+    pub(crate) node: Arc<str>,
+    pub(crate) space: u32,
+    pub(crate) store: Arc<dyn Store>,
+    pub(crate) cache: Arc<BodyCache>,
+    pub(crate) clock: WallClock,
+    pub(crate) index: Index,
+    pub(crate) dead_letters: DeadLetterBook,
+    pub(crate) since: Vec<Option<TermsVersion>>,
+    pub(crate) apps: Vec<Arc<str>>,
+}
+
+impl TopicShared {
+    pub(crate) fn new(parts: Parts) -> TopicShared {
+        let now = Instant::now();
+        let absent = Presence {
+            instances: 0,
+            since: now,
+        };
+        TopicShared {
+            name: parts.name,
+            node: parts.node,
+            space: parts.space,
+            store: parts.store,
+            clock: parts.clock,
+            fenced: Arc::new(AtomicBool::new(false)),
+            head: watch::Sender::new(parts.index.head()),
+            phase: watch::Sender::new(Phase::Running),
+            presence: watch::Sender::new(parts.apps.into_iter().map(|app| (app, absent)).collect()),
+            dead_letters: Mutex::new(parts.dead_letters),
+            index: Mutex::new(parts.index),
+            cache: parts.cache,
+            since: parts
+                .since
+                .into_iter()
+                .map(|since| AtomicU32::new(since.map_or(NEVER, |terms| terms.0)))
+                .collect(),
+            events: Mutex::new(Events::default()),
+            events_wake: Notify::new(),
+            stripes: std::array::from_fn(|_| tokio::sync::Mutex::new(())),
+            read_ahead: Arc::new(Semaphore::new(READ_AHEAD_MAX)),
+            next_instance: AtomicU64::new(1),
+            started: now,
+        }
+    }
+
+    /// Milliseconds since the topic started: the clock of its delivery machines.
+    pub(crate) fn now(&self) -> Tick {
+        Tick(self.started.elapsed().as_millis() as u64)
+    }
+
+    /// When a tick of that clock is reached.
+    pub(crate) fn instant_of(&self, tick: Tick) -> Instant {
+        self.started + std::time::Duration::from_millis(tick.0)
+    }
+
+    pub(crate) fn next_instance(&self) -> InstanceNo {
+        InstanceNo(self.next_instance.fetch_add(1, Ordering::Relaxed))
+    }
+
+    pub(crate) fn set_since(&self, app: usize, since: Option<TermsVersion>) {
+        if let Some(known) = self.since.get(app) {
+            known.store(since.map_or(NEVER, |terms| terms.0), Ordering::Release);
+        }
+    }
+
+    /// Whether batches of these terms are for the application.
+    pub(crate) fn entitled(&self, app: usize, terms: TermsVersion) -> bool {
+        let since = self
+            .since
+            .get(app)
+            .map_or(NEVER, |since| since.load(Ordering::Acquire));
+        since != NEVER && since <= terms.0
+    }
+
+    pub(crate) fn entry(&self, offset: Offset) -> Option<IndexEntry> {
+        self.index.lock().find(offset).cloned()
+    }
+
+    /// Base, end and terms of the batch that holds an offset.
+    pub(crate) fn extent(&self, offset: Offset) -> Option<(Offset, Offset, TermsVersion)> {
+        self.index
+            .lock()
+            .find(offset)
+            .map(|entry| (entry.base, entry.end(), entry.terms))
+    }
+
+    /// When the hub stored the first message of the batch that holds an offset.
+    pub(crate) fn published_ns(&self, offset: Offset) -> Option<i64> {
+        self.index.lock().find(offset).map(|entry| entry.published_ns)
+    }
+
+    /// Bytes at and behind an offset, and when the hub stored the first of them.
+    pub(crate) fn backlog_from(&self, offset: Offset) -> (u64, Option<i64>) {
+        let index = self.index.lock();
+        (
+            index.bytes_from(offset),
+            index.find(offset).map(|entry| entry.published_ns),
+        )
+    }
+
+    pub(crate) fn cached(&self, base: Offset) -> Option<Arc<TopicBatch>> {
+        self.cache.get(self.space, base)
+    }
+
+    pub(crate) fn keep(&self, batch: Arc<TopicBatch>) {
+        self.cache.insert(self.space, batch, Origin::Published);
+    }
+
+    /// Reads a batch from disk, once for all who want it at the same time. A failure is logged and told to the owner.
+    pub(crate) async fn read(self: Arc<Self>, entry: IndexEntry) -> Result<Arc<TopicBatch>, ReadFailure> {
+        // Held over the read on purpose: whoever wants the same batch waits and then finds it in memory.
+        let _one_reader = self.stripes[(entry.batch.0 % READ_STRIPES as u64) as usize]
+            .lock()
+            .await;
+        if let Some(batch) = self.cached(entry.base) {
+            return Ok(batch);
+        }
+        let store = Arc::clone(&self.store);
+        let batch_no = entry.batch;
+        let read = tokio::task::spawn_blocking(move || {
+            let body = store
+                .read_body(entry.at)
+                .map_err(|error| ReadFailure::Store(Arc::new(error)))?;
+            let staged = Arc::new(StagedBatch::decode(&body)?);
+            Ok(Arc::new(TopicBatch::new(
+                entry.base,
+                entry.terms,
+                staged,
+                entry.won.as_deref(),
+            )?))
+        });
+        let result = read.await.unwrap_or(Err(ReadFailure::Cancelled));
+        match &result {
+            Ok(batch) => self.cache.insert(self.space, Arc::clone(batch), Origin::Read),
+            Err(source) => self.fail(TopicFailure::Unreadable {
+                batch: batch_no,
+                source: source.clone(),
+            }),
+        }
+        result
+    }
+
+    /// Reads the batch at an offset into memory beside other work, unless enough are being read already.
+    pub(crate) fn read_ahead(self: &Arc<Self>, offset: Offset) {
+        let Some(entry) = self
+            .entry(offset)
+            .filter(|entry| self.cached(entry.base).is_none())
+        else {
+            return;
+        };
+        let Ok(permit) = Arc::clone(&self.read_ahead).try_acquire_owned() else {
+            return;
+        };
+        let topic = Arc::clone(self);
+        tokio::spawn(async move {
+            // Who needs the batch later finds it in memory, or meets the same failure.
+            let _ = topic.read(entry).await;
+            drop(permit);
+        });
+    }
+
+    /// An application has durably finished everything below `floor`.
+    pub(crate) fn advance(&self, app: usize, floor: Offset) {
+        let done = self.index.lock().advance(app, floor);
+        self.done(done);
+    }
+
+    pub(crate) fn done(&self, done: Vec<(BatchNo, Offset)>) {
+        if done.is_empty() {
+            return;
+        }
+        for (_, base) in &done {
+            self.cache.remove(self.space, *base);
+        }
+        self.events
+            .lock()
+            .done
+            .extend(done.into_iter().map(|(batch, _)| batch));
+        self.events_wake.notify_one();
+    }
+
+    pub(crate) fn fail(&self, failure: TopicFailure) {
+        tracing::error!(topic = %self.name, error = %failure, "the topic needs attention");
+        let mut events = self.events.lock();
+        if events.failures.len() < FAILURES_WAITING_MAX {
+            events.failures.push_back(failure);
+        }
+        drop(events);
+        self.events_wake.notify_one();
+    }
+
+    pub(crate) fn missing(&self, offset: Offset) {
+        self.fail(TopicFailure::Missing(offset));
+    }
+
+    pub(crate) async fn next_event(&self) -> TopicEvent {
+        loop {
+            {
+                let mut events = self.events.lock();
+                if let Some(failure) = events.failures.pop_front() {
+                    return TopicEvent::Failed(failure);
+                }
+                if !events.done.is_empty() {
+                    return TopicEvent::BatchesDone(std::mem::take(&mut events.done));
+                }
+            }
+            self.events_wake.notified().await;
+        }
+    }
+
+    /// Notes how many instances of an application take messages.
+    pub(crate) fn note_presence(&self, app: &Arc<str>, instances: u32) {
+        self.presence.send_if_modified(|all| {
+            let presence = all.entry(Arc::clone(app)).or_insert_with(|| Presence {
+                instances: 0,
+                since: Instant::now(),
+            });
+            if presence.instances == instances {
+                return false;
+            }
+            if (presence.instances == 0) != (instances == 0) {
+                presence.since = Instant::now();
+            }
+            presence.instances = instances;
+            true
+        });
+    }
+}

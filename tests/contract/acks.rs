@@ -1,0 +1,121 @@
+//! Acknowledgements: what they prove, which is little (F1, F2, F16), and redelivery.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use serde_json::json;
+
+use crate::server::{PATIENCE, Server, next};
+
+/// F1. Goal: an acknowledgement is not fenced. Method: let a delivery time out, let the message be delivered again, then
+/// acknowledge with the *first* delivery's subject: the second one's pending entry is gone.
+#[tokio::test]
+async fn a_stale_ack_acknowledges_the_current_delivery() {
+    let server = Server::start().await;
+    server.stream(json!({})).await;
+    server.consumer(json!({ "ack_wait": 300_000_000u64 })).await;
+    server.fill(1).await;
+
+    let first = server.pull_one().await;
+    let second = server.pull_one().await;
+    assert_eq!((first.numbers().0, second.numbers().0), (1, 2));
+    assert_ne!(first.ack(), second.ack());
+
+    assert_eq!(server.ack(&first.ack(), "+ACK").await.status, None);
+    let info = server.consumer_info().await;
+    assert_eq!(info["num_ack_pending"], json!(0));
+    assert_eq!(info["ack_floor"]["stream_seq"], json!(1));
+}
+
+/// Goal: what is not acknowledged comes again, with a delivery count of 2 and a new consumer sequence. Method: pull, wait
+/// for the acknowledgement wait by pulling again.
+#[tokio::test]
+async fn redelivery_after_ack_wait_counts_two() {
+    let server = Server::start().await;
+    server.stream(json!({})).await;
+    server.consumer(json!({ "ack_wait": 300_000_000u64 })).await;
+    server.fill(1).await;
+
+    let first = server.pull_one().await;
+    let (second, status) = server.pull(1, PATIENCE).await;
+    assert_eq!(status, None);
+    assert_eq!(first.numbers(), (1, 1, 1));
+    assert_eq!(second[0].numbers(), (2, 1, 2));
+}
+
+/// F2. Goal: an acknowledgement of a message that is not pending is answered like any other. Method: acknowledge twice
+/// with a reply.
+#[tokio::test]
+async fn an_ack_of_a_settled_message_is_answered_too() {
+    let server = Server::start().await;
+    server.stream(json!({})).await;
+    server.consumer(json!({ "ack_wait": 30_000_000_000u64 })).await;
+    server.fill(1).await;
+
+    let delivery = server.pull_one().await;
+    for _ in 0..2 {
+        let reply = server.ack(&delivery.ack(), "+ACK").await;
+        assert_eq!((reply.status, reply.payload.len()), (None, 0));
+    }
+}
+
+/// Goal: a reply to the last acknowledgement of a batch shows that those before it, sent without reply on the same
+/// connection, were taken in. Method: many one-way acknowledgements, one with reply, then look at the consumer at once.
+#[tokio::test]
+async fn acks_of_one_connection_are_taken_in_order() {
+    let server = Server::start().await;
+    server.stream(json!({})).await;
+    server.consumer(json!({ "ack_wait": 30_000_000_000u64 })).await;
+    server.fill(200).await;
+
+    let (deliveries, _) = server.pull(200, PATIENCE).await;
+    assert_eq!(deliveries.len(), 200);
+    let (last, others) = deliveries.split_last().unwrap();
+    for delivery in others {
+        server
+            .client
+            .publish(delivery.ack(), Bytes::from_static(b"+ACK"))
+            .await
+            .unwrap();
+    }
+    assert_eq!(server.ack(&last.ack(), "+ACK").await.status, None);
+    assert_eq!(server.consumer_info().await["num_ack_pending"], json!(0));
+}
+
+/// F16. Goal: an acknowledgement nobody listens to is answered with status 503, which must count as failure. Method:
+/// delete the consumer, then acknowledge.
+#[tokio::test]
+async fn an_ack_without_a_consumer_is_answered_with_503() {
+    let server = Server::start().await;
+    server.stream(json!({})).await;
+    server.consumer(json!({})).await;
+    server.fill(1).await;
+    let delivery = server.pull_one().await;
+    server.must("CONSUMER.DELETE.S.c", json!(null)).await;
+
+    let inbox = server.client.new_inbox();
+    let mut answers = server.client.subscribe(inbox.clone()).await.unwrap();
+    server
+        .client
+        .publish_with_reply(delivery.ack(), inbox, Bytes::from_static(b"+ACK"))
+        .await
+        .unwrap();
+    let status = next(&mut answers).await.status.expect("a status");
+    assert_eq!(status.as_u16(), 503);
+}
+
+/// Goal: `-NAK` with a delay postpones redelivery by about that delay. Method: give back with one second, see that a short
+/// pull brings nothing and a long one does, well before the acknowledgement wait.
+#[tokio::test]
+async fn a_delayed_nak_postpones_redelivery() {
+    let server = Server::start().await;
+    server.stream(json!({})).await;
+    server.consumer(json!({ "ack_wait": 60_000_000_000u64 })).await;
+    server.fill(1).await;
+
+    let delivery = server.pull_one().await;
+    server.ack(&delivery.ack(), "-NAK {\"delay\": 1500000000}").await;
+    let (early, status) = server.pull(1, Duration::from_millis(300)).await;
+    assert_eq!((early.len(), status), (0, Some(408)));
+    assert_eq!(server.pull_one().await.numbers().0, 2);
+}

@@ -1,0 +1,256 @@
+//! Runs the candidates; see README.md. Each phase is a process of its own: this binary started again.
+
+mod candidates;
+
+use candidates::{Log, NAMES, Res, open};
+use nix::sys::resource::{UsageWho, getrusage};
+use std::{
+    io::{BufRead, BufReader, Write},
+    os::unix::fs::FileExt,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Instant,
+};
+
+const BATCH: u64 = 256;
+const MESSAGE_BYTES: usize = 1024;
+const MESSAGES: &str = "1000000";
+/// What follows a row's number is a window of this pool: noise that does not compress, and known again when read.
+const POOL_BYTES: usize = 4 << 20;
+
+fn main() -> Res<()> {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    let args: Vec<&str> = args.iter().map(String::as_str).collect();
+    match args[..] {
+        ["write", name, dir, messages, rows] => write(name, dir.as_ref(), messages.parse()?, rows),
+        ["reopen", name, dir, last, rows] => reopen(name, dir.as_ref(), last.parse()?, rows),
+        ["check", name, dir, last, rows] => check(name, dir.as_ref(), last.parse()?, rows),
+        ["all", dir] => NAMES
+            .iter()
+            .try_for_each(|name| run(name, dir.as_ref(), MESSAGES)),
+        [name, dir] => run(name, dir.as_ref(), MESSAGES),
+        [name, dir, messages] => run(name, dir.as_ref(), messages),
+        _ => Err("usage: store-candidates all DIR | NAME DIR [MESSAGES]".into()),
+    }
+}
+
+fn run(name: &str, dir: &Path, messages: &str) -> Res<()> {
+    for rows in ["batch", "message"] {
+        let dir: PathBuf = dir.join(format!("{name}-{rows}"));
+        let _ = std::fs::remove_dir_all(&dir);
+        let dir_arg = dir.to_str().ok_or("the directory's name is not UTF-8")?;
+        println!("{name}, a row per {rows}");
+        let phase = |phase: &str, last: &str| {
+            let mut command = Command::new(std::env::current_exe()?);
+            command.args([phase, name, dir_arg, last, rows]);
+            Ok::<_, std::io::Error>(command)
+        };
+        let mut writer = phase("write", messages)?.stdout(Stdio::piped()).spawn()?;
+        let mut lines = BufReader::new(writer.stdout.take().ok_or("no stdout")?).lines();
+        let report = lines.next().ok_or("the writer said nothing")??;
+        // The writer still has everything open.
+        writer.kill()?;
+        writer.wait()?;
+        println!("  write:  {report}, {} MiB on disk", disk_bytes(&dir)? >> 20);
+        let last = row_count(messages.parse()?, rows).to_string();
+        phase("reopen", &last)?.status()?;
+        let hits = flip_middle_row(&dir, last.parse::<u64>()? / 2, rows)?;
+        println!("  flip:   one bit in {hits}");
+        let checked = phase("check", &last)?.output()?;
+        let said = String::from_utf8_lossy(&checked.stdout);
+        let error = String::from_utf8_lossy(&checked.stderr);
+        let first_error = error.lines().find(|l| !l.trim().is_empty()).unwrap_or("");
+        println!(
+            "  damage: {} {}",
+            said.trim_end(),
+            first_error.chars().take(300).collect::<String>()
+        );
+        std::fs::remove_dir_all(&dir)?;
+    }
+    Ok(())
+}
+
+fn row_bytes(rows: &str) -> usize {
+    if rows == "batch" {
+        MESSAGE_BYTES * BATCH as usize
+    } else {
+        MESSAGE_BYTES
+    }
+}
+
+fn row_count(messages: u64, rows: &str) -> u64 {
+    let batches = messages.div_ceil(BATCH);
+    if rows == "batch" { batches } else { batches * BATCH }
+}
+
+fn pool() -> Vec<u8> {
+    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+    let mut word = || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state.to_le_bytes()
+    };
+    (0..POOL_BYTES / 8).flat_map(|_| word()).collect()
+}
+
+/// The number first, then a window that depends on it.
+fn make_row(pool: &[u8], number: u64, bytes: usize) -> Vec<u8> {
+    let start = (number as usize * 7919) % (pool.len() - bytes);
+    let mut row = pool[start..start + bytes].to_vec();
+    row[..8].copy_from_slice(&number.to_le_bytes());
+    row
+}
+
+fn number_of(row: &[u8]) -> u64 {
+    let mut number = [0; 8];
+    number.copy_from_slice(&row[..8]);
+    u64::from_le_bytes(number)
+}
+
+fn write(name: &str, dir: &Path, messages: u64, rows: &str) -> Res<()> {
+    let (pool, bytes) = (pool(), row_bytes(rows));
+    let log = open(name, dir)?;
+    let count = row_count(messages, rows);
+    let per_commit = if rows == "batch" { 1 } else { BATCH };
+    let durable = Arc::new(AtomicU64::new(0));
+    let cpu = || -> Res<f64> {
+        let usage = getrusage(UsageWho::RUSAGE_SELF)?;
+        let seconds = |t: nix::sys::time::TimeVal| t.tv_sec() as f64 + t.tv_usec() as f64 / 1e6;
+        Ok(seconds(usage.user_time()) + seconds(usage.system_time()))
+    };
+    let (start, cpu_start) = (Instant::now(), cpu()?);
+    let follower = {
+        let (log, durable) = (Arc::clone(&log), Arc::clone(&durable));
+        std::thread::spawn(move || follow(&*log, &durable, count))
+    };
+    for first in (1..=count).step_by(per_commit as usize) {
+        let rows = (first..first + per_commit)
+            .map(|number| make_row(&pool, number, bytes))
+            .collect();
+        log.commit(first, rows)?;
+        durable.store(first + per_commit - 1, Ordering::Release);
+        follower.thread().unpark();
+    }
+    let elapsed = start.elapsed().as_secs_f64();
+    follower.join().map_err(|_| "the follower panicked")??;
+    let messages = (count * bytes as u64 / MESSAGE_BYTES as u64) as f64;
+    let cpu_us = (cpu()? - cpu_start) * 1e6 / messages;
+    println!("{:.0} msg/s, {cpu_us:.2} us CPU per message", messages / elapsed);
+    std::io::stdout().flush()?;
+    loop {
+        std::thread::park();
+    }
+}
+
+fn follow(log: &dyn Log, durable: &AtomicU64, count: u64) -> Res<()> {
+    let mut next = 1;
+    while next <= count {
+        let until = durable.load(Ordering::Acquire);
+        if until < next {
+            std::thread::park();
+            continue;
+        }
+        for number in next..=until {
+            let row = log.read(number)?.ok_or("a durable row is not there")?;
+            if number_of(&row) != number {
+                return Err("a wrong row".into());
+            }
+        }
+        next = until + 1;
+    }
+    Ok(())
+}
+
+fn reopen(name: &str, dir: &Path, last: u64, rows: &str) -> Res<()> {
+    let start = Instant::now();
+    let log = open(name, dir)?;
+    let opened = start.elapsed().as_secs_f64() * 1000.0;
+    let found = log
+        .read(last)?
+        .is_some_and(|row| row == make_row(&pool(), last, row_bytes(rows)));
+    println!(
+        "  reopen: {opened:.0} ms, last row {}",
+        if found { "there" } else { "MISSING" }
+    );
+    Ok(())
+}
+
+fn check(name: &str, dir: &Path, last: u64, rows: &str) -> Res<()> {
+    let log = match open(name, dir) {
+        Ok(log) => log,
+        Err(error) => {
+            println!("open fails: {error}");
+            return Ok(());
+        }
+    };
+    let pool = pool();
+    let (mut missing, mut wrong, mut errors, mut what) = (0, 0, 0, String::new());
+    for number in 1..=last {
+        match log.read(number) {
+            Ok(Some(row)) if row == make_row(&pool, number, row_bytes(rows)) => {}
+            Ok(Some(_)) => wrong += 1,
+            Ok(None) => missing += 1,
+            Err(error) => {
+                errors += 1;
+                what = error.to_string();
+            }
+        }
+    }
+    println!(
+        "opens; of {last} rows {missing} missing, {wrong} silently wrong, {errors} fail to read {what}; {}",
+        log.notes()
+    );
+    Ok(())
+}
+
+fn files(dir: &Path) -> Res<Vec<PathBuf>> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(dir)? {
+        let path = entry?.path();
+        if path.is_dir() {
+            found.extend(files(&path)?);
+        } else {
+            found.push(path);
+        }
+    }
+    Ok(found)
+}
+
+fn disk_bytes(dir: &Path) -> Res<u64> {
+    use std::os::unix::fs::MetadataExt;
+    let sizes = files(dir)?
+        .into_iter()
+        .map(|file| Ok(std::fs::metadata(file)?.blocks() * 512));
+    sizes.sum::<std::io::Result<u64>>().map_err(Into::into)
+}
+
+/// Flips a bit in every place on disk that holds the start of this row, or, where none shows it in plain, in the middle of
+/// what the largest file holds. Says which.
+fn flip_middle_row(dir: &Path, number: u64, rows: &str) -> Res<String> {
+    let row = make_row(&pool(), number, row_bytes(rows));
+    let flip = |path: &Path, content: &[u8], at: usize| {
+        let file = std::fs::File::options().write(true).open(path)?;
+        file.write_all_at(&[content[at] ^ 1], at as u64)
+    };
+    let mut hits = 0;
+    let mut largest = (0, PathBuf::new());
+    for path in files(dir)? {
+        let content = std::fs::read(&path)?;
+        for at in memchr::memmem::find_iter(&content, &row[..64]) {
+            flip(&path, &content, at + 40)?;
+            hits += 1;
+        }
+        let written = content.iter().rposition(|byte| *byte != 0).unwrap_or(0);
+        largest = largest.max((written, path));
+    }
+    if hits > 0 {
+        return Ok(format!("{hits} place(s) that hold the middle row"));
+    }
+    flip(&largest.1, &std::fs::read(&largest.1)?, largest.0 / 2)?;
+    Ok("the middle of the largest file".into())
+}

@@ -1,0 +1,218 @@
+//! `cargo xtask tidy`: rules of this repository that no compiler knows. Also a unit test, so that no run can miss it.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use crate::run::{Failed, Workspace, output_of};
+
+/// Lines of a source file at most: a longer one holds more than one concept.
+const LINES_MAX: usize = 600;
+
+/// Files that may be longer, each with its reason.
+const LONG_FILES: [(&str, &str); 0] = [];
+
+/// Test code that may sleep, each with its reason.
+const SLEEPERS: [(&str, &str); 4] = [
+    ("tests/src/wait.rs", "polls conditions for everyone else"),
+    ("tests/src/proxy.rs", "delays bytes: that is its purpose"),
+    (
+        "tests/src/feed.rs",
+        "pauses between attempts while the hub is away",
+    ),
+    ("tests/src/apps.rs", "plays a slow application"),
+];
+
+/// Which crates of ours each crate may use in what it ships. Dependencies point one way.
+const LAYERS: [(&str, &[&str]); 7] = [
+    ("bridge/core", &[]),
+    ("bridge/store", &[]),
+    ("bridge/localhub", &[]),
+    ("config", &[]),
+    ("proto", &[]),
+    ("bridge/hub", &["fanin-core"]),
+    ("app-sdk", &["fanin-proto"]),
+];
+
+/// A broken rule: where, and what to do.
+type Finding = String;
+
+pub(crate) fn run(workspace: &Workspace) -> Result<(), Failed> {
+    let findings = check(workspace)?;
+    if findings.is_empty() {
+        return Ok(());
+    }
+    Err(Failed(format!(
+        "{} findings\n  {}",
+        findings.len(),
+        findings.join("\n  ")
+    )))
+}
+
+fn check(workspace: &Workspace) -> Result<Vec<Finding>, Failed> {
+    let mut findings = Vec::new();
+    for file in files(workspace)? {
+        // Files deleted and not yet committed are still listed; binary files hold no rules.
+        let Ok(text) = fs::read_to_string(workspace.root().join(&file)) else {
+            continue;
+        };
+        findings.extend(check_text(&file, &text));
+    }
+    for (folder, allowed) in LAYERS {
+        let path = workspace.root().join(folder).join("Cargo.toml");
+        let manifest =
+            fs::read_to_string(&path).map_err(|error| Failed(format!("{}: {error}", path.display())))?;
+        findings.extend(check_layer(folder, &manifest, allowed));
+    }
+    Ok(findings)
+}
+
+/// Everything that is or may become part of the repository, without what `.gitignore` names.
+fn files(workspace: &Workspace) -> Result<Vec<PathBuf>, Failed> {
+    let mut list = workspace.command("git");
+    list.args(["ls-files", "-z", "--cached", "--others", "--exclude-standard"]);
+    let list = output_of(list)?;
+    Ok(list
+        .split('\0')
+        .filter(|path| !path.is_empty())
+        .map(PathBuf::from)
+        .collect())
+}
+
+fn check_text(file: &Path, text: &str) -> Vec<Finding> {
+    let name = file.to_string_lossy();
+    let mut findings = Vec::new();
+    let listed = |list: &[(&str, &str)]| list.iter().any(|(path, _)| *path == name);
+    // Written in two parts, so that this file does not find itself.
+    let machine_paths = [
+        concat!("/wo", "rk/"),
+        concat!("/ro", "ot/"),
+        concat!("/Us", "ers/"),
+    ];
+    let leftovers = [
+        concat!("to", "do!("),
+        concat!("FIX", "ME"),
+        concat!("XX", "X"),
+        concat!("#[ign", "ore"),
+    ];
+    let is_rust = name.ends_with(".rs");
+    let is_test =
+        is_rust && (name.starts_with("tests/") || name.contains("/tests/") || name.ends_with("tests.rs"));
+    if is_rust && !listed(&LONG_FILES) && text.lines().count() > LINES_MAX {
+        findings.push(format!(
+            "{name}: more than {LINES_MAX} lines; split it by concept"
+        ));
+    }
+    for (number, line) in (1..).zip(text.lines()) {
+        let mut find = |what: String| findings.push(format!("{name}:{number}: {what}"));
+        if name != "Cargo.lock"
+            && let Some(path) = machine_paths.iter().find(|path| line.contains(**path))
+        {
+            find(format!("{path} is a path of one machine"));
+        }
+        if is_rust && let Some(word) = leftovers.iter().find(|word| line.contains(**word)) {
+            find(format!("{word} is a leftover: finish it, or make it an issue"));
+        }
+        if is_test && !listed(&SLEEPERS) && line.contains(concat!("sle", "ep(")) {
+            find("tests wait on conditions (fanin_tests::wait), they do not sleep".to_owned());
+        }
+    }
+    if name.ends_with("Cargo.toml")
+        && text.contains("[package]")
+        && !text.contains("[workspace]")
+        && !text.contains("[lints]\nworkspace = true")
+    {
+        findings.push(format!(
+            "{name}: take the workspace's lints: [lints] workspace = true"
+        ));
+    }
+    findings
+}
+
+/// What a crate ships may use the crates of `allowed` only. `fanin-core` may use none at all, not even others' ones.
+fn check_layer(folder: &str, manifest: &str, allowed: &[&str]) -> Vec<Finding> {
+    let mut section = "";
+    let mut findings = Vec::new();
+    for line in manifest.lines().map(str::trim) {
+        if line.starts_with('[') {
+            section = line;
+            // A dependency may also be a table of its own: `[dependencies.name]`.
+            if !section.starts_with("[dependencies.") {
+                continue;
+            }
+        }
+        let entry = match section.strip_prefix("[dependencies.") {
+            Some(name) if line == section => name,
+            Some(_) => continue,
+            None if section == "[dependencies]" => line,
+            None => continue,
+        };
+        let name = entry
+            .split(['.', ' ', '=', ']'])
+            .next()
+            .unwrap_or_default()
+            .trim_matches('"');
+        let ours = name.starts_with("fanin-");
+        if name.is_empty() || name.starts_with('#') || allowed.contains(&name) {
+            continue;
+        }
+        if ours || folder == "bridge/core" {
+            findings.push(format!("{folder}/Cargo.toml: must not depend on {name}"));
+        }
+    }
+    findings
+}
+
+#[cfg(test)]
+mod tests {
+    // Goal: this repository keeps its rules, and each rule finds what breaks it. Method: the real files, then samples.
+    use super::*;
+
+    #[test]
+    fn this_repository_is_tidy() {
+        let findings = check(&Workspace::of_this_build()).unwrap();
+        assert!(findings.is_empty(), "{}", findings.join("\n"));
+    }
+
+    #[test]
+    fn each_rule_finds_what_breaks_it() {
+        let count = |file: &str, text: &str| check_text(Path::new(file), text).len();
+        assert_eq!(count("a/src/lib.rs", &"x\n".repeat(LINES_MAX)), 0);
+        assert_eq!(count("a/src/lib.rs", &"x\n".repeat(LINES_MAX + 1)), 1);
+        assert_eq!(count("a/src/lib.rs", concat!("// FIX", "ME\n")), 1);
+        assert_eq!(count("README.md", concat!("FIX", "ME is a word\n")), 0);
+        assert_eq!(count("README.md", concat!("see /wo", "rk/x\n")), 1);
+        let sleep = concat!("tokio::time::sle", "ep(second).await;\n");
+        assert_eq!(count("tests/e2e/main.rs", sleep), 1);
+        assert_eq!(count("bridge/hub/tests/tail.rs", sleep), 1);
+        assert_eq!(count("tests/src/wait.rs", sleep), 0);
+        assert_eq!(count("bridge/src/serve.rs", sleep), 0);
+        assert_eq!(count("a/Cargo.toml", "[package]\nname = \"a\"\n"), 1);
+        assert_eq!(count("a/Cargo.toml", "[package]\n[lints]\nworkspace = true\n"), 0);
+    }
+
+    #[test]
+    fn dependencies_point_one_way() {
+        let count =
+            |folder: &str, manifest: &str, allowed: &[&str]| check_layer(folder, manifest, allowed).len();
+        let manifest = "[package]\n[dependencies]\nbytes = \"1\"\nfanin-proto.workspace = true\n[dev-dependencies]\nfanin-core = \"1\"\n";
+        assert_eq!(count("app-sdk", manifest, &["fanin-proto"]), 0);
+        assert_eq!(count("app-sdk", manifest, &[]), 1);
+        assert_eq!(count("bridge/core", manifest, &[]), 2);
+        assert_eq!(
+            count(
+                "bridge/core",
+                "[dependencies]\n# none\n\n[features]\na = []\n",
+                &[]
+            ),
+            0
+        );
+        assert_eq!(
+            count(
+                "app-sdk",
+                "[dependencies.fanin-core]\npath = \"x\"\n",
+                &["fanin-proto"]
+            ),
+            1
+        );
+    }
+}
