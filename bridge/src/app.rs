@@ -13,7 +13,7 @@ use fanin_config::{Config, Durability, Listen, Loaded};
 use fanin_core::ids::NodeUuid;
 use fanin_hub::{Connection, HubOptions, Login, Secret, TlsOptions};
 use fanin_proto::v1::{HubStatus, StatusResponse, StoreStatus};
-use fanin_store::{Class, CommitError, OpenError, Op, Options, Recovered, SegmentLog, Store};
+use fanin_store::{Class, CommitError, Op, OpenError, Options, Recovered, SegmentLog, Store};
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
@@ -105,7 +105,9 @@ pub enum AppError {
         what: String,
     },
     /// The admin endpoint cannot be served.
-    #[error("FAN-4008: the admin address {address} cannot be served: {source}; set `admin` to a free address")]
+    #[error(
+        "FAN-4008: the admin address {address} cannot be served: {source}; set `admin` to a free address"
+    )]
     Admin {
         /// The address.
         address: SocketAddr,
@@ -200,7 +202,13 @@ impl Running {
         let mut mappings = Vec::with_capacity(self.mappings.len());
         for mapping in &self.mappings {
             let mut status = mapping.view.get().to_status(&mapping.name, mapping.topic.name());
-            status.apps = mapping.topic.stats().await.iter().map(crate::topic::AppStats::to_status).collect();
+            status.apps = mapping
+                .topic
+                .stats()
+                .await
+                .iter()
+                .map(crate::topic::AppStats::to_status)
+                .collect();
             mappings.push(status);
         }
         StatusResponse {
@@ -209,7 +217,11 @@ impl Running {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             uptime_ms: u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX),
             pid: std::process::id(),
-            admin: self.admin.lock().map(|address| address.to_string()).unwrap_or_default(),
+            admin: self
+                .admin
+                .lock()
+                .map(|address| address.to_string())
+                .unwrap_or_default(),
             hub: Some(HubStatus {
                 connected: state.connected,
                 server: state.server,
@@ -243,7 +255,11 @@ impl StatusSource for Running {
 #[must_use]
 pub fn resident_bytes() -> u64 {
     let statm = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
-    let pages: u64 = statm.split_whitespace().nth(1).and_then(|pages| pages.parse().ok()).unwrap_or(0);
+    let pages: u64 = statm
+        .split_whitespace()
+        .nth(1)
+        .and_then(|pages| pages.parse().ok())
+        .unwrap_or(0);
     pages * rustix::param::page_size() as u64
 }
 
@@ -264,20 +280,45 @@ where
     let config = loaded.config;
     let (store, recovered) = open_store(&config).await?;
     let dyn_store: Arc<dyn Store> = store.clone();
-    let uuid =
-        identity::establish(&config.data_dir, &config.node, &recovered, &*store, options.accept_moved_data).await?;
+    let uuid = identity::establish(
+        &config.data_dir,
+        &config.node,
+        &recovered,
+        &*store,
+        options.accept_moved_data,
+    )
+    .await?;
     tracing::info!(node = config.node, uuid = %uuid, records = recovered.records.len(), torn_bytes = recovered.torn_bytes, "local log opened");
 
     let spaces = assign_spaces(&config, &recovered, &*store).await?;
     let tail = config.memory.tail.0;
-    let cache = Arc::new(BodyCache::new(tail - tail / READ_CACHE_SHARE, tail / READ_CACHE_SHARE));
+    let cache = Arc::new(BodyCache::new(
+        tail - tail / READ_CACHE_SHARE,
+        tail / READ_CACHE_SHARE,
+    ));
     let mut mappings = Vec::new();
     for (name, section) in &config.mappings {
-        let own = MappingOptions::of(&config, name, section, options.accept_terms, options.recreate_consumer);
+        let own = MappingOptions::of(
+            &config,
+            name,
+            section,
+            options.accept_terms,
+            options.recreate_consumer,
+        );
         let space = spaces.get(name).copied().unwrap_or_default();
-        let mapping = Mapping::restore(own, uuid, space, &recovered, Arc::clone(&dyn_store), Arc::clone(&cache))
-            .await
-            .map_err(|source| AppError::Mapping { mapping: name.clone(), source })?;
+        let mapping = Mapping::restore(
+            own,
+            uuid,
+            space,
+            &recovered,
+            Arc::clone(&dyn_store),
+            Arc::clone(&cache),
+        )
+        .await
+        .map_err(|source| AppError::Mapping {
+            mapping: name.clone(),
+            source,
+        })?;
         mappings.push(mapping);
     }
     drop(recovered);
@@ -298,7 +339,10 @@ where
         topics.add(mapping.topic.clone());
     }
     let Listen::Unix(socket) = &config.listen;
-    let serve = ServeOptions { socket: socket.clone(), mode: config.socket_mode.0 };
+    let serve = ServeOptions {
+        socket: socket.clone(),
+        mode: config.socket_mode.0,
+    };
     let server = Server::start(serve, topics, Arc::clone(&running) as Arc<dyn StatusSource>).await?;
 
     // Ends after the socket has: what applications still settle must reach the disk.
@@ -322,7 +366,10 @@ where
 
     quiesce.cancel();
     let grace = config.shutdown_grace.0;
-    tracing::info!(grace_ms = u64::try_from(grace.as_millis()).unwrap_or(u64::MAX), "stopping");
+    tracing::info!(
+        grace_ms = u64::try_from(grace.as_millis()).unwrap_or(u64::MAX),
+        "stopping"
+    );
     server.shutdown(grace).await;
     stop.cancel();
     let ended = tokio::time::timeout(grace, async {
@@ -333,7 +380,10 @@ where
         }
     });
     if ended.await.is_err() {
-        tracing::warn!(code = "FAN-4016", "not everything ended in time; what is unfinished goes on at the next start");
+        tracing::warn!(
+            code = "FAN-4016",
+            "not everything ended in time; what is unfinished goes on at the next start"
+        );
         loops.abort_all();
     }
     let closing = Arc::clone(&store);
@@ -345,7 +395,12 @@ where
 async fn open_store(config: &Config) -> Result<(Arc<SegmentLog>, Recovered), AppError> {
     let dir = config.data_dir.clone();
     let log = dir.join("log");
-    tokio::fs::create_dir_all(&log).await.map_err(|source| AppError::DataDir { dir: dir.clone(), source })?;
+    tokio::fs::create_dir_all(&log)
+        .await
+        .map_err(|source| AppError::DataDir {
+            dir: dir.clone(),
+            source,
+        })?;
     let options = Options {
         segment_bytes: config.store.segment.0,
         reserve_bytes: Some(config.store.reserve.0),
@@ -357,7 +412,10 @@ async fn open_store(config: &Config) -> Result<(Arc<SegmentLog>, Recovered), App
         Err(_) => return Err(CommitError::Closed.into()),
     };
     if let Some(damage) = recovered.damaged.first() {
-        let key = damage.key.map(|key| format!(", batch {} of space {}", key.id, key.space)).unwrap_or_default();
+        let key = damage
+            .key
+            .map(|key| format!(", batch {} of space {}", key.id, key.space))
+            .unwrap_or_default();
         let what = format!(
             "{} place(s), first in segment {} at byte {}{key}: {}",
             recovered.damaged.len(),
@@ -376,9 +434,16 @@ async fn assign_spaces(
     recovered: &Recovered,
     store: &SegmentLog,
 ) -> Result<BTreeMap<String, u32>, CommitError> {
-    let number = |value: &Bytes| value.as_ref().try_into().map(u32::from_be_bytes).unwrap_or_default();
+    let number = |value: &Bytes| {
+        value
+            .as_ref()
+            .try_into()
+            .map(u32::from_be_bytes)
+            .unwrap_or_default()
+    };
     let known = recovered.values.iter().filter_map(|(name, value)| {
-        name.strip_prefix(&Names::space_of("")).map(|mapping| (mapping.to_owned(), number(value)))
+        name.strip_prefix(&Names::space_of(""))
+            .map(|mapping| (mapping.to_owned(), number(value)))
     });
     let mut spaces: BTreeMap<String, u32> = known.collect();
     let mut next = spaces.values().max().map_or(1, |last| last + 1);
@@ -386,13 +451,21 @@ async fn assign_spaces(
     for mapping in config.mappings.keys() {
         if !spaces.contains_key(mapping) {
             spaces.insert(mapping.clone(), next);
-            ops.push(Op::Put { name: Names::space_of(mapping), value: Bytes::copy_from_slice(&next.to_be_bytes()) });
+            ops.push(Op::Put {
+                name: Names::space_of(mapping),
+                value: Bytes::copy_from_slice(&next.to_be_bytes()),
+            });
             next += 1;
         }
     }
     for (mapping, space) in &spaces {
         if !config.mappings.contains_key(mapping) {
-            tracing::warn!(code = "FAN-4017", mapping, space, "this mapping is not in the configuration any more; its backlog is kept on disk");
+            tracing::warn!(
+                code = "FAN-4017",
+                mapping,
+                space,
+                "this mapping is not in the configuration any more; its backlog is kept on disk"
+            );
         }
     }
     if !ops.is_empty() {
@@ -413,17 +486,24 @@ fn hub_options(config: &Config) -> HubOptions {
         Login::Creds(file.clone())
     } else if let Some(file) = &credentials.nkey_file {
         Login::Nkey(Secret::File(file.clone()))
-    } else if let (Some(user), Some(password)) =
-        (&credentials.user, secret(&credentials.password, &credentials.password_file))
-    {
-        Login::UserPassword { user: user.clone(), password }
+    } else if let (Some(user), Some(password)) = (
+        &credentials.user,
+        secret(&credentials.password, &credentials.password_file),
+    ) {
+        Login::UserPassword {
+            user: user.clone(),
+            password,
+        }
     } else if let Some(token) = secret(&credentials.token, &credentials.token_file) {
         Login::Token(token)
     } else {
         Login::Anonymous
     };
     HubOptions {
-        client_name: hub.name.clone().unwrap_or_else(|| format!("fanin {}", config.node)),
+        client_name: hub
+            .name
+            .clone()
+            .unwrap_or_else(|| format!("fanin {}", config.node)),
         login,
         tls: TlsOptions {
             required: hub.tls.required,
@@ -448,7 +528,11 @@ async fn first_verdicts(
             Ok(Ok(Err(source))) => return Err(AppError::Join { mapping, source }),
             Ok(Ok(Ok(())) | Err(_)) => {}
             Err(_) => {
-                tracing::warn!(code = "FAN-2001", mapping, "the hub does not answer yet; serving, and trying on");
+                tracing::warn!(
+                    code = "FAN-2001",
+                    mapping,
+                    "the hub does not answer yet; serving, and trying on"
+                );
             }
         }
     }

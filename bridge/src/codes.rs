@@ -65,9 +65,6 @@ codes! {
     Fenced = "FAN-3008", true, "the node is fenced",
         "The ledger shows another epoch of this node, or its evacuation; it may deliver nothing more.",
         "See `fanin status` on this node; connect to another node.";
-    Damaged = "FAN-3009", true, "a message cannot be read",
-        "The local log returned an error or bytes that are not those written.",
-        "See the bridge's log for the file; check the disk. Nothing was skipped: delivery goes on once the bridge can read it.";
 }
 
 /// Why a call is refused or ended, as the application gets to know it.

@@ -103,43 +103,88 @@ pub async fn establish(
     accept_moved: bool,
 ) -> Result<NodeUuid, IdentityError> {
     let place = Place::of(dir)?;
-    let unreadable = |what: String| IdentityError::Unreadable { dir: dir.to_owned(), what };
+    let unreadable = |what: String| IdentityError::Unreadable {
+        dir: dir.to_owned(),
+        what,
+    };
     let (stored, changed) = match recovered.values.get(NAME) {
         Some(value) => {
             let mut stored: Stored = serde_json::from_slice(value).map_err(|e| unreadable(e.to_string()))?;
             if stored.node != node {
                 let (found, configured) = (stored.node, node.to_owned());
-                return Err(IdentityError::OtherNode { dir: dir.to_owned(), found, configured });
+                return Err(IdentityError::OtherNode {
+                    dir: dir.to_owned(),
+                    found,
+                    configured,
+                });
             }
             let moved = stored.place != place;
             if moved && !accept_moved {
                 let (made, found) = (stored.place.to_string(), place.to_string());
-                return Err(IdentityError::Copied { dir: dir.to_owned(), made, found });
+                return Err(IdentityError::Copied {
+                    dir: dir.to_owned(),
+                    made,
+                    found,
+                });
             }
             stored.place = place;
             (stored, moved)
         }
-        None => (Stored { uuid: NodeUuid(rand::random()).to_string(), node: node.to_owned(), place }, true),
+        None => (
+            Stored {
+                uuid: NodeUuid(rand::random()).to_string(),
+                node: node.to_owned(),
+                place,
+            },
+            true,
+        ),
     };
     if changed {
         let value = Bytes::from(serde_json::to_vec(&stored).map_err(|e| unreadable(e.to_string()))?);
-        store.commit(Class::Finish, vec![Op::Put { name: NAME.to_owned(), value }]).await?;
+        store
+            .commit(
+                Class::Finish,
+                vec![Op::Put {
+                    name: NAME.to_owned(),
+                    value,
+                }],
+            )
+            .await?;
     }
-    u128::from_str_radix(&stored.uuid, 16).map(NodeUuid).map_err(|e| unreadable(e.to_string()))
+    u128::from_str_radix(&stored.uuid, 16)
+        .map(NodeUuid)
+        .map_err(|e| unreadable(e.to_string()))
 }
 
 impl Place {
     fn of(dir: &Path) -> Result<Place, IdentityError> {
-        let metadata =
-            std::fs::metadata(dir).map_err(|source| IdentityError::Io { dir: dir.to_owned(), source })?;
-        let machine = std::fs::read_to_string("/etc/machine-id").unwrap_or_default().trim().to_owned();
-        Ok(Place { machine, device: metadata.dev(), inode: metadata.ino() })
+        let metadata = std::fs::metadata(dir).map_err(|source| IdentityError::Io {
+            dir: dir.to_owned(),
+            source,
+        })?;
+        let machine = std::fs::read_to_string("/etc/machine-id")
+            .unwrap_or_default()
+            .trim()
+            .to_owned();
+        Ok(Place {
+            machine,
+            device: metadata.dev(),
+            inode: metadata.ino(),
+        })
     }
 }
 
 impl std::fmt::Display for Place {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let machine = if self.machine.is_empty() { "unknown" } else { &self.machine };
-        write!(f, "machine {machine}, device {}, inode {}", self.device, self.inode)
+        let machine = if self.machine.is_empty() {
+            "unknown"
+        } else {
+            &self.machine
+        };
+        write!(
+            f,
+            "machine {machine}, device {}, inode {}",
+            self.device, self.inode
+        )
     }
 }

@@ -59,6 +59,23 @@ async fn an_ack_of_a_settled_message_is_answered_too() {
     }
 }
 
+/// F1. Goal: a message of which only the sequence is known can be settled, as the hub looks at nothing else in the
+/// acknowledgement's subject. Method: acknowledge with a made-up subject.
+#[tokio::test]
+async fn an_ack_by_sequence_alone_counts() {
+    let server = Server::start().await;
+    server.stream(json!({})).await;
+    server.consumer(json!({ "ack_wait": 30_000_000_000u64 })).await;
+    server.fill(3).await;
+    let (deliveries, _) = server.pull(3, PATIENCE).await;
+    let subject = fanin_hub::AckSubject::for_message("S", "c", fanin_core::ids::StreamSeq(2));
+    assert!(deliveries.iter().all(|d| d.ack() != subject.as_str()));
+    assert_eq!(server.ack(subject.as_str(), "+ACK").await.status, None);
+    assert_eq!(server.consumer_info().await["num_ack_pending"], json!(2));
+    server.ack(&deliveries[0].ack(), "+ACK").await;
+    assert_eq!(server.consumer_info().await["ack_floor"]["stream_seq"], json!(2));
+}
+
 /// Goal: a reply to the last acknowledgement of a batch shows that those before it, sent without reply on the same
 /// connection, were taken in. Method: many one-way acknowledgements, one with reply, then look at the consumer at once.
 #[tokio::test]

@@ -539,3 +539,20 @@ fn close_through_the_largest_sequence() {
     node.handle(w.now, input, &mut effects);
     assert!(matches!(effects[..], [Effect::Halt(Halt::UnknownRecord { .. })]), "{effects:?}");
 }
+
+/// A crash between a tombstone and the done set: the batch that won nothing is finished when the tail shows it again.
+#[test]
+fn tombstoned_batch_is_finished_after_a_crash() {
+    let mut w = World::started(2, 1);
+    w.stage(A, &[1]);
+    w.stage(B, &[1]);
+    w.run(A);
+    w.land(B);
+    w.tail_all(B);
+    w.crash_keeping(B, 1);
+    assert!(w.bridges[B].disk.image.batches[&BatchNo(1)].resolution.is_some());
+    w.start(B);
+    w.run(B);
+    assert!(w.node(B).batches().is_empty());
+    assert!(w.bridges[B].disk.image.done.contains(1));
+}

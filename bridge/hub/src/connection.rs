@@ -146,7 +146,7 @@ impl ConnectError {
 
 fn mentions_tls(text: &str) -> bool {
     let text = text.to_lowercase();
-    ["certificate", "tls", "handshake"]
+    ["certificate", "tls", "handshake", "corrupt message"]
         .iter()
         .any(|word| text.contains(word))
 }
@@ -277,12 +277,20 @@ impl Connection {
     /// Waits until a server is connected and its facts are known. Cancel safe.
     pub async fn wait_connected(&self) -> ConnectionState {
         let mut state = self.inner.state.clone();
-        // Cloned at once: the guard is not `Send` and must not live over another await.
-        let found = state.wait_for(|s| s.connected && !s.version.is_empty()).await.map(|s| s.clone()).ok();
-        match found {
-            Some(state) => state,
-            // The sender lives as long as the client's own task; without it no server will ever be connected.
-            None => std::future::pending().await,
+        loop {
+            let Ok(now) = state
+                .wait_for(|s| s.connected && !s.version.is_empty())
+                .await
+                .map(|s| s.clone())
+            else {
+                // The sender lives as long as this connection; without it no server will ever be connected.
+                return std::future::pending().await;
+            };
+            if self.generation().is_some() {
+                return now;
+            }
+            // The library knows of a loss a moment before its event arrives here.
+            tokio::time::sleep(limits::STATE_SETTLES).await;
         }
     }
 
@@ -290,7 +298,10 @@ impl Connection {
     pub async fn lost(&self, generation: u64) {
         let mut state = self.inner.state.clone();
         // A closed channel means the client ended, which is a loss as well.
-        let _ = state.wait_for(|s| !s.connected || s.generation != generation).await.map(drop);
+        let _ = state
+            .wait_for(|s| !s.connected || s.generation != generation)
+            .await
+            .map(drop);
     }
 
     /// Asks the hub for account information until it answers or `wait` is over.

@@ -125,6 +125,7 @@ pub(crate) struct PullFlow {
     next_request: u64,
     owed: usize,
     last_heard: Instant,
+    careful: usize,
 }
 
 impl PullFlow {
@@ -140,6 +141,7 @@ impl PullFlow {
             next_request: 0,
             owed: 0,
             last_heard: Instant::now(),
+            careful: 0,
         }
     }
 
@@ -155,7 +157,7 @@ impl PullFlow {
         if generation != self.generation {
             // Requests of an earlier connection are gone with it; the subscription is renewed by the client library.
             self.generation = generation;
-            self.forget_open();
+            self.lose_open();
         }
         if self.subscriber.is_none() {
             let subject = format!("{}.*", self.inbox);
@@ -177,7 +179,11 @@ impl PullFlow {
             self.close(number, None);
         }
 
-        let target = target.clamp(1, limits::PULL_BATCH_MAX);
+        let target = if self.careful > 0 {
+            1
+        } else {
+            target.clamp(1, limits::PULL_BATCH_MAX)
+        };
         if self.owed > target / 2 || self.open.len() >= limits::OPEN_PULLS_MAX {
             return Ok(());
         }
@@ -224,7 +230,7 @@ impl PullFlow {
                 biased;
                 message = subscriber.next() => message,
                 () = self.connection.lost(self.generation) => {
-                    self.forget_open();
+                    self.lose_open();
                     return Err(PullError::Disconnected);
                 }
                 () = tokio::time::sleep_until(deadline) => return Ok(None),
@@ -235,16 +241,13 @@ impl PullFlow {
             };
             let Some(message) = message else {
                 self.subscriber = None;
-                self.forget_open();
+                self.lose_open();
                 return Err(self.of_api(ApiError::ClientGone));
             };
             self.last_heard = Instant::now();
             match message.status {
                 None => {
-                    self.owed = self.owed.saturating_sub(1);
-                    if self.owed == 0 {
-                        self.open.clear();
-                    }
+                    self.count_one();
                     return Ok(Some(message));
                 }
                 Some(status) => {
@@ -272,10 +275,7 @@ impl PullFlow {
                 continue;
             }
             self.last_heard = Instant::now();
-            self.owed = self.owed.saturating_sub(1);
-            if self.owed == 0 {
-                self.open.clear();
-            }
+            self.count_one();
             return Some(message);
         }
     }
@@ -285,6 +285,14 @@ impl PullFlow {
         self.subscriber = None;
         self.inbox = self.connection.new_inbox();
         self.forget_open();
+    }
+
+    fn count_one(&mut self) {
+        self.careful = self.careful.saturating_sub(1);
+        self.owed = self.owed.saturating_sub(1);
+        if self.owed == 0 {
+            self.open.clear();
+        }
     }
 
     fn ended(&mut self, message: &Message, status: u16) -> Result<(), PullError> {
@@ -341,6 +349,16 @@ impl PullFlow {
         if self.open.is_empty() {
             self.owed = 0;
         }
+    }
+
+    /// The connection broke under open requests. Perhaps by chance; perhaps because the next message cannot be read by
+    /// the client library, and then everything sent behind it on that connection was lost with it, again and again. So
+    /// the next messages are asked for one at a time: an unreadable one then costs only itself.
+    fn lose_open(&mut self) {
+        if self.owed > 0 {
+            self.careful = limits::CAREFUL_MESSAGES;
+        }
+        self.forget_open();
     }
 
     fn forget_open(&mut self) {

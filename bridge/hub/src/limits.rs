@@ -23,6 +23,9 @@ pub const RECONNECT_PAUSE_MAX: Duration = Duration::from_secs(4);
 /// Pause before a client that ended is replaced.
 pub const CLIENT_REPLACE_PAUSE: Duration = Duration::from_millis(200);
 
+/// How long an event of the client library may lag behind its own state.
+pub const STATE_SETTLES: Duration = Duration::from_millis(10);
+
 /// Messages the client buffers per subscription before it drops some.
 pub const SUBSCRIPTION_CAPACITY: usize = 8_192;
 /// Commands the client queues towards the socket.
@@ -34,6 +37,8 @@ pub const DENIED_REMEMBERED: usize = 32;
 pub const PULL_BATCH_MAX: usize = 1_000;
 /// Pull requests of one puller open at the hub at once.
 pub const OPEN_PULLS_MAX: usize = 4;
+/// After a connection broke under open pulls, this many messages are asked for one at a time.
+pub const CAREFUL_MESSAGES: usize = 1_000;
 /// How long the hub holds a pull request open.
 pub const PULL_EXPIRES: Duration = Duration::from_secs(30);
 /// Grace behind [`PULL_EXPIRES`] before a request of which nothing was heard is written off.
@@ -77,6 +82,7 @@ pub const TAIL_PAUSE_MAX: Duration = Duration::from_secs(5);
 pub const PUBLISH_WINDOW_DEFAULT: usize = 256;
 
 const _: () = assert!(OPEN_PULLS_MAX * PULL_BATCH_MAX <= SUBSCRIPTION_CAPACITY);
+const _: () = assert!(CAREFUL_MESSAGES >= PULL_BATCH_MAX);
 const _: () = assert!(TAIL_BATCH <= PULL_BATCH_MAX);
 const _: () = assert!(PULL_HEARTBEAT.as_millis() * 2 <= PULL_EXPIRES.as_millis());
 const _: () = assert!(PULL_SILENCE_MAX.as_millis() > PULL_HEARTBEAT.as_millis() * 2);

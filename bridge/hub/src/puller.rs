@@ -32,10 +32,15 @@ pub struct Pulled {
 /// Pulls batches from the shared consumer.
 ///
 /// One inbox, with one request kept ahead: while a batch is being worked on, the hub already sends the next one. So the
-/// hub may hand this node up to `max_messages` more messages than the last [`Puller::fetch`] returned; they wait here, in
+/// hub may hand this node up to `max_messages` more messages than the last [`Puller::fetch`] returned, and up to
+/// four times `max_bytes` (that limit holds for each of at most four open requests); they wait here, in
 /// a bounded buffer, for the next call. What waits longer than the hub's acknowledgement wait is dropped, as another
 /// node has it by then; a dropped message is never lost, it comes back by redelivery. To stop, call
 /// [`Puller::release`], which gives waiting messages back at once.
+///
+/// A message whose headers the client library cannot read breaks the connection each time it is delivered. It never
+/// comes out of here: it stays unacknowledged, and is to be fetched with [`crate::fetch_message`] and settled with
+/// [`AckSubject::for_message`]. Others get past it, as after a broken connection messages are asked for one by one.
 pub struct Puller {
     connection: Connection,
     flow: PullFlow,

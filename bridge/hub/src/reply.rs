@@ -3,6 +3,7 @@
 use std::fmt;
 
 use async_nats::Subject;
+use fanin_core::ids::StreamSeq;
 
 /// Where one delivery is acknowledged. Opaque: it is only handed back to [`crate::Settler`].
 #[derive(Clone, PartialEq, Eq)]
@@ -13,6 +14,15 @@ impl AckSubject {
     #[must_use]
     pub fn from_text(text: &str) -> AckSubject {
         AckSubject(Subject::from(text))
+    }
+
+    /// Where a message can be settled of which only the sequence is known, for one that was fetched by sequence. The hub
+    /// looks at nothing but the sequence.
+    #[must_use]
+    pub fn for_message(stream: &str, consumer: &str, seq: StreamSeq) -> AckSubject {
+        AckSubject(Subject::from(format!(
+            "$JS.ACK.{stream}.{consumer}.1.{seq}.1.0.0"
+        )))
     }
 
     /// The subject as text.

@@ -68,14 +68,8 @@ fn not_a_directory(path: &Path) -> Option<String> {
     }
 }
 
-/// The bridge creates its data directory, but not the directories above it.
+/// The bridge creates its data directory and what is missing above it.
 fn not_creatable(path: &Path) -> Option<String> {
-    if path.exists() {
-        return not_a_directory(path);
-    }
-    let parent = match path.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent,
-        Some(_) | None => Path::new("."),
-    };
-    not_a_directory(parent).map(|why| format!("it does not exist, and in {}: {why}", parent.display()))
+    let existing = path.ancestors().find(|ancestor| ancestor.exists()).unwrap_or(Path::new("."));
+    not_a_directory(existing).map(|why| format!("in {}: {why}", existing.display()))
 }

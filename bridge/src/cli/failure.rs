@@ -47,7 +47,10 @@ impl Failure {
 
     /// A failure that is another error, whose text is the message and whose sources are the reasons.
     pub fn of<E: Error + Send + Sync + 'static>(exit: Exit, code: impl Into<String>, error: E) -> Failure {
+        let code = code.into();
         let message = error.to_string();
+        // Some errors begin with their code, for logs.
+        let message = message.strip_prefix(&format!("{code}: ")).unwrap_or(&message);
         match Failure::new(exit, code, message) {
             Failure::Told(mut report) => {
                 report.source = Some(Box::new(Transparent(error)));
@@ -124,7 +127,8 @@ impl Report {
         let mut source = self.source.as_deref().map(|source| source as &(dyn Error + 'static));
         while let Some(error) = source {
             let text = error.to_string();
-            if !text.is_empty() && !reasons.last().unwrap_or(&self.message).contains(&text) {
+            let told = reasons.last().unwrap_or(&self.message);
+            if !text.is_empty() && !told.contains(&text) && !text.contains(&self.message) {
                 reasons.push(text);
             }
             source = error.source();

@@ -1,11 +1,11 @@
 //! What is fed: generated events, or the lines of a file.
 
 use std::fs::File;
-use std::hash::Hasher as _;
 use std::io::{self, BufRead, BufReader, Read as _};
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
+use fanin_core::hash::Hash128;
 
 use super::events::{Event, Events};
 use super::limits::{LINE_BYTES_MAX, LINES_MAX};
@@ -132,10 +132,7 @@ impl Iterator for Lines {
             return Some(Err(InputError::LineTooLong { path: self.path.clone(), line: self.number }));
         }
         // Two equal lines are two messages, so the number is part of the id.
-        #[expect(deprecated, reason = "its value is stable, unlike DefaultHasher's, and nothing here is hostile")]
-        let mut hasher = std::hash::SipHasher::new();
-        hasher.write(&line);
-        let msg_id = format!("{}-{:016x}", self.number, hasher.finish());
+        let msg_id = format!("{}-{:032x}", self.number, Hash128::of(&line).0);
         Some(Ok(Event { subject: LINES_SUBJECT.to_owned(), msg_id, payload: Bytes::from(line) }))
     }
 }

@@ -42,7 +42,11 @@ impl Arrival {
 
     /// The acknowledgement subjects of these sequences.
     pub fn acks(&self, wanted: impl Fn(StreamSeq) -> bool) -> Vec<AckSubject> {
-        self.messages.iter().filter(|(message, _)| wanted(message.seq)).filter_map(|(_, ack)| ack.clone()).collect()
+        self.messages
+            .iter()
+            .filter(|(message, _)| wanted(message.seq))
+            .filter_map(|(_, ack)| ack.clone())
+            .collect()
     }
 }
 
@@ -60,21 +64,45 @@ impl Driver {
             };
             (message, Some(pulled.ack))
         });
-        self.arrive(incarnation, ClaimKind::Normal, Arrival { messages: messages.collect(), permits });
+        self.arrive(
+            incarnation,
+            ClaimKind::Normal,
+            Arrival {
+                messages: messages.collect(),
+                permits,
+            },
+        );
     }
 
     pub(super) fn on_repaired(&mut self, incarnation: Incarnation, message: StoredMessage) {
         let messages = vec![(super::watch::staged_message(message), None)];
-        self.arrive(incarnation, ClaimKind::Repair, Arrival { messages, permits: Permits::default() });
+        self.arrive(
+            incarnation,
+            ClaimKind::Repair,
+            Arrival {
+                messages,
+                permits: Permits::default(),
+            },
+        );
     }
 
     fn arrive(&mut self, incarnation: Incarnation, kind: ClaimKind, arrival: Arrival) {
         self.tickets += 1;
         let ticket = self.tickets;
         let facts = arrival.messages.iter();
-        let messages = facts.map(|(m, _)| FetchedMessage { seq: m.seq, published_ns: m.published_ns }).collect();
+        let messages = facts
+            .map(|(m, _)| FetchedMessage {
+                seq: m.seq,
+                published_ns: m.published_ns,
+            })
+            .collect();
         self.arrivals.insert(ticket, arrival);
-        self.feed(Input::Fetched { ticket, incarnation, kind, messages });
+        self.feed(Input::Fetched {
+            ticket,
+            incarnation,
+            kind,
+            messages,
+        });
         // The core answers at once; what it named nowhere is dropped, and its room with it.
         self.arrivals.remove(&ticket);
     }
@@ -88,6 +116,14 @@ impl Driver {
             }
             None => Default::default(),
         };
-        (messages, Flying { body: None, at: None, acks, permits })
+        (
+            messages,
+            Flying {
+                body: None,
+                at: None,
+                acks,
+                permits,
+            },
+        )
     }
 }

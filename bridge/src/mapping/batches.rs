@@ -62,7 +62,12 @@ impl Batches {
     /// settle. The message permits go with the returned value.
     pub fn settle(&mut self, batch: BatchNo, won: &SeqSet) -> Option<(Vec<AckSubject>, Permits)> {
         let flying = self.flying.remove(&batch)?;
-        let acks = flying.acks.into_iter().filter(|(seq, _)| won.contains(seq.0)).map(|(_, ack)| ack).collect();
+        let acks = flying
+            .acks
+            .into_iter()
+            .filter(|(seq, _)| won.contains(seq.0))
+            .map(|(_, ack)| ack)
+            .collect();
         Some((acks, flying.permits))
     }
 

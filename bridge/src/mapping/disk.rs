@@ -19,7 +19,9 @@ const DONE_RANGES_MAX: usize = 1 << 20;
 #[derive(Debug, thiserror::Error)]
 pub enum DiskError {
     /// A named value is not what this version wrote.
-    #[error("FAN-4003: the local log's value {name} cannot be read ({what}); use the version of fanin that wrote this data directory")]
+    #[error(
+        "FAN-4003: the local log's value {name} cannot be read ({what}); use the version of fanin that wrote this data directory"
+    )]
     Value {
         /// Its name.
         name: String,
@@ -27,13 +29,17 @@ pub enum DiskError {
         what: String,
     },
     /// A staged batch or a resolution is not what this version wrote.
-    #[error("FAN-4003: a record of the local log cannot be read; use the version of fanin that wrote this data directory")]
+    #[error(
+        "FAN-4003: a record of the local log cannot be read; use the version of fanin that wrote this data directory"
+    )]
     Record {
         /// Why.
         source: StageDecodeError,
     },
     /// A resolution without its batch.
-    #[error("FAN-4004: the local log holds the resolution of batch {batch} but not the batch itself: the data directory is damaged")]
+    #[error(
+        "FAN-4004: the local log holds the resolution of batch {batch} but not the batch itself: the data directory is damaged"
+    )]
     Orphan {
         /// The batch.
         batch: BatchNo,
@@ -97,7 +103,10 @@ impl Names {
     /// The key of a batch's records.
     #[must_use]
     pub fn batch(&self, batch: BatchNo) -> Key {
-        Key { space: self.space, id: batch.0 }
+        Key {
+            space: self.space,
+            id: batch.0,
+        }
     }
 
     /// Sets the epochs.
@@ -105,19 +114,28 @@ impl Names {
     /// # Errors
     /// Never for these types; the encoder's error is passed on all the same.
     pub fn put_epochs(&self, epochs: &Epochs) -> Result<Op, serde_json::Error> {
-        Ok(Op::Put { name: self.epochs(), value: Bytes::from(serde_json::to_vec(epochs)?) })
+        Ok(Op::Put {
+            name: self.epochs(),
+            value: Bytes::from(serde_json::to_vec(epochs)?),
+        })
     }
 
     /// Sets the done set.
     #[must_use]
     pub fn put_done(&self, done: &SeqSet) -> Op {
-        Op::Put { name: self.done(), value: Bytes::from(done.encode()) }
+        Op::Put {
+            name: self.done(),
+            value: Bytes::from(done.encode()),
+        }
     }
 
     /// Sets the offset behind everything published.
     #[must_use]
     pub fn put_head(&self, head: Offset) -> Op {
-        Op::Put { name: self.head(), value: Bytes::copy_from_slice(&head.0.to_be_bytes()) }
+        Op::Put {
+            name: self.head(),
+            value: Bytes::copy_from_slice(&head.0.to_be_bytes()),
+        }
     }
 }
 
@@ -157,7 +175,10 @@ impl Kept {
     pub fn of(recovered: &Recovered, space: u32) -> Result<Kept, DiskError> {
         let names = Names::of(space);
         let mut kept = Kept::default();
-        let bad = |name: &str, what: String| DiskError::Value { name: name.to_owned(), what };
+        let bad = |name: &str, what: String| DiskError::Value {
+            name: name.to_owned(),
+            what,
+        };
         if let Some(value) = recovered.values.get(&names.epochs()) {
             kept.epochs = serde_json::from_slice(value).map_err(|e| bad(&names.epochs(), e.to_string()))?;
         }
@@ -165,13 +186,21 @@ impl Kept {
             kept.since = serde_json::from_slice(value).map_err(|e| bad(&names.terms(), e.to_string()))?;
         }
         if let Some(value) = recovered.values.get(&names.done()) {
-            kept.done = SeqSet::decode(value, DONE_RANGES_MAX).map_err(|e| bad(&names.done(), e.to_string()))?;
+            kept.done =
+                SeqSet::decode(value, DONE_RANGES_MAX).map_err(|e| bad(&names.done(), e.to_string()))?;
         }
         if let Some(value) = recovered.values.get(&names.head()) {
-            let bytes = value.as_ref().try_into().map_err(|_| bad(&names.head(), "length".to_owned()))?;
+            let bytes = value
+                .as_ref()
+                .try_into()
+                .map_err(|_| bad(&names.head(), "length".to_owned()))?;
             kept.head = Offset(u64::from_be_bytes(bytes));
         }
-        for record in recovered.records.iter().filter(|record| record.key.space == space) {
+        for record in recovered
+            .records
+            .iter()
+            .filter(|record| record.key.space == space)
+        {
             let batch = BatchNo(record.key.id);
             if kept.done.contains(batch.0) {
                 kept.leftover.insert(batch);
@@ -179,13 +208,25 @@ impl Kept {
             }
             match record.kind {
                 RECORD_STAGE => {
-                    let head = StagedBatch::decode_head(&record.head).map_err(|source| DiskError::Record { source })?;
-                    kept.batches.insert(batch, KeptBatch { head, at: record.at, resolution: None });
+                    let head = StagedBatch::decode_head(&record.head)
+                        .map_err(|source| DiskError::Record { source })?;
+                    kept.batches.insert(
+                        batch,
+                        KeptBatch {
+                            head,
+                            at: record.at,
+                            resolution: None,
+                        },
+                    );
                 }
                 RECORD_RESOLUTION => {
-                    let found = Resolution::decode(&record.head).map_err(|source| DiskError::Record { source })?;
+                    let found =
+                        Resolution::decode(&record.head).map_err(|source| DiskError::Record { source })?;
                     kept.head = kept.head.max(found.base.plus(found.won_count()));
-                    kept.batches.get_mut(&batch).ok_or(DiskError::Orphan { batch })?.resolution = Some(found);
+                    kept.batches
+                        .get_mut(&batch)
+                        .ok_or(DiskError::Orphan { batch })?
+                        .resolution = Some(found);
                 }
                 other => {
                     let what = format!("record kind {other}");
@@ -205,7 +246,10 @@ impl Kept {
             kind: ClaimKind::from_code(u32::from(kept.head.kind)).unwrap_or_default(),
             seqs: runs_to_set(&kept.head.seqs),
             published_ns: kept.head.published_ns,
-            resolution: kept.resolution.as_ref().map(|found| (found.base, runs_to_set(&found.won))),
+            resolution: kept
+                .resolution
+                .as_ref()
+                .map(|found| (found.base, runs_to_set(&found.won))),
         });
         Disk {
             epoch: LedgerSeq(self.epochs.last),
@@ -231,5 +275,8 @@ pub fn runs_to_set(runs: &[(fanin_core::ids::StreamSeq, fanin_core::ids::StreamS
 #[must_use]
 pub fn set_to_runs(set: &SeqSet) -> Vec<(fanin_core::ids::StreamSeq, fanin_core::ids::StreamSeq)> {
     let seq = fanin_core::ids::StreamSeq;
-    set.ranges().iter().map(|&(first, last)| (seq(first), seq(last))).collect()
+    set.ranges()
+        .iter()
+        .map(|&(first, last)| (seq(first), seq(last)))
+        .collect()
 }

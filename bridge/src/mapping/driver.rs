@@ -200,8 +200,12 @@ impl Driver {
     pub fn new(parts: DriverParts) -> (Driver, TopicEvents, mpsc::Receiver<Event>) {
         let (events_tx, events) = mpsc::channel(EVENTS_MAX);
         let config = &parts.options.config;
-        let room =
-            Room::new(config.in_flight, parts.options.staged_bytes, config.batch.messages, config.batch.bytes.0);
+        let room = Room::new(
+            config.in_flight,
+            parts.options.staged_bytes,
+            config.batch.messages,
+            config.batch.bytes.0,
+        );
         let driver = Driver {
             room,
             settles: SettleQueue::new(Settler::new(&parts.hub)),
@@ -306,7 +310,12 @@ impl Driver {
         self.node.handle(self.now(), input, &mut effects);
         #[cfg(debug_assertions)]
         if let Err(broken) = fanin_core::invariants::check(&self.node) {
-            tracing::error!(code = "FAN-4099", mapping = self.options.name, broken, "an invariant does not hold");
+            tracing::error!(
+                code = "FAN-4099",
+                mapping = self.options.name,
+                broken,
+                "an invariant does not hold"
+            );
         }
         for effect in effects {
             self.perform(effect);
@@ -331,11 +340,19 @@ impl Driver {
             }
             Event::Checkpoint(checkpoint) => self.feed(Input::Checkpoint(checkpoint)),
             Event::HubBroken(halt) => self.feed(Input::HubBroken(halt)),
-            Event::Pulled { incarnation, messages, permits } => {
+            Event::Pulled {
+                incarnation,
+                messages,
+                permits,
+            } => {
                 self.missing.remove(&incarnation);
                 self.on_pulled(incarnation, messages, permits);
             }
-            Event::PullFailed { incarnation, missing, text } => {
+            Event::PullFailed {
+                incarnation,
+                missing,
+                text,
+            } => {
                 if missing {
                     self.note_missing(incarnation, text);
                 }
@@ -350,7 +367,10 @@ impl Driver {
                     source.pending = info.pending;
                     source.ack_pending = info.ack_pending;
                 });
-                self.feed(Input::Floor { incarnation, floor: info.ack_floor });
+                self.feed(Input::Floor {
+                    incarnation,
+                    floor: info.ack_floor,
+                });
             }
             Event::FloorUnknown { incarnation, missing } => {
                 if let Some(text) = missing {
@@ -363,15 +383,30 @@ impl Driver {
                 self.intakes.insert(incarnation, started.intake);
                 self.look_over();
             }
-            Event::Audited { incarnation, terms, first, next_matching } => {
-                self.feed(Input::Audited { incarnation, terms, first, next_matching });
+            Event::Audited {
+                incarnation,
+                terms,
+                first,
+                next_matching,
+            } => {
+                self.feed(Input::Audited {
+                    incarnation,
+                    terms,
+                    first,
+                    next_matching,
+                });
             }
         }
     }
 
     fn note_missing(&mut self, incarnation: Incarnation, text: String) {
         if self.missing.insert(incarnation, text.clone()).is_none() {
-            tracing::warn!(code = "FAN-4020", mapping = self.options.name, reason = text, "nothing can be pulled");
+            tracing::warn!(
+                code = "FAN-4020",
+                mapping = self.options.name,
+                reason = text,
+                "nothing can be pulled"
+            );
         }
         self.look_over();
     }
@@ -399,13 +434,19 @@ impl Driver {
         let Err(error) = &appended.result else { return };
         match error {
             AppendError::Full => {
-                tracing::warn!(code = error.code(), mapping = self.options.name, "the ledger is full; claims wait");
+                tracing::warn!(
+                    code = error.code(),
+                    mapping = self.options.name,
+                    "the ledger is full; claims wait"
+                );
             }
             AppendError::WrongLastSequence { .. }
             | AppendError::InFlight
             | AppendError::Timeout
             | AppendError::Disconnected
-            | AppendError::NoStream => tracing::debug!(code = error.code(), %error, "an append is not confirmed"),
+            | AppendError::NoStream => {
+                tracing::debug!(code = error.code(), %error, "an append is not confirmed")
+            }
             AppendError::TooLarge { .. } | AppendError::Other { .. } => {
                 tracing::warn!(code = error.code(), mapping = self.options.name, error = %super::ledger_io::error_chain(error), "an append failed; it is tried again");
             }
@@ -424,7 +465,12 @@ impl Driver {
     /// The tail is (re)started at a position.
     pub(super) fn start_tail(&mut self, from: LedgerSeq) {
         self.tails += 1;
-        self.tail = Some(TailTask::start(&self.ledger, from, self.tails, self.events_tx.clone()));
+        self.tail = Some(TailTask::start(
+            &self.ledger,
+            from,
+            self.tails,
+            self.events_tx.clone(),
+        ));
     }
 
     /// Acknowledges won messages of a published batch.

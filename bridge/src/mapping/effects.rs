@@ -17,20 +17,49 @@ use crate::codes::{Code, Refusal};
 impl Driver {
     pub(super) fn perform(&mut self, effect: Effect) {
         match effect {
-            Effect::Append { record, expect, claim } => {
+            Effect::Append {
+                record,
+                expect,
+                claim,
+            } => {
                 let nonce = self.node.identity().nonce;
-                self.appends.push(Box::pin(append(self.ledger.clone(), record, expect, claim, nonce)));
+                self.appends.push(Box::pin(append(
+                    self.ledger.clone(),
+                    record,
+                    expect,
+                    claim,
+                    nonce,
+                )));
             }
-            Effect::Audit { incarnation, terms, first } => {
+            Effect::Audit {
+                incarnation,
+                terms,
+                first,
+            } => {
                 // Beyond the bound the core asks again when due.
-                if let Some(source) = self.sources.get(&incarnation).filter(|_| self.looks.len() < LOOKS_MAX) {
-                    self.looks.push(Box::pin(audit(self.hub.clone(), incarnation, terms, source.clone(), first)));
+                if let Some(source) = self
+                    .sources
+                    .get(&incarnation)
+                    .filter(|_| self.looks.len() < LOOKS_MAX)
+                {
+                    self.looks.push(Box::pin(audit(
+                        self.hub.clone(),
+                        incarnation,
+                        terms,
+                        source.clone(),
+                        first,
+                    )));
                 }
             }
             Effect::FetchRepair { incarnation, seq } => {
-                if let Some(source) = self.sources.get(&incarnation).filter(|_| self.looks.len() < LOOKS_MAX) {
+                if let Some(source) = self
+                    .sources
+                    .get(&incarnation)
+                    .filter(|_| self.looks.len() < LOOKS_MAX)
+                {
                     let stream = source.terms.stream.clone();
-                    self.looks.push(Box::pin(repair(self.hub.clone(), incarnation, stream, seq)));
+                    self.looks
+                        .push(Box::pin(repair(self.hub.clone(), incarnation, stream, seq)));
                 }
             }
             Effect::Fact(fact) => self.count(fact),
@@ -43,7 +72,9 @@ impl Driver {
             Effect::LoadCheckpoint => {
                 self.tail = None;
                 let (ledger, covers) = (self.ledger.clone(), self.node.fold().position().next());
-                self.looks.push(Box::pin(async move { Some(load_checkpoint(ledger, Some(covers)).await) }));
+                self.looks.push(Box::pin(async move {
+                    Some(load_checkpoint(ledger, Some(covers)).await)
+                }));
             }
             Effect::PersistDone(done) => self.persist_done(&done),
             Effect::Purge { through, keep } => {
@@ -55,23 +86,49 @@ impl Driver {
             }
             Effect::Release(batch) => {
                 // Not waited for: the done set is durable, a release that is lost is made again at the next start.
-                drop(self.store.commit(Class::Finish, vec![Op::Release { key: self.names.batch(batch) }]));
+                drop(self.store.commit(
+                    Class::Finish,
+                    vec![Op::Release {
+                        key: self.names.batch(batch),
+                    }],
+                ));
             }
-            Effect::Resolve { batch, position, terms, base, won } => {
+            Effect::Resolve {
+                batch,
+                position,
+                terms,
+                base,
+                won,
+            } => {
                 self.resolve(batch, position, terms, base, &won);
             }
             Effect::Settle { batch, won } => self.settle(batch, &won),
-            Effect::Stage { ticket, batch, incarnation, kind, seqs } => {
+            Effect::Stage {
+                ticket,
+                batch,
+                incarnation,
+                kind,
+                seqs,
+            } => {
                 self.stage(ticket, batch, incarnation, kind, &seqs);
             }
             Effect::Tail { from } => self.start_tail(from),
             Effect::TermsInForce(terms) => self.on_terms(&terms),
-            Effect::Turned { ticket, settle, delay } => {
-                let Some(arrival) = self.arrivals.get(&ticket) else { return };
+            Effect::Turned {
+                ticket,
+                settle,
+                delay,
+            } => {
+                let Some(arrival) = self.arrivals.get(&ticket) else {
+                    return;
+                };
                 let acks = arrival.acks(|seq| settle.contains(seq.0));
                 let mut by_delay: BTreeMap<u64, Vec<_>> = BTreeMap::new();
                 for (seq, ms) in delay {
-                    by_delay.entry(ms).or_default().extend(arrival.acks(|arrived| arrived == seq));
+                    by_delay
+                        .entry(ms)
+                        .or_default()
+                        .extend(arrival.acks(|arrived| arrived == seq));
                 }
                 self.settles.acknowledge(acks, Default::default());
                 for (ms, acks) in by_delay {
@@ -84,19 +141,37 @@ impl Driver {
     fn count(&mut self, fact: Fact) {
         let mapping = || self.options.name.clone();
         match fact {
-            Fact::ClaimResolved { won, lost, tombstoned, took_ms } => {
+            Fact::ClaimResolved {
+                won,
+                lost,
+                tombstoned,
+                took_ms,
+            } => {
                 self.counts.won += won;
                 self.counts.lost += lost;
                 self.counts.tombstoned += tombstoned;
-                let result = if won == 0 { "lost" } else if lost + tombstoned == 0 { "won" } else { "partial" };
-                metrics::counter!("fanin_claims_total", "mapping" => mapping(), "result" => result).increment(1);
+                let result = if won == 0 {
+                    "lost"
+                } else if lost + tombstoned == 0 {
+                    "won"
+                } else {
+                    "partial"
+                };
+                metrics::counter!("fanin_claims_total", "mapping" => mapping(), "result" => result)
+                    .increment(1);
                 metrics::histogram!("fanin_claim_duration_seconds").record(took_ms as f64 / 1_000.0);
                 if tombstoned > 0 {
-                    tracing::warn!(code = "FAN-4040", mapping = mapping(), tombstoned, "staged messages were given up: their source had closed them before anyone owned them");
+                    tracing::warn!(
+                        code = "FAN-4040",
+                        mapping = mapping(),
+                        tombstoned,
+                        "staged messages were given up: their source had closed them before anyone owned them"
+                    );
                 }
             }
             Fact::ClaimVoid(why) => {
-                metrics::counter!("fanin_claims_total", "mapping" => mapping(), "result" => "void").increment(1);
+                metrics::counter!("fanin_claims_total", "mapping" => mapping(), "result" => "void")
+                    .increment(1);
                 tracing::debug!(mapping = mapping(), ?why, "a claim was void; it goes out again");
             }
             Fact::CheckpointWritten(position) => {
@@ -117,13 +192,18 @@ impl Driver {
         tracing::error!(code = "FAN-3008", mapping = self.options.name, reason = %reason, "this node is fenced: it delivers nothing more");
         self.intakes.clear();
         self.tail = None;
-        self.topic.stop_delivery(Refusal::new(Code::Fenced, reason.to_string()));
+        self.topic
+            .stop_delivery(Refusal::new(Code::Fenced, reason.to_string()));
         self.look_over();
     }
 
     /// New terms: each application's entitlement, on disk before anything resolved under them.
     fn on_terms(&mut self, terms: &Terms) {
-        let since: BTreeMap<&str, u32> = terms.apps.iter().map(|(app, since)| (app.as_str(), since.0)).collect();
+        let since: BTreeMap<&str, u32> = terms
+            .apps
+            .iter()
+            .map(|(app, since)| (app.as_str(), since.0))
+            .collect();
         if let Ok(encoded) = serde_json::to_vec(&since) {
             self.persist_terms(Bytes::from(encoded));
         }

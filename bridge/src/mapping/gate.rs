@@ -17,7 +17,12 @@ use super::watch::{WatchTask, consumer_spec};
 impl Driver {
     /// The tail has reached the own EPOCH: deliveries begin, and each source is pulled from as soon as its consumer is there.
     pub(super) fn on_joined(&mut self, epoch: Epoch) {
-        tracing::info!(mapping = self.options.name, epoch = epoch.0, position = self.node.fold().position().0, "joined");
+        tracing::info!(
+            mapping = self.options.name,
+            epoch = epoch.0,
+            position = self.node.fold().position().0,
+            "joined"
+        );
         let topic = self.topic.clone();
         let apps: Vec<String> = self.options.config.applications.keys().cloned().collect();
         tokio::spawn(async move {
@@ -32,7 +37,9 @@ impl Driver {
     }
 
     fn start_source(&mut self, incarnation: Incarnation) {
-        let Some(source) = self.sources.get(&incarnation).cloned() else { return };
+        let Some(source) = self.sources.get(&incarnation).cloned() else {
+            return;
+        };
         let closed = self.node.fold().closed(incarnation);
         let policy = match (closed.0, self.options.recreate_consumer) {
             (0, _) => CreatePolicy::FromStart,
@@ -81,13 +88,15 @@ impl Driver {
         }
         let (state, reason) = self.judge();
         for (incarnation, gate) in &self.gates {
-            let open = state == State::Active && !self.is_far_ahead() && self.node.may_pull(*incarnation).is_ok();
+            let open =
+                state == State::Active && !self.is_far_ahead() && self.node.may_pull(*incarnation).is_ok();
             gate.send_if_modified(|now| std::mem::replace(now, open) != open);
         }
         let fold = self.node.fold();
         let name = self.options.name.clone();
         metrics::gauge!("fanin_ledger_lag_messages", "mapping" => name.clone()).set(self.lag as f64);
-        metrics::gauge!("fanin_epoch", "mapping" => name.clone()).set(self.node.epoch().unwrap_or_default().0 as f64);
+        metrics::gauge!("fanin_epoch", "mapping" => name.clone())
+            .set(self.node.epoch().unwrap_or_default().0 as f64);
         metrics::gauge!("fanin_paused", "mapping" => name.clone(), "axis" => "intake")
             .set(if state == State::Active { 0.0 } else { 1.0 });
         self.view.update(|view| {
@@ -128,17 +137,29 @@ impl Driver {
             return (State::Withheld, missing.clone());
         }
         if self.store.usage().full {
-            return (State::Full, "FAN-4022: the local log's quota or the disk is full; other nodes take over".to_owned());
+            return (
+                State::Full,
+                "FAN-4022: the local log's quota or the disk is full; other nodes take over".to_owned(),
+            );
         }
         if self.ledger_full {
-            return (State::Withheld, "FAN-4023: the ledger is full; raise its max_bytes, and see who is behind".to_owned());
+            return (
+                State::Withheld,
+                "FAN-4023: the ledger is full; raise its max_bytes, and see who is behind".to_owned(),
+            );
         }
-        let refused = self.sources.keys().find_map(|incarnation| self.node.may_pull(*incarnation).err());
+        let refused = self
+            .sources
+            .keys()
+            .find_map(|incarnation| self.node.may_pull(*incarnation).err());
         if let Some(withheld) = refused {
             return (State::Withheld, self.explain(&withheld));
         }
         if let Some(absent) = self.absent_app() {
-            return (State::Gated, format!("FAN-4024: application {absent} has no instance on this node; intake waits for it"));
+            return (
+                State::Gated,
+                format!("FAN-4024: application {absent} has no instance on this node; intake waits for it"),
+            );
         }
         (State::Active, String::new())
     }

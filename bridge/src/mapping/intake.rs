@@ -27,7 +27,9 @@ impl Room {
     /// Room for `in_flight` messages and `staged_bytes` of payload, taken a batch at a time.
     #[must_use]
     pub fn new(in_flight: u32, staged_bytes: u64, batch_messages: u32, batch_bytes: u64) -> Room {
-        let kib_total = u32::try_from((staged_bytes / 1024).max(1)).unwrap_or(u32::MAX).min(u32::MAX >> 4);
+        let kib_total = u32::try_from((staged_bytes / 1024).max(1))
+            .unwrap_or(u32::MAX)
+            .min(u32::MAX >> 4);
         Room {
             messages: Arc::new(Semaphore::new(in_flight as usize)),
             kib: Arc::new(Semaphore::new(kib_total as usize)),
@@ -39,13 +41,24 @@ impl Room {
 
     /// Waits for the room of a whole batch.
     async fn take(&self) -> Option<Permits> {
-        let messages = Arc::clone(&self.messages).acquire_many_owned(self.batch_messages).await.ok()?;
-        let kib = Arc::clone(&self.kib).acquire_many_owned(self.kib_of(self.batch_bytes)).await.ok()?;
-        Some(Permits { messages: Some(messages), kib: Some(kib) })
+        let messages = Arc::clone(&self.messages)
+            .acquire_many_owned(self.batch_messages)
+            .await
+            .ok()?;
+        let kib = Arc::clone(&self.kib)
+            .acquire_many_owned(self.kib_of(self.batch_bytes))
+            .await
+            .ok()?;
+        Some(Permits {
+            messages: Some(messages),
+            kib: Some(kib),
+        })
     }
 
     fn kib_of(&self, bytes: u64) -> u32 {
-        u32::try_from(bytes.div_ceil(1024)).unwrap_or(u32::MAX).clamp(1, self.kib_total)
+        u32::try_from(bytes.div_ceil(1024))
+            .unwrap_or(u32::MAX)
+            .clamp(1, self.kib_total)
     }
 
     /// Gives back what a batch of this size does not need. A single message larger than the room keeps all it has.
@@ -88,7 +101,9 @@ impl IntakeTask {
                         return;
                     }
                 }
-                let Some(mut permits) = room.take().await else { return };
+                let Some(mut permits) = room.take().await else {
+                    return;
+                };
                 if !*open.borrow() {
                     continue;
                 }
@@ -99,7 +114,15 @@ impl IntakeTask {
                         crate::failpoint::reach("after_pull");
                         let bytes = messages.iter().map(|message| message.payload.len() as u64).sum();
                         room.fit(&mut permits, messages.len(), bytes);
-                        if events.send(Event::Pulled { incarnation, messages, permits }).await.is_err() {
+                        if events
+                            .send(Event::Pulled {
+                                incarnation,
+                                messages,
+                                permits,
+                            })
+                            .await
+                            .is_err()
+                        {
                             return;
                         }
                     }
@@ -107,7 +130,15 @@ impl IntakeTask {
                         drop(permits);
                         let text = error.to_string();
                         let missing = !error.retryable();
-                        if events.send(Event::PullFailed { incarnation, missing, text }).await.is_err() {
+                        if events
+                            .send(Event::PullFailed {
+                                incarnation,
+                                missing,
+                                text,
+                            })
+                            .await
+                            .is_err()
+                        {
                             return;
                         }
                         hub.wait_connected().await;
@@ -117,7 +148,9 @@ impl IntakeTask {
                 }
             }
         });
-        IntakeTask { _task: AbortOnDropHandle::new(task) }
+        IntakeTask {
+            _task: AbortOnDropHandle::new(task),
+        }
     }
 }
 

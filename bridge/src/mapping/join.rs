@@ -9,7 +9,9 @@ use fanin_core::checkpoint::{Assembler, Complete};
 use fanin_core::epoch::{Conflict, on_conflict};
 use fanin_core::fold::RULES;
 use fanin_core::ids::{Epoch, Incarnation, LedgerSeq, NodeUuid, Nonce};
-use fanin_core::record::{Body, EpochRecord, Genesis, NodeState, Record, SourceTerms, Witness, epoch_subject};
+use fanin_core::record::{
+    Body, EpochRecord, Genesis, NodeState, Record, SourceTerms, Witness, epoch_subject,
+};
 use fanin_hub::ledger::AppendError;
 use fanin_hub::{ApiError, Connection, Ledger, LedgerError, LedgerOptions, SourceError, SourceInfo};
 use fanin_store::{Class, CommitError, Store};
@@ -48,7 +50,9 @@ pub enum JoinError {
     #[error("a small value could not be encoded")]
     Encode(#[from] serde_json::Error),
     /// The ledger is not the one this data directory worked with.
-    #[error("the ledger {stream} was deleted and created again since this data directory last worked with it; restore it, or start every node of the mapping with a fresh data directory")]
+    #[error(
+        "the ledger {stream} was deleted and created again since this data directory last worked with it; restore it, or start every node of the mapping with a fresh data directory"
+    )]
     LedgerRecreated {
         /// The ledger's stream.
         stream: String,
@@ -170,7 +174,11 @@ pub async fn join(context: &JoinContext<'_>, epochs: &mut Epochs) -> Result<Join
     let (options, hub) = (context.options, context.hub);
     hub.check_jetstream(JETSTREAM_WAIT).await?;
     let sources = find_sources(options, hub).await?;
-    let replicas = sources.values().map(|source| source.info.replicas).max().unwrap_or(1);
+    let replicas = sources
+        .values()
+        .map(|source| source.info.replicas)
+        .max()
+        .unwrap_or(1);
     let ledger = Ledger::ensure(
         hub,
         &LedgerOptions {
@@ -182,11 +190,19 @@ pub async fn join(context: &JoinContext<'_>, epochs: &mut Epochs) -> Result<Join
     )
     .await?;
     if epochs.ledger_created_ns != 0 && epochs.ledger_created_ns != ledger.created_ns() {
-        return Err(JoinError::LedgerRecreated { stream: ledger.stream().to_owned() });
+        return Err(JoinError::LedgerRecreated {
+            stream: ledger.stream().to_owned(),
+        });
     }
     write_genesis(&ledger).await?;
     let (epoch, nonce) = begin_epoch(context, &ledger, epochs).await?;
-    Ok(Joined { ledger, epoch, epochs: epochs.clone(), nonce, sources })
+    Ok(Joined {
+        ledger,
+        epoch,
+        epochs: epochs.clone(),
+        nonce,
+        sources,
+    })
 }
 
 async fn find_sources(
@@ -198,17 +214,36 @@ async fn find_sources(
         let info = SourceInfo::fetch(hub, &configured.stream).await?;
         let generation = configured.generation.unwrap_or(0);
         let filters: BTreeSet<String> = configured.subjects.iter().cloned().collect();
-        let terms = SourceTerms { stream: configured.stream.clone(), filters: filters.into_iter().collect() };
-        sources.insert(info.incarnation(u64::from(generation)), Source { info, generation, terms });
+        let terms = SourceTerms {
+            stream: configured.stream.clone(),
+            filters: filters.into_iter().collect(),
+        };
+        sources.insert(
+            info.incarnation(u64::from(generation)),
+            Source {
+                info,
+                generation,
+                terms,
+            },
+        );
     }
     Ok(sources)
 }
 
 /// The first record, by compare-and-set: of several bridges that start together one writes it.
 async fn write_genesis(ledger: &Ledger) -> Result<(), JoinError> {
-    let body = Body::Genesis(Genesis { rules: RULES, features: BTreeSet::new() });
-    let record = Record { witness: Witness::default(), body };
-    match ledger.append("gen", None, Bytes::from(record.encode()), Some(LedgerSeq(0))).await {
+    let body = Body::Genesis(Genesis {
+        rules: RULES,
+        features: BTreeSet::new(),
+    });
+    let record = Record {
+        witness: Witness::default(),
+        body,
+    };
+    match ledger
+        .append("gen", None, Bytes::from(record.encode()), Some(LedgerSeq(0)))
+        .await
+    {
         Ok(_) | Err(AppendError::WrongLastSequence { .. }) => Ok(()),
         Err(error) => Err(error.into()),
     }
@@ -237,7 +272,13 @@ async fn begin_epoch(
             state: NodeState::Active,
         };
         let subject = epoch_subject(&record.node);
-        let bytes = Bytes::from(Record { witness: Witness::default(), body: Body::Epoch(record) }.encode());
+        let bytes = Bytes::from(
+            Record {
+                witness: Witness::default(),
+                body: Body::Epoch(record),
+            }
+            .encode(),
+        );
         match ledger.append(&subject, None, bytes, Some(expected)).await {
             Ok(ack) => {
                 crate::failpoint::reach("after_epoch_append");
@@ -250,9 +291,15 @@ async fn begin_epoch(
                 return Ok((LedgerSeq(ack.seq), nonce));
             }
             Err(AppendError::WrongLastSequence { .. }) => {
-                let Some(last) = ledger.last_of_subject(&subject).await? else { continue };
+                let Some(last) = ledger.last_of_subject(&subject).await? else {
+                    continue;
+                };
                 let node = context.options.node.clone();
-                let Ok(Record { body: Body::Epoch(found), .. }) = Record::decode(&last.body) else {
+                let Ok(Record {
+                    body: Body::Epoch(found),
+                    ..
+                }) = Record::decode(&last.body)
+                else {
                     return Err(JoinError::UnknownEpoch { node });
                 };
                 let intents = epochs.intents.iter().map(|&nonce| Nonce(nonce)).collect();
@@ -263,8 +310,17 @@ async fn begin_epoch(
                         expected = at;
                     }
                     Conflict::Succeed(at) => expected = at,
-                    Conflict::Refuse { same_uuid, epoch, state } => {
-                        return Err(JoinError::IdentityConflict { node, same_uuid, epoch, state });
+                    Conflict::Refuse {
+                        same_uuid,
+                        epoch,
+                        state,
+                    } => {
+                        return Err(JoinError::IdentityConflict {
+                            node,
+                            same_uuid,
+                            epoch,
+                            state,
+                        });
                     }
                 }
             }
@@ -287,7 +343,11 @@ pub async fn read_checkpoint(ledger: &Ledger) -> Result<Option<Box<Complete>>, L
     let mut assembler = Assembler::default();
     for item in ledger.read_subject("checkpoint", LedgerSeq(1)).await? {
         // A record that is not understood is met again by the fold, which halts on it by its position.
-        if let Ok(Record { body: Body::Checkpoint(part), .. }) = Record::decode(&item.body) {
+        if let Ok(Record {
+            body: Body::Checkpoint(part),
+            ..
+        }) = Record::decode(&item.body)
+        {
             assembler.add(part);
         }
     }
@@ -297,5 +357,7 @@ pub async fn read_checkpoint(ledger: &Ledger) -> Result<Option<Box<Complete>>, L
 /// The pause before try number `tries` (from 0).
 #[must_use]
 pub fn pause(tries: u32) -> Duration {
-    limits::PAUSE_FIRST.saturating_mul(1 << tries.min(10)).min(limits::PAUSE_MAX)
+    limits::PAUSE_FIRST
+        .saturating_mul(1 << tries.min(10))
+        .min(limits::PAUSE_MAX)
 }

@@ -37,11 +37,17 @@ pub async fn append(
     if claim.is_some() {
         crate::failpoint::reach("before_claim");
     }
-    let result = ledger.append(&subject, id.as_deref(), body, expect).await.map(|ack| LedgerSeq(ack.seq));
+    let result = ledger
+        .append(&subject, id.as_deref(), body, expect)
+        .await
+        .map(|ack| LedgerSeq(ack.seq));
     if claim.is_some() {
         crate::failpoint::reach("after_claim");
     }
-    Appended { claim: claim.map(|(batch, _)| batch), result }
+    Appended {
+        claim: claim.map(|(batch, _)| batch),
+        result,
+    }
 }
 
 /// P4: the identity of a claim, with this process's nonce: a clone of the node can never be told "duplicate" for ours.
@@ -49,7 +55,10 @@ fn dedupe_id(record: &Record, batch: BatchNo, attempt: Attempt, nonce: Nonce) ->
     match &record.body {
         fanin_core::record::Body::Claim(claim) => {
             let hash = claim.content_hash.0 >> 64;
-            format!("{}.{}.{:016x}.{batch}.{attempt}.{hash:016x}", claim.node_uuid, claim.epoch, nonce.0)
+            format!(
+                "{}.{}.{:016x}.{batch}.{attempt}.{hash:016x}",
+                claim.node_uuid, claim.epoch, nonce.0
+            )
         }
         fanin_core::record::Body::Checkpoint(_)
         | fanin_core::record::Body::Close(_)
@@ -79,7 +88,11 @@ impl TailTask {
                 let event = match tail.next_ready().await {
                     Ok(records) => {
                         tries = 0;
-                        Event::Tail { number, lag: tail.lag(), events: records }
+                        Event::Tail {
+                            number,
+                            lag: tail.lag(),
+                            events: records,
+                        }
                     }
                     Err(error) => match halt_of(&error) {
                         Some(halt) => Event::HubBroken(halt),
@@ -97,13 +110,19 @@ impl TailTask {
                 }
             }
         });
-        TailTask { number, _task: AbortOnDropHandle::new(task) }
+        TailTask {
+            number,
+            _task: AbortOnDropHandle::new(task),
+        }
     }
 }
 
 fn halt_of(error: &TailError) -> Option<Halt> {
     match error {
-        TailError::Shrunk { last, read, .. } => Some(Halt::LedgerShrank { last: *last, read: *read }),
+        TailError::Shrunk { last, read, .. } => Some(Halt::LedgerShrank {
+            last: *last,
+            read: *read,
+        }),
         TailError::Recreated { .. } | TailError::Missing { .. } => Some(Halt::LedgerRecreated),
         TailError::Ledger { .. } => None,
     }
@@ -140,7 +159,9 @@ pub async fn load_checkpoint(ledger: Ledger, covers: Option<LedgerSeq>) -> Event
         match read_checkpoint(&ledger).await {
             Ok(found) => {
                 let position = found.as_ref().map(|complete| complete.witness.position);
-                if covers.is_none_or(|wanted| position.is_some_and(|p| p >= wanted)) || tries >= CHECKPOINT_READS {
+                if covers.is_none_or(|wanted| position.is_some_and(|p| p >= wanted))
+                    || tries >= CHECKPOINT_READS
+                {
                     return Event::Checkpoint(found);
                 }
             }
@@ -157,8 +178,13 @@ pub async fn load_checkpoint(ledger: Ledger, covers: Option<LedgerSeq>) -> Event
 /// Purges behind a checkpoint, subject by subject; the kept ones keep their last record, wherever it lies (P7).
 pub async fn purge(ledger: Ledger, through: LedgerSeq, keep: Vec<(String, LedgerSeq)>) {
     let whole = ["claim.>", "handoff.>", "progress.>", "close", "checkpoint"];
-    let kept = keep.into_iter().map(|(subject, last)| (subject, last.min(through.next())));
-    let all = whole.into_iter().map(|subject| (subject.to_owned(), through.next())).chain(kept);
+    let kept = keep
+        .into_iter()
+        .map(|(subject, last)| (subject, last.min(through.next())));
+    let all = whole
+        .into_iter()
+        .map(|subject| (subject.to_owned(), through.next()))
+        .chain(kept);
     let mut purged = 0;
     for (subject, up_to) in all {
         match ledger.purge_subject(&subject, up_to).await {
@@ -167,5 +193,10 @@ pub async fn purge(ledger: Ledger, through: LedgerSeq, keep: Vec<(String, Ledger
             Err(error) => tracing::debug!(%error, subject, "a ledger subject could not be purged"),
         }
     }
-    tracing::info!(code = "FAN-4101", position = through.0, purged, "ledger truncated behind a checkpoint");
+    tracing::info!(
+        code = "FAN-4101",
+        position = through.0,
+        purged,
+        "ledger truncated behind a checkpoint"
+    );
 }

@@ -58,7 +58,13 @@ impl MappingOptions {
     /// Takes what concerns a mapping out of the configuration. `accept_terms` and `recreate_consumer` are the
     /// operator's word for this start.
     #[must_use]
-    pub fn of(config: &Config, name: &str, mapping: &MappingConfig, accept_terms: bool, recreate_consumer: bool) -> Self {
+    pub fn of(
+        config: &Config,
+        name: &str,
+        mapping: &MappingConfig,
+        accept_terms: bool,
+        recreate_consumer: bool,
+    ) -> Self {
         let stability = match config.hub.durability {
             Durability::SyncAlways => Stability::SyncAlways,
             Durability::Lazy => Stability::After(2 * millis(config.hub.sync_interval.0)),
@@ -68,7 +74,11 @@ impl MappingOptions {
             node: config.node.clone(),
             prefix: config.hub.ledger_prefix.clone(),
             config: mapping.clone(),
-            policy: Policy { stability, accept_terms, ..Policy::default() },
+            policy: Policy {
+                stability,
+                accept_terms,
+                ..Policy::default()
+            },
             staged_bytes: config.memory.staged.0,
             recreate_consumer,
         }

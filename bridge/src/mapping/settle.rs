@@ -30,7 +30,11 @@ impl SettleQueue {
     /// A queue over a connection.
     #[must_use]
     pub fn new(settler: Settler) -> Self {
-        SettleQueue { settler, running: FuturesUnordered::new(), waiting: VecDeque::new() }
+        SettleQueue {
+            settler,
+            running: FuturesUnordered::new(),
+            waiting: VecDeque::new(),
+        }
     }
 
     /// Acknowledges messages; the permits are given back when the hub has taken it in, or was given up on.

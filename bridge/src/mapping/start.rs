@@ -21,8 +21,8 @@ use super::ledger_io::error_chain;
 use super::view::{Shared, State};
 use super::{MappingOptions, millis};
 use crate::topic::{
-    AppSpec, BodyCache, RestoredBatch, StartError, SubjectFilter, Topic, TopicEvents, TopicOptions, TopicRecovery,
-    WallClock,
+    AppSpec, BodyCache, RestoredBatch, StartError, SubjectFilter, Topic, TopicEvents, TopicOptions,
+    TopicRecovery, WallClock,
 };
 
 /// Pause between two tries at joining when only an operator can help.
@@ -80,7 +80,12 @@ impl Mapping {
         let kept = Kept::of(recovered, space)?;
         let names = Names::of(space);
         for batch in &kept.leftover {
-            drop(store.commit(Class::Finish, vec![Op::Release { key: names.batch(*batch) }]));
+            drop(store.commit(
+                Class::Finish,
+                vec![Op::Release {
+                    key: names.batch(*batch),
+                }],
+            ));
         }
         let mut published = Vec::new();
         let mut batches = Batches::default();
@@ -93,7 +98,12 @@ impl Mapping {
                 }),
                 None => batches.insert(
                     *number,
-                    Flying { body: None, at: Some(batch.at), acks: Vec::new(), permits: Permits::default() },
+                    Flying {
+                        body: None,
+                        at: Some(batch.at),
+                        acks: Vec::new(),
+                        permits: Permits::default(),
+                    },
                 ),
             }
         }
@@ -104,7 +114,10 @@ impl Mapping {
             apps: app_specs(&options, &kept.since),
             clock: WallClock::system(),
         };
-        let recovery = TopicRecovery { values: &recovered.values, records: &recovered.records };
+        let recovery = TopicRecovery {
+            values: &recovered.values,
+            records: &recovered.records,
+        };
         let (topic, topic_events) =
             Topic::start(topic_options, published, recovery, Arc::clone(&store), cache)?;
         for app in options.config.applications.keys() {
@@ -113,13 +126,28 @@ impl Mapping {
         let mut disk = kept.disk();
         disk.next_offset = disk.next_offset.max(topic.head());
         let view = Shared::default();
-        Ok(Mapping { options, uuid, store, names, topic, topic_events, epochs: kept.epochs, disk, batches, view })
+        Ok(Mapping {
+            options,
+            uuid,
+            store,
+            names,
+            topic,
+            topic_events,
+            epochs: kept.epochs,
+            disk,
+            batches,
+            view,
+        })
     }
 
     /// The handle for everybody else.
     #[must_use]
     pub fn handle(&self) -> MappingHandle {
-        MappingHandle { name: self.options.name.clone(), topic: self.topic.clone(), view: self.view.clone() }
+        MappingHandle {
+            name: self.options.name.clone(),
+            topic: self.topic.clone(),
+            view: self.view.clone(),
+        }
     }
 
     /// Joins the cluster and runs until `stop`; from `quiesce` on nothing more is pulled. The first verdict of the hub goes to `verdict`: an error there is
@@ -134,8 +162,13 @@ impl Mapping {
         stop: CancellationToken,
         verdict: oneshot::Sender<Result<(), JoinError>>,
     ) -> Result<(), DriverError> {
-        let Some(joined) = self.join(&hub, &quiesce, verdict).await else { return Ok(()) };
-        let sources = joined.sources.iter().map(|(incarnation, source)| (*incarnation, source.terms.clone()));
+        let Some(joined) = self.join(&hub, &quiesce, verdict).await else {
+            return Ok(());
+        };
+        let sources = joined
+            .sources
+            .iter()
+            .map(|(incarnation, source)| (*incarnation, source.terms.clone()));
         let identity = Identity {
             uuid: self.uuid,
             name: self.options.node.clone(),
@@ -199,18 +232,30 @@ impl Mapping {
                 }
                 Err(error) => error,
             };
-            let (reason, retryable) = (format!("{}: {}", error.code(), error_chain(&error)), error.retryable());
+            let (reason, retryable) = (
+                format!("{}: {}", error.code(), error_chain(&error)),
+                error.retryable(),
+            );
             self.view.update(|view| {
                 view.state = State::Starting;
                 view.reason = reason.clone();
             });
             if retryable {
-                tracing::debug!(mapping = self.options.name, reason, "joining failed; trying again");
+                tracing::debug!(
+                    mapping = self.options.name,
+                    reason,
+                    "joining failed; trying again"
+                );
                 tokio::time::sleep(pause(tries)).await;
                 tries += 1;
                 continue;
             }
-            tracing::error!(code = error.code(), mapping = self.options.name, reason, "the mapping cannot take part");
+            tracing::error!(
+                code = error.code(),
+                mapping = self.options.name,
+                reason,
+                "the mapping cannot take part"
+            );
             if let Some(verdict) = verdict.take() {
                 let _ = verdict.send(Err(error));
             }
@@ -239,7 +284,12 @@ fn app_specs(options: &MappingOptions, since: &BTreeMap<String, u32>) -> Vec<App
             in_flight_max: app.in_flight,
             instance_in_flight_max: app.instance_in_flight,
         },
-        filter: SubjectFilter::new(app.filter.as_ref().map(|filter| filter.subjects.clone()).unwrap_or_default()),
+        filter: SubjectFilter::new(
+            app.filter
+                .as_ref()
+                .map(|filter| filter.subjects.clone())
+                .unwrap_or_default(),
+        ),
         since: since.get(name).map(|version| TermsVersion(*version)),
         allowed_uids: Vec::new(),
     });

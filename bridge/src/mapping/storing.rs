@@ -51,18 +51,31 @@ impl Driver {
         };
         let epoch = self.node.epoch().unwrap_or_default();
         let kind = u8::try_from(kind.code()).unwrap_or(0);
-        let body = Arc::new(StagedBatch::new(batch, incarnation, epoch, kind, stream, messages));
+        let body = Arc::new(StagedBatch::new(
+            batch,
+            incarnation,
+            epoch,
+            kind,
+            stream,
+            messages,
+        ));
         let (head, pieces) = body.encode();
         flying.body = Some(body);
         self.batches.insert(batch, flying);
-        let op = Op::Append { key: self.names.batch(batch), kind: RECORD_STAGE, head, body: pieces };
+        let op = Op::Append {
+            key: self.names.batch(batch),
+            kind: RECORD_STAGE,
+            head,
+            body: pieces,
+        };
         let commit = self.store.commit(Class::Intake, vec![op]);
         crate::failpoint::reach("before_stage_sync");
         let since = Instant::now();
         self.stored.push_back(Box::pin(async move {
             match commit.await {
                 Ok(at) => {
-                    metrics::histogram!("fanin_stage_sync_duration_seconds").record(since.elapsed().as_secs_f64());
+                    metrics::histogram!("fanin_stage_sync_duration_seconds")
+                        .record(since.elapsed().as_secs_f64());
                     match at.first() {
                         Some(at) => Ok(Stored::Staged(batch, *at)),
                         None => Ok(Stored::Refused(batch)),
@@ -83,10 +96,21 @@ impl Driver {
         won: &SeqSet,
     ) {
         let runs = set_to_runs(won);
-        let resolution = Resolution { batch, position, terms, base, won: runs.clone() };
+        let resolution = Resolution {
+            batch,
+            position,
+            terms,
+            base,
+            won: runs.clone(),
+        };
         let key = self.names.batch(batch);
         let head = self.names.put_head(base.plus(won.len()));
-        let op = Op::Append { key, kind: RECORD_RESOLUTION, head: resolution.encode(), body: Vec::new() };
+        let op = Op::Append {
+            key,
+            kind: RECORD_RESOLUTION,
+            head: resolution.encode(),
+            body: Vec::new(),
+        };
         let commit = self.store.commit(Class::Finish, vec![op, head]);
         let (body, at) = match self.batches.publish(batch) {
             Some((body, Some(at))) => (body, at),
@@ -102,7 +126,10 @@ impl Driver {
             commit.await?;
             crate::failpoint::reach("after_resolution");
             if nothing {
-                return Ok(Stored::Resolved { batch, published: None });
+                return Ok(Stored::Resolved {
+                    batch,
+                    published: None,
+                });
             }
             let body = match body {
                 Some(body) => body,
@@ -111,8 +138,17 @@ impl Driver {
                     .await
                     .unwrap_or(Err(ReadFailure::Cancelled))?,
             };
-            let published = PublishedBatch { base, terms, won: runs, at, body };
-            Ok(Stored::Resolved { batch, published: Some(Box::new(published)) })
+            let published = PublishedBatch {
+                base,
+                terms,
+                won: runs,
+                at,
+                body,
+            };
+            Ok(Stored::Resolved {
+                batch,
+                published: Some(Box::new(published)),
+            })
         }));
     }
 
@@ -126,7 +162,13 @@ impl Driver {
 
     /// The terms are kept on disk, so that a restart knows what each application is entitled to before it reads the ledger.
     pub(super) fn persist_terms(&mut self, encoded: Bytes) {
-        let commit = self.store.commit(Class::Finish, vec![Op::Put { name: self.names.terms(), value: encoded }]);
+        let commit = self.store.commit(
+            Class::Finish,
+            vec![Op::Put {
+                name: self.names.terms(),
+                value: encoded,
+            }],
+        );
         self.stored.push_back(Box::pin(async move {
             commit.await?;
             Ok(Stored::Terms)
@@ -148,7 +190,8 @@ impl Driver {
             Stored::Refused(batch) => {
                 if let Some(flying) = self.batches.forget(batch) {
                     tracing::debug!(%batch, "the local log is full; messages go back to the hub");
-                    self.settles.give_back(flying.acks.into_iter().map(|(_, ack)| ack).collect(), FULL_DELAY);
+                    self.settles
+                        .give_back(flying.acks.into_iter().map(|(_, ack)| ack).collect(), FULL_DELAY);
                 }
                 self.feed(Input::StageRefused(batch));
             }
@@ -170,6 +213,8 @@ impl Driver {
 }
 
 fn read_back(store: &dyn fanin_store::Store, at: Location) -> Result<Arc<StagedBatch>, ReadFailure> {
-    let body = store.read_body(at).map_err(|error| ReadFailure::Store(Arc::new(error)))?;
+    let body = store
+        .read_body(at)
+        .map_err(|error| ReadFailure::Store(Arc::new(error)))?;
     Ok(Arc::new(StagedBatch::decode(&body)?))
 }

@@ -125,7 +125,10 @@ pub struct Shared {
 
 impl Default for Shared {
     fn default() -> Self {
-        Shared { view: Arc::default(), moved: Arc::new(Mutex::new(Instant::now())) }
+        Shared {
+            view: Arc::default(),
+            moved: Arc::new(Mutex::new(Instant::now())),
+        }
     }
 }
 

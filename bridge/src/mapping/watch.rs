@@ -2,7 +2,10 @@
 
 use fanin_core::fold::Halt;
 use fanin_core::ids::{Incarnation, StreamSeq, TermsVersion};
-use fanin_hub::{ConsumerSpec, Connection, SharedConsumer, SourceError, SourceInfo, StoredMessage, fetch_message, next_matching};
+use fanin_hub::{
+    Connection, ConsumerSpec, SharedConsumer, SourceError, SourceInfo, StoredMessage, fetch_message,
+    next_matching,
+};
 use tokio::sync::mpsc;
 use tokio_util::task::AbortOnDropHandle;
 
@@ -38,13 +41,19 @@ impl WatchTask {
                 let event = match consumer.info(&hub).await {
                     Ok(info) => {
                         failures = 0;
-                        Event::Floor { incarnation, info: Box::new(info) }
+                        Event::Floor {
+                            incarnation,
+                            info: Box::new(info),
+                        }
                     }
                     Err(error) => {
                         let missing = !error.retryable();
                         tracing::debug!(code = error.code(), %error, "no counters of the consumer");
                         failures += 1;
-                        Event::FloorUnknown { incarnation, missing: missing.then(|| error.to_string()) }
+                        Event::FloorUnknown {
+                            incarnation,
+                            missing: missing.then(|| error.to_string()),
+                        }
                     }
                 };
                 if events.send(event).await.is_err() {
@@ -57,18 +66,31 @@ impl WatchTask {
                     return;
                 }
                 looks += 1;
-                tokio::time::sleep(if failures == 0 { FLOOR_INTERVAL } else { pause(failures).max(FLOOR_INTERVAL) }).await;
+                tokio::time::sleep(if failures == 0 {
+                    FLOOR_INTERVAL
+                } else {
+                    pause(failures).max(FLOOR_INTERVAL)
+                })
+                .await;
             }
         });
-        WatchTask { _task: AbortOnDropHandle::new(task) }
+        WatchTask {
+            _task: AbortOnDropHandle::new(task),
+        }
     }
 }
 
 async fn recreated(hub: &Connection, incarnation: Incarnation, source: &Source) -> Option<Halt> {
-    let gone = || Some(Halt::SourceRecreated { stream: source.terms.stream.clone() });
+    let gone = || {
+        Some(Halt::SourceRecreated {
+            stream: source.terms.stream.clone(),
+        })
+    };
     match SourceInfo::fetch(hub, &source.terms.stream).await {
         Ok(info) if info.incarnation(u64::from(source.generation)) != incarnation => gone(),
-        Ok(_) | Err(SourceError::Missing { .. } | SourceError::Hub { .. } | SourceError::BadTime { .. }) => None,
+        Ok(_) | Err(SourceError::Missing { .. } | SourceError::Hub { .. } | SourceError::BadTime { .. }) => {
+            None
+        }
     }
 }
 
@@ -80,24 +102,46 @@ pub async fn audit(
     source: Source,
     first: StreamSeq,
 ) -> Option<Event> {
-    let filters = if source.terms.filters.is_empty() { vec![">".to_owned()] } else { source.terms.filters.clone() };
+    let filters = if source.terms.filters.is_empty() {
+        vec![">".to_owned()]
+    } else {
+        source.terms.filters.clone()
+    };
     let mut next: Option<StreamSeq> = None;
     for filter in filters {
         match next_matching(&hub, &source.terms.stream, first, &filter).await {
-            Ok(found) => next = [next, found.map(|message| message.seq)].into_iter().flatten().min(),
+            Ok(found) => {
+                next = [next, found.map(|message| message.seq)]
+                    .into_iter()
+                    .flatten()
+                    .min()
+            }
             Err(error) => {
                 tracing::debug!(error = %error_chain(&error), "a look for holes failed; it is repeated");
                 return None;
             }
         }
     }
-    Some(Event::Audited { incarnation, terms, first, next_matching: next })
+    Some(Event::Audited {
+        incarnation,
+        terms,
+        first,
+        next_matching: next,
+    })
 }
 
 /// Fetches a message that the hub skipped.
-pub async fn repair(hub: Connection, incarnation: Incarnation, stream: String, seq: StreamSeq) -> Option<Event> {
+pub async fn repair(
+    hub: Connection,
+    incarnation: Incarnation,
+    stream: String,
+    seq: StreamSeq,
+) -> Option<Event> {
     match fetch_message(&hub, &stream, seq).await {
-        Ok(Some(message)) => Some(Event::Repaired { incarnation, message: Box::new(message) }),
+        Ok(Some(message)) => Some(Event::Repaired {
+            incarnation,
+            message: Box::new(message),
+        }),
         Ok(None) => None,
         Err(error) => {
             tracing::debug!(error = %error_chain(&error), "a message to repair could not be fetched; it is repeated");
@@ -120,7 +164,11 @@ pub fn staged_message(message: StoredMessage) -> crate::stage::StagedMessage {
 
 /// What the shared consumer of a source must look like.
 #[must_use]
-pub fn consumer_spec(options: &super::MappingOptions, incarnation: Incarnation, source: &Source) -> ConsumerSpec {
+pub fn consumer_spec(
+    options: &super::MappingOptions,
+    incarnation: Incarnation,
+    source: &Source,
+) -> ConsumerSpec {
     ConsumerSpec {
         stream: source.terms.stream.clone(),
         prefix: options.prefix.clone(),

@@ -20,7 +20,6 @@ fn grpc_code(code: Code) -> tonic::Code {
         Code::LimitExceeded => tonic::Code::ResourceExhausted,
         Code::NotPermitted => tonic::Code::PermissionDenied,
         Code::Stopping | Code::Fenced => tonic::Code::Unavailable,
-        Code::Damaged => tonic::Code::Internal,
     }
 }
 

@@ -177,8 +177,11 @@ impl AppTask {
                 self.spec.policy = policy;
                 self.machine.set_policy(policy);
             }
-            // An error means that nobody waits for the answer any more.
-            AppCommand::Stats(reply) => drop(reply.send(self.stats())),
+            AppCommand::Stats(reply) => {
+                self.machine.extend_head(*self.head.borrow());
+                // An error means that nobody waits for the answer any more.
+                drop(reply.send(self.stats()));
+            }
         }
     }
 

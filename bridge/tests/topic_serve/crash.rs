@@ -1,12 +1,13 @@
 //! What survives a power cut. Method: the log's twin holds syncs back, so that each moment of a crash can be chosen.
 
-use std::io;
+use std::{io, sync::Arc};
 
-use fanin_bridge::topic::{DEAD_LETTER_SPACE, TopicFailure};
-use fanin_core::delivery::DeadLetterReason;
+use fanin_bridge::topic::{BodyCache, DEAD_LETTER_SPACE, StartError, Topic, TopicFailure, TopicRecovery};
+use fanin_core::{delivery::DeadLetterReason, ids::Offset};
 use fanin_proto::v1::{Reject, Retry, Verdicts};
+use fanin_store::{Class, Key, Op, Recovered, Store};
 
-use crate::harness::{World, app, eventually, ids};
+use crate::harness::{SPACE, World, app, eventually, ids, options, restored};
 
 #[tokio::test]
 async fn a_restart_redelivers_exactly_what_was_not_confirmed() {
@@ -244,4 +245,75 @@ async fn a_failed_sync_confirms_nothing_and_reaches_the_owner() {
     }
     assert_eq!((client.lost, client.confirmed), (vec![1], vec![]));
     assert!(world.done.lock().is_empty());
+}
+
+#[tokio::test]
+async fn an_unreadable_batch_stops_its_readers_and_reaches_the_owner() {
+    let mut world = World::with_memory(vec![app("a")], 0, 0).await;
+    world.publish(1).await;
+    // A freed record stands for a damaged one: reading it fails.
+    world
+        .store
+        .commit(
+            Class::Finish,
+            vec![Op::Release {
+                key: Key { space: SPACE, id: 1 },
+            }],
+        )
+        .await
+        .unwrap();
+    let mut client = world.open("a", "i").await;
+    client.much_credit().await;
+    eventually("the owner knows", || !world.failures.lock().is_empty()).await;
+    assert!(matches!(&world.failures.lock()[0], TopicFailure::Unreadable { batch, .. } if batch.0 == 1));
+    world.publish(1).await;
+    let stats = world.topic.stats().await.remove(0);
+    assert_eq!(
+        (stats.backlog_messages, stats.deliveries),
+        (2, 0),
+        "nothing is skipped"
+    );
+    client.close().await;
+    client.until_end().await;
+}
+
+fn start(recovered: &Recovered, world: &World, leave_out: Option<usize>) -> Result<Topic, StartError> {
+    let recovery = TopicRecovery {
+        values: &recovered.values,
+        records: &recovered.records,
+    };
+    let mut batches = restored(recovered);
+    if let Some(n) = leave_out {
+        batches.remove(n);
+    }
+    let cache = Arc::new(BodyCache::new(0, 0));
+    let store = Arc::clone(&world.store) as Arc<dyn Store>;
+    Topic::start(options(world.apps.clone()), batches, recovery, store, cache).map(|(topic, _)| topic)
+}
+
+#[tokio::test]
+async fn a_log_with_a_hole_or_a_damaged_cursor_is_refused() {
+    let mut world = World::new(vec![app("a"), app("b")]).await;
+    for _ in 0..3 {
+        world.publish(10).await;
+    }
+    let mut client = world.open("a", "i").await;
+    client.much_credit().await;
+    client.take(30).await;
+    client.ack(1, 30).await;
+    client.until_confirmed(30).await;
+    let (_, mut recovered) = world.store.crash();
+    assert_eq!(start(&recovered, &world, None).unwrap().head(), Offset(30));
+    // The other application has finished none of them, so each one missing is noticed.
+    for (n, from) in [(0, 0), (1, 10), (2, 20)] {
+        match start(&recovered, &world, Some(n)).err() {
+            Some(StartError::Missing { from: found, to }) => assert_eq!((found.0, to.0), (from, from + 10)),
+            other => panic!("{other:?}"),
+        }
+    }
+    let cursor = recovered.values.get_mut("cursor/1/b").unwrap();
+    *cursor = cursor.slice(..cursor.len() - 1);
+    assert!(
+        matches!(start(&recovered, &world, None).err(), Some(StartError::Cursor { app, .. }) if app == "b")
+    );
 }

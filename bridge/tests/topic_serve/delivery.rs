@@ -9,12 +9,11 @@ use parking_lot::Mutex;
 
 use crate::harness::{Client, World, app, eventually, ids, policy, range};
 
-/// Acks everything as it comes until told to stop, and notes (application, instance, id) per confirmed delivery.
-async fn consume(
-    mut client: Client,
-    app: &'static str,
-    seen: Arc<Mutex<Vec<(&'static str, String, String)>>>,
-) {
+/// (application, instance, id) of each confirmed delivery.
+type Seen = Arc<Mutex<Vec<(&'static str, String, String)>>>;
+
+/// Acks everything as it comes until told to stop, and notes what is confirmed.
+async fn consume(mut client: Client, app: &'static str, seen: Seen) {
     client.credit(256 * 1024, 512).await;
     let mut taken = Vec::new();
     loop {
@@ -57,7 +56,7 @@ async fn two_applications_with_two_instances_get_everything_once() {
     world.until_done(1..=20).await;
     assert_eq!(world.topic.unfinished_batches(), 0);
     assert_eq!(world.cache.bytes(), (0, 0), "finished batches leave memory");
-    let seen = seen.lock();
+    let seen = seen.lock().clone();
     assert_eq!(seen.len(), 4_000, "something came twice");
     for name in ["billing", "shipping"] {
         let of_app: BTreeSet<String> = seen.iter().filter(|s| s.0 == name).map(|s| s.2.clone()).collect();
@@ -131,6 +130,28 @@ async fn a_batch_larger_than_all_memory_is_served_from_disk() {
     assert_eq!(ids(&client.take(300).await), published);
     client.ack(1, 300).await;
     world.until_done([1]).await;
+}
+
+#[tokio::test]
+async fn messages_that_another_node_won_are_not_delivered() {
+    let mut world = World::new(vec![app("a")]).await;
+    world.lose_first = true;
+    let mut published = world.publish(5).await;
+    // The first batch of one message is won by another node as a whole.
+    assert!(world.publish(1).await.is_empty());
+    published.extend(world.publish(5).await);
+    let mut client = world.open("a", "i").await;
+    client.much_credit().await;
+    assert_eq!(ids(&client.take(8).await), published);
+    client.ack(1, 2).await;
+    client.until_confirmed(2).await;
+    // From disk the same messages are chosen.
+    let world = world.restart().await;
+    let mut client = world.open("a", "i").await;
+    client.much_credit().await;
+    assert_eq!(ids(&client.take(6).await), published[2..]);
+    client.ack(1, 6).await;
+    world.until_done([1, 3]).await;
 }
 
 #[tokio::test]

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, pin::Pin, sync::Arc, time::Duration};
 use bytes::Bytes;
 use fanin_bridge::{
     serve::{ServeOptions, Server, StatusSource, Topics},
-    stage::{RECORD_RESOLUTION, RECORD_STAGE, Resolution, StagedBatch, StagedMessage},
+    stage::{RECORD_RESOLUTION, RECORD_STAGE, Resolution, StagedBatch, StagedMessage, runs_of},
     topic::{
         AppSpec, BodyCache, PublishedBatch, RestoredBatch, SubjectFilter, Topic, TopicEvent, TopicFailure,
         TopicOptions, TopicRecovery, WallClock,
@@ -60,11 +60,20 @@ pub(crate) fn app(name: &str) -> AppSpec {
     }
 }
 
+pub(crate) fn options(apps: Vec<AppSpec>) -> TopicOptions {
+    TopicOptions {
+        name: "orders".into(),
+        node: "n1".into(),
+        space: SPACE,
+        apps,
+        clock: WallClock::system(),
+    }
+}
+
 pub(crate) struct World {
     pub(crate) store: Arc<MemStore>,
     pub(crate) cache: Arc<BodyCache>,
     pub(crate) topic: Topic,
-    pub(crate) topics: Arc<Topics>,
     pub(crate) server: Option<Server>,
     pub(crate) apps: Vec<AppSpec>,
     /// Batches told as done since the start.
@@ -72,6 +81,8 @@ pub(crate) struct World {
     /// Failures told since the start.
     pub(crate) failures: Arc<Mutex<Vec<TopicFailure>>>,
     pub(crate) terms: TermsVersion,
+    /// Another node wins the first message of each batch.
+    pub(crate) lose_first: bool,
     next_batch: u64,
     next_seq: u64,
     directory: tempfile::TempDir,
@@ -114,13 +125,7 @@ impl World {
         cache: Arc<BodyCache>,
         next: (u64, u64),
     ) -> World {
-        let options = TopicOptions {
-            name: "orders".into(),
-            node: "n1".into(),
-            space: SPACE,
-            apps: apps.clone(),
-            clock: WallClock::system(),
-        };
+        let options = options(apps.clone());
         let recovery = TopicRecovery {
             values: &recovered.values,
             records: &recovered.records,
@@ -159,12 +164,12 @@ impl World {
             store,
             cache,
             topic,
-            topics,
             server: Some(server),
             apps,
             done,
             failures,
             terms: TermsVersion(1),
+            lose_first: false,
             next_batch: next.0,
             next_seq: next.1,
             directory,
@@ -185,7 +190,7 @@ impl World {
         .await
     }
 
-    /// Publishes one batch of messages with these subjects and payload sizes. Returns their ids.
+    /// Publishes one batch of messages with these subjects and payload sizes. Returns the ids of those that are won.
     pub(crate) async fn publish_as(&mut self, messages: &[(&str, usize)]) -> Vec<String> {
         let staged: Vec<StagedMessage> = messages
             .iter()
@@ -203,10 +208,6 @@ impl World {
                 }
             })
             .collect();
-        let ids = staged
-            .iter()
-            .map(|message| format!("ORDERS:{}", message.seq))
-            .collect();
         let batch = BatchNo(self.next_batch);
         self.next_batch += 1;
         let body = Arc::new(StagedBatch::new(
@@ -217,12 +218,15 @@ impl World {
             "ORDERS".into(),
             staged,
         ));
+        let lost = usize::from(self.lose_first);
+        let won = runs_of(body.messages[lost..].iter().map(|message| message.seq));
+        let ids = ids_of(&body.messages[lost..]);
         let resolution = Resolution {
             batch,
             position: LedgerSeq(batch.0),
             terms: self.terms,
             base: self.topic.head(),
-            won: body.seqs(),
+            won,
         };
         let (head, pieces) = body.encode();
         let key = Key {
@@ -259,8 +263,12 @@ impl World {
         self.publish_as(&vec![("orders.new", 100); count]).await
     }
 
+    pub(crate) fn socket(&self) -> std::path::PathBuf {
+        self.directory.path().join("s")
+    }
+
     pub(crate) async fn channel(&self) -> Channel {
-        let path = self.directory.path().join("s");
+        let path = self.socket();
         let connect = tower::service_fn(move |_| {
             let path = path.clone();
             async move { UnixStream::connect(path).await.map(TokioIo::new) }
@@ -300,7 +308,14 @@ pub(crate) async fn eventually(what: &str, mut condition: impl FnMut() -> bool) 
     assert!(waited.await.is_ok(), "never came about: {what}");
 }
 
-fn restored(recovered: &Recovered) -> Vec<RestoredBatch> {
+fn ids_of(messages: &[StagedMessage]) -> Vec<String> {
+    messages
+        .iter()
+        .map(|message| format!("ORDERS:{}", message.seq))
+        .collect()
+}
+
+pub(crate) fn restored(recovered: &Recovered) -> Vec<RestoredBatch> {
     let mut stages = BTreeMap::new();
     let mut batches = Vec::new();
     for record in recovered
@@ -349,7 +364,12 @@ pub(crate) fn range(first: u64, last: u64) -> Vec<DeliveryRange> {
 }
 
 impl Client {
-    pub(crate) async fn open(channel: Channel, topic: &str, app: &str, instance: &str) -> Result<Client, Status> {
+    pub(crate) async fn open(
+        channel: Channel,
+        topic: &str,
+        app: &str,
+        instance: &str,
+    ) -> Result<Client, Status> {
         let open = Open {
             topic: topic.into(),
             app: app.into(),

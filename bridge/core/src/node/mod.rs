@@ -285,11 +285,12 @@ impl Node {
                 batch.state = BatchState::Resolving { base, won: won.clone() };
                 out.push(Effect::Resolve { batch: number, position, terms, base, won });
             }
-            BatchState::Published { unconfirmed } => {
-                if unconfirmed.take().is_some_and(|disk| disk != won) {
-                    self.halt(Halt::WonDiffers { batch: number }, out);
-                }
-            }
+            BatchState::Published { unconfirmed } => match unconfirmed.take() {
+                Some(disk) if disk != won => self.halt(Halt::WonDiffers { batch: number }, out),
+                // The process died between the tombstone and the report that nothing is left to do.
+                Some(_) if won.is_empty() => self.on_finished(number, out),
+                Some(_) | None => {}
+            },
             BatchState::Resolving { .. } | BatchState::Finished => {}
         }
     }

@@ -68,6 +68,8 @@ pub(crate) struct Bridge {
     pub(crate) repairs: Vec<StreamSeq>,
     pub(crate) purges: Vec<(LedgerSeq, Vec<(String, LedgerSeq)>)>,
     pub(crate) loads: usize,
+    /// A checkpoint was asked for, and `auto_load` is off.
+    pub(crate) wants_load: bool,
     pub(crate) facts: Vec<Fact>,
     /// Messages handed back to the hub with a delay, and messages settled, in order.
     pub(crate) delayed: Vec<(u64, u64)>,
@@ -143,6 +145,7 @@ impl World {
                 repairs: Vec::new(),
                 purges: Vec::new(),
                 loads: 0,
+                wants_load: false,
                 facts: Vec::new(),
                 delayed: Vec::new(),
                 settled: Vec::new(),
@@ -291,6 +294,7 @@ impl World {
             Effect::Fence(_) | Effect::Halt(_) | Effect::Joined(_) | Effect::TermsInForce(_) => {}
             Effect::LoadCheckpoint => {
                 bridge.loads += 1;
+                bridge.wants_load = !self.auto_load;
                 if self.auto_load {
                     queue.push_back(Input::Checkpoint(checkpoint));
                 }

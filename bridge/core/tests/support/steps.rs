@@ -118,6 +118,7 @@ impl World {
     /// The checkpoint a node asked for is read now.
     pub(crate) fn load(&mut self, who: usize) {
         let checkpoint = self.ledger.checkpoint();
+        self.bridges[who].wants_load = false;
         self.step(who, Input::Checkpoint(checkpoint));
     }
 

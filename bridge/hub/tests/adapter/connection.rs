@@ -70,6 +70,19 @@ async fn each_refusal_is_told_apart() {
     ));
 }
 
+/// Goal: asking for encryption never falls back to plain text. Method: demand TLS of a server that has none.
+#[tokio::test]
+async fn required_encryption_is_required() {
+    let hub = start("").await;
+    let mut options = HubOptions::new([hub.url()]);
+    options.tls.required = true;
+    let error = Connection::connect(options).await.err().unwrap();
+    assert!(
+        matches!(error, ConnectError::Tls { .. }) && error.code() == "FAN-2003",
+        "{error}"
+    );
+}
+
 /// Goal: user and password within the address are used. Method: connect with them only.
 #[tokio::test]
 async fn the_address_may_carry_the_login() {

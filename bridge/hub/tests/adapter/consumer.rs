@@ -332,3 +332,31 @@ async fn given_back_comes_again() {
         .unwrap();
     assert_eq!(again.iter().map(|p| p.facts.delivered).collect::<Vec<_>>(), [2]);
 }
+
+/// Goal: what waited in a puller longer than the acknowledgement wait is dropped, as another node has it by then. Method:
+/// one puller takes a few and keeps the rest waiting; once a second one has got all of them again, the first one fetches.
+#[tokio::test]
+async fn stale_messages_are_dropped() {
+    let (hub, connection) = with_stream().await;
+    fill(&connection, 50, 10).await;
+    let spec = fanin_hub::ConsumerSpec {
+        ack_wait: Duration::from_millis(500),
+        ..spec(&connection).await
+    };
+    let shared = spec.ensure(&connection, CreatePolicy::FromStart).await.unwrap();
+    let mut idle = Puller::new(&connection, &shared);
+    assert!(!in_time(idle.fetch(50, 30, PATIENCE)).await.unwrap().is_empty());
+
+    let other = connect(&hub).await;
+    let mut busy = Puller::new(&other, &shared);
+    let settler = Settler::new(&other);
+    assert!(pull_all(&mut busy, 50, &settler).await >= 50);
+    assert_eq!(
+        in_time(idle.fetch(50, MIB, Duration::from_millis(50)))
+            .await
+            .unwrap()
+            .len(),
+        0
+    );
+    assert!(idle.dropped_stale() > 0);
+}

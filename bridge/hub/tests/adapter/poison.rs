@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use fanin_core::ids::StreamSeq;
-use fanin_hub::{ConsumerSpec, CreatePolicy, Puller, Settler, fetch_message};
+use fanin_hub::{AckSubject, ConsumerSpec, CreatePolicy, Puller, Settler, fetch_message};
 use fanin_localhub::LocalHub;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -55,10 +55,11 @@ async fn the_others_arrive(header: &[u8]) {
             match puller.fetch(100, 1024 * 1024, PATIENCE).await {
                 Ok(batch) => {
                     seen.extend(batch.iter().map(|p| p.facts.stream_seq));
-                    // An unsettled message comes again, which this test allows.
-                    let _ = settler
-                        .settle(&batch.into_iter().map(|p| p.ack).collect::<Vec<_>>())
-                        .await;
+                    let acks: Vec<AckSubject> = batch.into_iter().map(|p| p.ack).collect();
+                    while let Err(error) = settler.settle(&acks).await {
+                        assert!(error.retryable(), "{error}");
+                        connection.wait_connected().await;
+                    }
                 }
                 Err(error) => {
                     assert!(error.retryable(), "{error}");
@@ -70,6 +71,7 @@ async fn the_others_arrive(header: &[u8]) {
     .await;
     assert!(!seen.contains(&21));
     puller.release().await;
+    drop(puller);
 
     let stored = in_time(async {
         loop {
@@ -87,6 +89,17 @@ async fn the_others_arrive(header: &[u8]) {
         (stored.subject.as_str(), &stored.payload[..]),
         ("s.bad", &b"hi"[..])
     );
+
+    let ack = [AckSubject::for_message("S", &shared.name, StreamSeq(21))];
+    in_time(async {
+        while let Err(error) = settler.settle(&ack).await {
+            assert!(error.retryable(), "{error}");
+            connection.wait_connected().await;
+        }
+    })
+    .await;
+    let info = shared.info(&connection).await.unwrap();
+    assert_eq!((info.ack_floor, info.ack_pending), (StreamSeq(41), 0));
 }
 
 #[tokio::test]

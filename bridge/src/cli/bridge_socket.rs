@@ -1,0 +1,71 @@
+//! Reaching the bridge of this node, and telling what went wrong with it.
+
+use clap::Args as ClapArgs;
+use fanin_sdk::{Client, ConnectError, StatusError, SubscribeError};
+
+use super::exit::Exit;
+use super::failure::Failure;
+use crate::telemetry::codes;
+
+/// Which bridge to talk to.
+#[derive(Clone, Debug, ClapArgs)]
+pub struct SocketArgs {
+    /// The bridge's socket, as unix:///path or a plain path [default: unix:///run/fanin/fanin.sock].
+    #[arg(long, value_name = "URI", env = fanin_sdk::SOCKET_VARIABLE)]
+    socket: Option<String>,
+}
+
+impl SocketArgs {
+    /// Connects once.
+    ///
+    /// # Errors
+    /// No bridge there, no permission, or a malformed address.
+    pub(crate) async fn connect(&self) -> Result<Client, Failure> {
+        let address = self.socket.as_deref().unwrap_or(fanin_sdk::SOCKET_DEFAULT);
+        Client::builder().socket(address).connect().await.map_err(unreachable)
+    }
+}
+
+fn unreachable(error: ConnectError) -> Failure {
+    let exit = exit_of(&error);
+    Failure::of(exit, codes::BRIDGE_UNREACHABLE, error)
+}
+
+fn exit_of(error: &ConnectError) -> Exit {
+    match error {
+        ConnectError::Address { .. } => Exit::Usage,
+        ConnectError::Denied { .. } => Exit::NotPermitted,
+        ConnectError::Missing { .. }
+        | ConnectError::Refused { .. }
+        | ConnectError::Io { .. }
+        | ConnectError::Handshake { .. } => Exit::Unavailable,
+        // The type may grow; whatever comes, the bridge was not reached.
+        _ => Exit::Unavailable,
+    }
+}
+
+/// The failure of a status request.
+pub(crate) fn status_failed(error: StatusError) -> Failure {
+    match error {
+        StatusError::Connect(error) => unreachable(error),
+        error => Failure::of(Exit::Unavailable, codes::BRIDGE_FAILED, error),
+    }
+}
+
+/// The failure of a subscription: with the bridge's own code if it gave one.
+pub(crate) fn subscribe_failed(error: SubscribeError) -> Failure {
+    let code = match error.code() {
+        code if code.starts_with("FAN-") => code.to_owned(),
+        "Connect" => codes::BRIDGE_UNREACHABLE.to_owned(),
+        _ => codes::BRIDGE_FAILED.to_owned(),
+    };
+    let exit = if code == crate::codes::Code::NotPermitted.info().code {
+        Exit::NotPermitted
+    } else if error.is_retryable() {
+        Exit::Unavailable
+    } else {
+        Exit::Failed
+    };
+    // The source is the transport's error, which says the same with more words.
+    Failure::new(exit, code, error.message())
+}

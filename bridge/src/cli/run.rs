@@ -1,0 +1,120 @@
+//! `fanin run`: the bridge itself.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use clap::Args as ClapArgs;
+use fanin_config::{Config, LogConfig, LogFormat};
+use tokio_util::sync::CancellationToken;
+
+use super::exit::Exit;
+use super::failure::Failure;
+use super::limits::RUN_STOP_MARGIN;
+use super::load::{self, Overrides};
+use super::signals;
+use crate::admin::{AdminServer, NodeHealth};
+use crate::app::{self, AppError, RunOptions, Running};
+use crate::telemetry::codes;
+use crate::telemetry::logs::{self, FILTER_VARIABLE, LogOptions};
+use crate::telemetry::metrics::Metrics;
+use crate::telemetry::notify;
+
+/// `fanin run`.
+#[derive(Debug, ClapArgs)]
+pub struct Args {
+    /// The configuration file; conf.d/*.yaml beside it is read too.
+    #[arg(short = 'c', long, value_name = "FILE")]
+    config: PathBuf,
+    #[command(flatten)]
+    overrides: Overrides,
+    /// Put this configuration's sources in the place of those in the ledger's terms, on this start.
+    #[arg(long)]
+    accept_terms: bool,
+    /// Create a missing shared consumer again behind the watermark, on this start.
+    #[arg(long)]
+    recreate_consumer: bool,
+    /// The data directory was moved here, and no copy of it is in use.
+    #[arg(long)]
+    accept_moved_data: bool,
+}
+
+pub(super) async fn execute(args: &Args) -> Result<Exit, Failure> {
+    let loaded = load::load(&args.config, &args.overrides).map_err(|error| load::failure(&error))?;
+    install_logs(&loaded.config.log)?;
+    for problem in &loaded.warnings {
+        let code = problem.code.info().code;
+        tracing::warn!(code, origin = %problem.origin, key = %problem.key, cure = problem.cure, "{}", problem.why);
+    }
+    let metrics = Metrics::install()
+        .map_err(|error| Failure::of(Exit::Failed, codes::TELEMETRY_FAILED, error))?;
+    let stop = signals::stop_token(2 * loaded.config.shutdown_grace.0 + RUN_STOP_MARGIN)?;
+    signals::explain_reload()?;
+    tracing::info!(
+        version = env!("CARGO_PKG_VERSION"),
+        node = loaded.config.node,
+        config = %args.config.display(),
+        "starting"
+    );
+
+    let options = RunOptions {
+        accept_terms: args.accept_terms,
+        recreate_consumer: args.recreate_consumer,
+        accept_moved_data: args.accept_moved_data,
+    };
+    let config = loaded.config.clone();
+    let told = stop.clone();
+    tokio::spawn(async move {
+        told.cancelled().await;
+        notify::stopping("finishing deliveries in progress");
+    });
+    let ready = async move |node: Arc<Running>, end: CancellationToken| announce(&config, node, metrics, end).await;
+    match app::run(loaded, options, stop, ready).await {
+        Ok(()) => {
+            tracing::info!("stopped");
+            Ok(Exit::Done)
+        }
+        Err(error) => {
+            // The log is where operators look; the report on standard error is for whoever started it by hand.
+            let code = error.code();
+            tracing::error!(code, error = %error, "ended");
+            Err(Failure::of(Exit::of(error.exit_code()), code, error))
+        }
+    }
+}
+
+/// The node serves: metrics, the admin endpoint, and a word to the service manager.
+async fn announce(
+    config: &Config,
+    node: Arc<Running>,
+    metrics: Metrics,
+    end: CancellationToken,
+) -> Result<(), AppError> {
+    tokio::spawn(metrics.clone().keep(end.clone()));
+    if let Some(address) = config.admin {
+        let server = AdminServer::bind(address)
+            .await
+            .map_err(|error| AppError::Admin { address: error.address, source: error.source })?;
+        node.set_admin(server.address());
+        tracing::info!(address = %server.address(), "admin endpoint");
+        let health = Arc::new(NodeHealth::new(Arc::clone(&node)));
+        tokio::spawn(server.serve(health, metrics, end));
+    }
+    tracing::info!(node = config.node, listen = %config.listen, "serving");
+    notify::ready(&format!("serving {} mapping(s) on {}", config.mappings.len(), config.listen));
+    Ok(())
+}
+
+fn install_logs(config: &LogConfig) -> Result<(), Failure> {
+    let filter = std::env::var(FILTER_VARIABLE).ok();
+    let no_color = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+    logs::install(&LogOptions::of(config, filter.as_deref(), no_color))
+        .map_err(|error| Failure::of(Exit::Config, codes::TELEMETRY_FAILED, error))
+}
+
+/// Logs of the other commands: none, unless asked for by `RUST_LOG`.
+pub(super) fn install_tool_logs() -> Result<(), Failure> {
+    if std::env::var_os(FILTER_VARIABLE).is_none_or(|filter| filter.is_empty()) {
+        return Ok(());
+    }
+    install_logs(&LogConfig { format: LogFormat::Text, level: "warn".to_owned() })
+}
