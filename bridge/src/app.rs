@@ -28,7 +28,7 @@ use crate::mapping::start::{Mapping, MappingError, MappingHandle};
 use crate::serve::{ServeOptions, Server, SocketError, StatusSource, Topics};
 use crate::topic::BodyCache;
 
-/// How long the start waits for the hub's first verdict. A hub that does not answer by then does not stop the node: it serves
+/// How long the start waits for the hub's first verdict, longer than a join waits for JetStream. A hub that does not answer by then does not stop the node: it serves
 /// and goes on trying.
 const FIRST_VERDICT: Duration = Duration::from_secs(5);
 

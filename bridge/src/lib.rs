@@ -1,10 +1,13 @@
 //! The bridge process.
 
+pub mod admin;
 pub mod app;
+pub mod cli;
 pub mod codes;
 pub mod failpoint;
 pub mod identity;
 pub mod mapping;
 pub mod serve;
 pub mod stage;
+pub mod telemetry;
 pub mod topic;

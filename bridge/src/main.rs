@@ -15,8 +15,12 @@ fn main() -> ExitCode {
     // Prints help or the mistake, and ends with 0 or 2.
     let cli = Cli::parse();
     let as_json = cli.command.wants_json();
-    let workers = std::thread::available_parallelism().map_or(WORKERS_MIN, |cpus| cpus.get().max(WORKERS_MIN));
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(workers).enable_all().build();
+    let workers =
+        std::thread::available_parallelism().map_or(WORKERS_MIN, |cpus| cpus.get().max(WORKERS_MIN));
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(workers)
+        .enable_all()
+        .build();
     let result = match runtime {
         Ok(runtime) => {
             let result = runtime.block_on(cli.command.execute());

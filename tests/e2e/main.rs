@@ -1,1 +1,24 @@
-//! End-to-end tests.
+//! End-to-end tests: a real nats-server, real bridge processes, applications over the SDK, faults on purpose, and an
+//! offline checker that wants every message once per application. The clean-up of each test also fails it when a bridge
+//! logged an ERROR that the test does not name.
+#![allow(
+    clippy::expect_used,
+    clippy::unwrap_used,
+    clippy::large_futures,
+    reason = "a test fails by panicking, also in its helpers; the size of its future is nobody's concern"
+)]
+
+mod app_sets;
+mod bad_input;
+mod bar;
+mod cluster;
+mod consumers;
+mod delivery;
+mod disk;
+mod failpoints;
+mod hub_faults;
+mod identity;
+mod ledger;
+mod links;
+mod pauses;
+mod starts;

@@ -60,6 +60,12 @@ impl Recorder {
         self.seen.lock().confirmed.len()
     }
 
+    /// Acknowledgements so far whose answer was lost, whether or not the message was confirmed later: how much work the
+    /// faults of a test really hit.
+    pub fn doubts(&self) -> usize {
+        self.seen.lock().in_doubt.len()
+    }
+
     /// Different messages that `app` has confirmed or in doubt so far.
     pub fn settled_by(&self, app: &str) -> usize {
         let seen = self.seen.lock();

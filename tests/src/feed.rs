@@ -52,7 +52,9 @@ impl Feed {
 
     /// Body of message `number`.
     pub fn payload(&self, number: usize) -> Bytes {
-        Bytes::from(format!("{number:<width$}", width = self.payload_bytes))
+        let mut body = number.to_string().into_bytes();
+        body.resize(body.len().max(self.payload_bytes), b' ');
+        Bytes::from(body)
     }
 }
 

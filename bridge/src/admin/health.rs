@@ -30,19 +30,31 @@ impl Check {
     /// A check that passed.
     #[must_use]
     pub fn pass(name: impl Into<String>) -> Check {
-        Check { name: name.into(), state: CheckState::Pass, detail: String::new() }
+        Check {
+            name: name.into(),
+            state: CheckState::Pass,
+            detail: String::new(),
+        }
     }
 
     /// A check that makes the node unready.
     #[must_use]
     pub fn fail(name: impl Into<String>, detail: impl Into<String>) -> Check {
-        Check { name: name.into(), state: CheckState::Fail, detail: detail.into() }
+        Check {
+            name: name.into(),
+            state: CheckState::Fail,
+            detail: detail.into(),
+        }
     }
 
     /// Something an operator should see that leaves the node ready.
     #[must_use]
     pub fn condition(name: impl Into<String>, detail: impl Into<String>) -> Check {
-        Check { name: name.into(), state: CheckState::Condition, detail: detail.into() }
+        Check {
+            name: name.into(),
+            state: CheckState::Condition,
+            detail: detail.into(),
+        }
     }
 }
 
@@ -54,4 +66,7 @@ pub trait Health: StatusSource {
     /// Every aspect that readiness rests on: store writable, ledger joined per mapping, socket serving; and the
     /// conditions, the hub's absence among them. Must not block.
     fn checks(&self) -> Vec<Check>;
+
+    /// Brings the gauges up to date that are looked up rather than counted; called before metrics are read.
+    fn observe(&self);
 }

@@ -4,6 +4,7 @@
 
 pub mod health;
 pub mod limits;
+mod node;
 mod routes;
 pub mod status_json;
 #[cfg(test)]
@@ -24,14 +25,17 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 pub use health::{Check, CheckState, Health};
+pub use node::NodeHealth;
 
-use crate::telemetry::codes;
 use crate::telemetry::metrics::Metrics;
+use crate::telemetry::node_codes;
 use limits::{ACCEPT_PAUSE, CONNECTION_LIFE_MAX, CONNECTIONS_MAX, HEADER_BYTES_MAX, HEADER_WAIT_MAX};
 
 /// The address cannot be used.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot listen on {address} for health checks and metrics; change `admin`, or free the port (port 0 takes a free one)")]
+#[error(
+    "cannot listen on {address} for health checks and metrics; change `admin`, or free the port (port 0 takes a free one)"
+)]
 pub struct BindError {
     /// As configured.
     pub address: SocketAddr,
@@ -43,7 +47,7 @@ impl BindError {
     /// The stable code users can look up.
     #[must_use]
     pub fn code(&self) -> &'static str {
-        codes::ADMIN_UNBOUND
+        node_codes::ADMIN_UNBOUND
     }
 }
 
@@ -79,17 +83,21 @@ impl AdminServer {
         let accepting = async {
             loop {
                 // The semaphore is never closed; without a permit nothing would be served.
-                let Ok(permit) = Arc::clone(&permits).acquire_owned().await else { return };
+                let Ok(permit) = Arc::clone(&permits).acquire_owned().await else {
+                    return;
+                };
                 match self.listener.accept().await {
                     Ok((stream, _)) => {
-                        let connection = stop.clone().run_until_cancelled_owned(serve_one(stream, router.clone()));
+                        let connection = stop
+                            .clone()
+                            .run_until_cancelled_owned(serve_one(stream, router.clone()));
                         connections.spawn(async move {
                             connection.await;
                             drop(permit);
                         });
                     }
                     Err(error) => {
-                        tracing::warn!(code = codes::ADMIN_UNBOUND, %error, "a connection to the admin endpoint was not accepted");
+                        tracing::warn!(code = node_codes::ADMIN_UNBOUND, %error, "a connection to the admin endpoint was not accepted");
                         sleep(ACCEPT_PAUSE).await;
                     }
                 }

@@ -54,10 +54,22 @@ async fn livez(State(page): State<Page>) -> Response {
 async fn readyz(State(page): State<Page>, RawQuery(query): RawQuery) -> Response {
     let checks = page.health.checks();
     let is_ready = checks.iter().all(|check| check.state != CheckState::Fail);
-    let code = if is_ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    let verbose = query.is_some_and(|query| query.split('&').any(|part| part.split('=').next() == Some("verbose")));
+    let code = if is_ready {
+        StatusCode::OK
+    } else {
+        StatusCode::SERVICE_UNAVAILABLE
+    };
+    let verbose = query.is_some_and(|query| {
+        query
+            .split('&')
+            .any(|part| part.split('=').next() == Some("verbose"))
+    });
     // A failure always says why: whoever looks has no second chance to ask.
-    let text = if verbose || !is_ready { list(&checks, is_ready) } else { "ok\n".to_owned() };
+    let text = if verbose || !is_ready {
+        list(&checks, is_ready)
+    } else {
+        "ok\n".to_owned()
+    };
     (code, text).into_response()
 }
 
@@ -78,6 +90,7 @@ fn list(checks: &[Check], is_ready: bool) -> String {
 }
 
 async fn metrics_page(State(page): State<Page>) -> Response {
+    page.health.observe();
     ([(header::CONTENT_TYPE, METRICS_TYPE)], page.metrics.render()).into_response()
 }
 

@@ -1,6 +1,8 @@
 //! The node's status as JSON, for `/status` and `fanin status --json`: the fields of `node.proto` by their names.
 
-use fanin_proto::v1::{AppStatus, HubStatus, InstanceStatus, MappingStatus, SourceStatus, StatusResponse, StoreStatus};
+use fanin_proto::v1::{
+    AppStatus, HubStatus, InstanceStatus, MappingStatus, SourceStatus, StatusResponse, StoreStatus,
+};
 use serde_json::{Value, json};
 
 /// The whole status.

@@ -3,6 +3,7 @@
 
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use fanin_proto::v1::{AppStatus, MappingStatus, StatusResponse};
@@ -17,13 +18,26 @@ use crate::serve::StatusSource;
 struct FakeNode {
     stalled: Mutex<Duration>,
     checks: Mutex<Vec<Check>>,
+    observed: AtomicBool,
 }
 
 impl StatusSource for FakeNode {
     fn status(&self) -> Pin<Box<dyn Future<Output = StatusResponse> + Send + '_>> {
-        let app = AppStatus { name: "billing".to_owned(), backlog_messages: 42, ..AppStatus::default() };
-        let mapping = MappingStatus { name: "orders".to_owned(), apps: vec![app], ..MappingStatus::default() };
-        let status = StatusResponse { node: "n1".to_owned(), mappings: vec![mapping], ..StatusResponse::default() };
+        let app = AppStatus {
+            name: "billing".to_owned(),
+            backlog_messages: 42,
+            ..AppStatus::default()
+        };
+        let mapping = MappingStatus {
+            name: "orders".to_owned(),
+            apps: vec![app],
+            ..MappingStatus::default()
+        };
+        let status = StatusResponse {
+            node: "n1".to_owned(),
+            mappings: vec![mapping],
+            ..StatusResponse::default()
+        };
         Box::pin(std::future::ready(status))
     }
 }
@@ -35,6 +49,10 @@ impl Health for FakeNode {
 
     fn checks(&self) -> Vec<Check> {
         self.checks.lock().clone()
+    }
+
+    fn observe(&self) {
+        self.observed.store(true, Ordering::Relaxed);
     }
 }
 
@@ -53,7 +71,12 @@ impl Endpoint {
         let stop = CancellationToken::new();
         let health: Arc<dyn Health> = Arc::clone(&node) as Arc<dyn Health>;
         let task = tokio::spawn(server.serve(health, Metrics::detached().unwrap(), stop.clone()));
-        Endpoint { node, address, stop, task }
+        Endpoint {
+            node,
+            address,
+            stop,
+            task,
+        }
     }
 
     /// Code, head and body of one request.
@@ -81,18 +104,31 @@ async fn liveness_follows_the_loop() {
 #[tokio::test]
 async fn readiness_needs_every_check_but_no_hub() {
     let endpoint = Endpoint::start().await;
-    *endpoint.node.checks.lock() =
-        vec![Check::pass("store"), Check::condition("hub", "FAN-2001: not connected"), Check::pass("socket")];
+    *endpoint.node.checks.lock() = vec![
+        Check::pass("store"),
+        Check::condition("hub", "FAN-2001: not connected"),
+        Check::pass("socket"),
+    ];
     let (code, _, body) = endpoint.ask("GET /readyz").await;
     assert_eq!((code, body.as_str()), (200, "ok\n"));
     let (code, _, body) = endpoint.ask("GET /readyz?verbose").await;
     assert_eq!(code, 200);
-    assert_eq!(body, "[+]store ok\n[!]hub condition: FAN-2001: not connected\n[+]socket ok\nready\n");
+    assert_eq!(
+        body,
+        "[+]store ok\n[!]hub condition: FAN-2001: not connected\n[+]socket ok\nready\n"
+    );
 
-    endpoint.node.checks.lock().push(Check::fail("ledger/orders", "joining"));
+    endpoint
+        .node
+        .checks
+        .lock()
+        .push(Check::fail("ledger/orders", "joining"));
     let (code, _, body) = endpoint.ask("GET /readyz").await;
     assert_eq!(code, 503);
-    assert!(body.contains("[-]ledger/orders failed: joining\n") && body.ends_with("not ready\n"), "{body}");
+    assert!(
+        body.contains("[-]ledger/orders failed: joining\n") && body.ends_with("not ready\n"),
+        "{body}"
+    );
 }
 
 #[tokio::test]
@@ -102,6 +138,7 @@ async fn metrics_status_and_index() {
     assert_eq!(code, 200);
     assert!(head.contains("version=0.0.4"), "{head}");
     assert!(body.contains("process_start_time_seconds"), "{body}");
+    assert!(endpoint.node.observed.load(Ordering::Relaxed));
 
     let (code, head, body) = endpoint.ask("GET /status").await;
     assert_eq!(code, 200);
@@ -120,26 +157,41 @@ async fn metrics_status_and_index() {
 async fn an_oversized_head_is_refused_and_stop_ends_idle_connections() {
     let endpoint = Endpoint::start().await;
     let mut greedy = TcpStream::connect(endpoint.address).await.unwrap();
-    let head = format!("GET /livez HTTP/1.1\r\nX: {}", "x".repeat(2 * limits::HEADER_BYTES_MAX));
+    let head = format!(
+        "GET /livez HTTP/1.1\r\nX: {}",
+        "x".repeat(2 * limits::HEADER_BYTES_MAX)
+    );
     // The server may answer and close before all of it is written.
     let _ = greedy.write_all(head.as_bytes()).await;
     let mut answer = Vec::new();
     let _ = greedy.read_to_end(&mut answer).await;
-    assert!(!answer.starts_with(b"HTTP/1.1 200"), "{}", String::from_utf8_lossy(&answer));
+    assert!(
+        !answer.starts_with(b"HTTP/1.1 200"),
+        "{}",
+        String::from_utf8_lossy(&answer)
+    );
 
     let mut idle = TcpStream::connect(endpoint.address).await.unwrap();
     assert_eq!(endpoint.ask("GET /livez").await.0, 200);
     endpoint.stop.cancel();
-    timeout(Duration::from_secs(10), endpoint.task).await.expect("stops").expect("does not panic");
+    timeout(Duration::from_secs(10), endpoint.task)
+        .await
+        .expect("stops")
+        .expect("does not panic");
     // Closed by the server: either an end or a reset.
     let mut rest = Vec::new();
-    let _ = timeout(Duration::from_secs(10), idle.read_to_end(&mut rest)).await.expect("closed");
+    let _ = timeout(Duration::from_secs(10), idle.read_to_end(&mut rest))
+        .await
+        .expect("closed");
 }
 
 #[tokio::test]
 async fn a_taken_port_is_named() {
     let first = AdminServer::bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
     let error = AdminServer::bind(first.address()).await.err().expect("taken");
-    assert!(error.to_string().contains(&first.address().to_string()), "{error}");
-    assert_eq!(error.code(), "FAN-5010");
+    assert!(
+        error.to_string().contains(&first.address().to_string()),
+        "{error}"
+    );
+    assert_eq!(error.code(), "FAN-4008");
 }

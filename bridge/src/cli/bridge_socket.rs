@@ -9,7 +9,7 @@ use crate::telemetry::codes;
 
 /// Which bridge to talk to.
 #[derive(Clone, Debug, ClapArgs)]
-pub struct SocketArgs {
+pub(crate) struct SocketArgs {
     /// The bridge's socket, as unix:///path or a plain path [default: unix:///run/fanin/fanin.sock].
     #[arg(long, value_name = "URI", env = fanin_sdk::SOCKET_VARIABLE)]
     socket: Option<String>,
@@ -22,7 +22,11 @@ impl SocketArgs {
     /// No bridge there, no permission, or a malformed address.
     pub(crate) async fn connect(&self) -> Result<Client, Failure> {
         let address = self.socket.as_deref().unwrap_or(fanin_sdk::SOCKET_DEFAULT);
-        Client::builder().socket(address).connect().await.map_err(unreachable)
+        Client::builder()
+            .socket(address)
+            .connect()
+            .await
+            .map_err(unreachable)
     }
 }
 
@@ -32,24 +36,21 @@ fn unreachable(error: ConnectError) -> Failure {
 }
 
 fn exit_of(error: &ConnectError) -> Exit {
-    match error {
-        ConnectError::Address { .. } => Exit::Usage,
-        ConnectError::Denied { .. } => Exit::NotPermitted,
-        ConnectError::Missing { .. }
-        | ConnectError::Refused { .. }
-        | ConnectError::Io { .. }
-        | ConnectError::Handshake { .. } => Exit::Unavailable,
-        // The type may grow; whatever comes, the bridge was not reached.
-        _ => Exit::Unavailable,
+    if matches!(error, ConnectError::Address { .. }) {
+        Exit::Usage
+    } else if matches!(error, ConnectError::Denied { .. }) {
+        Exit::NotPermitted
+    } else {
+        Exit::Unavailable
     }
 }
 
 /// The failure of a status request.
 pub(crate) fn status_failed(error: StatusError) -> Failure {
-    match error {
-        StatusError::Connect(error) => unreachable(error),
-        error => Failure::of(Exit::Unavailable, codes::BRIDGE_FAILED, error),
+    if let StatusError::Connect(error) = error {
+        return unreachable(error);
     }
+    Failure::of(Exit::Unavailable, codes::BRIDGE_FAILED, error)
 }
 
 /// The failure of a subscription: with the bridge's own code if it gave one.

@@ -72,7 +72,9 @@ fn show(args: &ShowArgs) -> Result<(), Failure> {
             .collect();
         return output::print_json(&values);
     }
-    let lines: String =
-        effective.iter().map(|one| format!("{} = {}  # {}\n", one.key, one.value, one.origin)).collect();
+    let lines: String = effective
+        .iter()
+        .map(|one| format!("{} = {}  # {}\n", one.key, one.value, one.origin))
+        .collect();
     output::print(&lines)
 }

@@ -27,7 +27,10 @@ pub(crate) fn check(loaded: &Loaded) -> Vec<Finding> {
     let files = [
         (&["hub", "credentials", "creds_file"][..], &credentials.creds_file),
         (&["hub", "credentials", "nkey_file"], &credentials.nkey_file),
-        (&["hub", "credentials", "password_file"], &credentials.password_file),
+        (
+            &["hub", "credentials", "password_file"],
+            &credentials.password_file,
+        ),
         (&["hub", "credentials", "token_file"], &credentials.token_file),
         (&["hub", "tls", "ca"], &tls.ca),
         (&["hub", "tls", "cert"], &tls.cert),
@@ -37,7 +40,12 @@ pub(crate) fn check(loaded: &Loaded) -> Vec<Finding> {
     let mut add = |key: &[&str], path: &Path, why: Option<String>| {
         if let Some(why) = why {
             let key = KeyPath::of(key);
-            findings.push(Finding { origin: loaded.origin(&key), key, path: path.to_owned(), why });
+            findings.push(Finding {
+                origin: loaded.origin(&key),
+                key,
+                path: path.to_owned(),
+                why,
+            });
         }
     };
     for (key, path) in files {
@@ -70,6 +78,9 @@ fn not_a_directory(path: &Path) -> Option<String> {
 
 /// The bridge creates its data directory and what is missing above it.
 fn not_creatable(path: &Path) -> Option<String> {
-    let existing = path.ancestors().find(|ancestor| ancestor.exists()).unwrap_or(Path::new("."));
+    let existing = path
+        .ancestors()
+        .find(|ancestor| ancestor.exists())
+        .unwrap_or(Path::new("."));
     not_a_directory(existing).map(|why| format!("in {}: {why}", existing.display()))
 }

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use super::exit::Exit;
 use super::failure::Failure;
 use super::output;
-use crate::telemetry::codes;
+use crate::telemetry::{codes, node_codes};
 
 /// `fanin errors`.
 #[derive(Debug, ClapArgs)]
@@ -37,7 +37,10 @@ impl Entry {
     }
 
     fn text(&self) -> String {
-        format!("{}: {}\n  cause: {}\n  cure:  {}\n", self.code, self.title, self.cause, self.cure)
+        format!(
+            "{}: {}\n  cause: {}\n  cure:  {}\n",
+            self.code, self.title, self.cause, self.cure
+        )
     }
 }
 
@@ -45,7 +48,12 @@ impl Entry {
 macro_rules! entry {
     ($info:expr) => {{
         let info = $info;
-        Entry { code: info.code, title: info.title.trim_end_matches('.'), cause: info.cause, cure: info.cure }
+        Entry {
+            code: info.code,
+            title: info.title.trim_end_matches('.'),
+            cause: info.cause,
+            cure: info.cure,
+        }
     }};
 }
 
@@ -55,8 +63,14 @@ pub fn table() -> Vec<Entry> {
     let config = fanin_config::Code::ALL.iter().map(|code| entry!(code.info()));
     let hub = fanin_hub::codes::CODES.iter().map(|info| entry!(info));
     let topic = crate::codes::Code::ALL.iter().map(|code| entry!(code.info()));
+    let node = node_codes::CODES.iter().map(|info| entry!(info));
     let process = codes::CODES.iter().map(|info| entry!(info));
-    let mut entries: Vec<Entry> = config.chain(hub).chain(topic).chain(process).collect();
+    let mut entries: Vec<Entry> = config
+        .chain(hub)
+        .chain(topic)
+        .chain(node)
+        .chain(process)
+        .collect();
     entries.sort_by_key(|entry| entry.code);
     entries
 }
@@ -79,13 +93,20 @@ pub(super) fn execute(args: &Args) -> Result<Exit, Failure> {
         if args.json {
             output::print_json(&entries.iter().map(Entry::json).collect())?;
         } else {
-            let lines: String = entries.iter().map(|entry| format!("{}  {}\n", entry.code, entry.title)).collect();
+            let lines: String = entries
+                .iter()
+                .map(|entry| format!("{}  {}\n", entry.code, entry.title))
+                .collect();
             output::print(&lines)?;
         }
         return Ok(Exit::Done);
     };
     let Some(entry) = lookup(&normalise(code)) else {
-        return Err(Failure::new(Exit::Usage, codes::UNKNOWN_CODE, format!("there is no error code {code}")));
+        return Err(Failure::new(
+            Exit::Usage,
+            codes::UNKNOWN_CODE,
+            format!("there is no error code {code}"),
+        ));
     };
     if args.json {
         output::print_json(&entry.json())?;
@@ -107,7 +128,7 @@ mod tests {
         for entry in &entries {
             assert!(![entry.title, entry.cause, entry.cure].contains(&""), "{entry:?}");
         }
-        for part in ["FAN-1", "FAN-2", "FAN-3", "FAN-5"] {
+        for part in ["FAN-1", "FAN-2", "FAN-3", "FAN-4", "FAN-5"] {
             assert!(entries.iter().any(|entry| entry.code.starts_with(part)), "{part}");
         }
     }

@@ -57,7 +57,10 @@ impl Exit {
     /// The meaning of a number; a number without one means [`Exit::Failed`].
     #[must_use]
     pub fn of(code: u8) -> Exit {
-        Exit::ALL.into_iter().find(|exit| exit.code() == code).unwrap_or(Exit::Failed)
+        Exit::ALL
+            .into_iter()
+            .find(|exit| exit.code() == code)
+            .unwrap_or(Exit::Failed)
     }
 }
 

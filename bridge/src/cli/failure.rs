@@ -41,17 +41,25 @@ impl Failure {
     /// A failure with the cure of its code.
     pub fn new(exit: Exit, code: impl Into<String>, message: impl Into<String>) -> Failure {
         let code = code.into();
+        let message = message.into();
+        // Some errors begin with their code, for logs.
+        let message = message
+            .strip_prefix(&format!("{code}: "))
+            .map(str::to_owned)
+            .unwrap_or(message);
         let cure = errors::lookup(&code).map(|entry| entry.cure.to_owned());
-        Failure::Told(Box::new(Report { code, message: message.into(), cure, exit, source: None }))
+        Failure::Told(Box::new(Report {
+            code,
+            message,
+            cure,
+            exit,
+            source: None,
+        }))
     }
 
     /// A failure that is another error, whose text is the message and whose sources are the reasons.
     pub fn of<E: Error + Send + Sync + 'static>(exit: Exit, code: impl Into<String>, error: E) -> Failure {
-        let code = code.into();
-        let message = error.to_string();
-        // Some errors begin with their code, for logs.
-        let message = message.strip_prefix(&format!("{code}: ")).unwrap_or(&message);
-        match Failure::new(exit, code, message) {
+        match Failure::new(exit, code, error.to_string()) {
             Failure::Told(mut report) => {
                 report.source = Some(Box::new(Transparent(error)));
                 Failure::Told(report)
@@ -92,7 +100,11 @@ impl Failure {
     /// Tells about it on standard error: as text, or as one JSON object.
     pub fn tell(&self, as_json: bool) {
         let Failure::Told(report) = self else { return };
-        let mut text = if as_json { report.json() } else { report.text(colour()) };
+        let mut text = if as_json {
+            report.json()
+        } else {
+            report.text(colour())
+        };
         text.push('\n');
         // With standard error gone as well there is nobody to tell.
         let _ = io::stderr().lock().write_all(text.as_bytes());
@@ -110,7 +122,7 @@ struct Transparent<E>(E);
 
 impl<E: Error> std::fmt::Display for Transparent<E> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        self.0.fmt(f)
+        std::fmt::Display::fmt(&self.0, f)
     }
 }
 
@@ -124,7 +136,10 @@ impl Report {
     /// The reasons, nearest first, without texts that only repeat the one before.
     fn reasons(&self) -> Vec<String> {
         let mut reasons: Vec<String> = Vec::new();
-        let mut source = self.source.as_deref().map(|source| source as &(dyn Error + 'static));
+        let mut source = self
+            .source
+            .as_deref()
+            .map(|source| source as &(dyn Error + 'static));
         while let Some(error) = source {
             let text = error.to_string();
             let told = reasons.last().unwrap_or(&self.message);
@@ -137,7 +152,11 @@ impl Report {
     }
 
     fn text(&self, colour: bool) -> String {
-        let (red, plain) = if colour { ("\x1b[1;31m", "\x1b[0m") } else { ("", "") };
+        let (red, plain) = if colour {
+            ("\x1b[1;31m", "\x1b[0m")
+        } else {
+            ("", "")
+        };
         let mut text = format!("{red}error[{}]{plain}: {}", self.code, self.message);
         // Writing to a String cannot fail.
         for reason in self.reasons() {
@@ -182,8 +201,15 @@ mod tests {
         assert_eq!(failure.exit(), Exit::Io);
         let report = report(failure);
         let text = report.text(false);
-        assert!(text.starts_with("error[FAN-5004]: cannot read x\n  because: disk on fire\n  cure: "), "{text}");
-        assert!(report.text(true).starts_with("\x1b[1;31merror[FAN-5004]\x1b[0m: "));
+        assert!(
+            text.starts_with("error[FAN-5004]: cannot read x\n  because: disk on fire\n  cure: "),
+            "{text}"
+        );
+        assert!(
+            report
+                .text(true)
+                .starts_with("\x1b[1;31merror[FAN-5004]\x1b[0m: ")
+        );
         let json: serde_json::Value = serde_json::from_str(&report.json()).unwrap();
         assert_eq!(json["error"]["code"], "FAN-5004");
         assert_eq!(json["error"]["because"][0], "disk on fire");
@@ -192,7 +218,11 @@ mod tests {
 
     #[test]
     fn an_error_is_not_told_twice() {
-        let report = report(Failure::of(Exit::Failed, "FAN-0000", io::Error::other("only once")));
+        let report = report(Failure::of(
+            Exit::Failed,
+            "FAN-0000",
+            io::Error::other("only once"),
+        ));
         assert_eq!(report.text(false), "error[FAN-0000]: only once");
     }
 
@@ -201,6 +231,9 @@ mod tests {
         let failure = Failure::output(io::ErrorKind::BrokenPipe.into());
         assert!(matches!(failure, Failure::ClosedPipe));
         assert_eq!(failure.exit(), Exit::Done);
-        assert_eq!(Failure::output(io::ErrorKind::StorageFull.into()).exit(), Exit::Io);
+        assert_eq!(
+            Failure::output(io::ErrorKind::StorageFull.into()).exit(),
+            Exit::Io
+        );
     }
 }

@@ -21,9 +21,15 @@ const SERVER_DEFAULT: &str = "nats://127.0.0.1:4222";
 /// How to reach the hub.
 #[derive(Clone, Debug, Default, ClapArgs)]
 #[command(next_help_heading = "Hub")]
-pub struct HubArgs {
+pub(crate) struct HubArgs {
     /// Servers of the hub, separated by commas [default: nats://127.0.0.1:4222].
-    #[arg(short = 's', long, value_name = "URL", env = "NATS_URL", hide_env_values = true)]
+    #[arg(
+        short = 's',
+        long,
+        value_name = "URL",
+        env = "NATS_URL",
+        hide_env_values = true
+    )]
     server: Option<String>,
     /// User name, or a token when no password is given.
     #[arg(long, env = "NATS_USER", hide_env_values = true)]
@@ -83,10 +89,18 @@ impl HubArgs {
     }
 
     fn merge(&self, context: Context, client_name: &str) -> HubOptions {
-        let servers = self.server.clone().or_else(|| given(&context.url)).unwrap_or_else(|| SERVER_DEFAULT.to_owned());
-        let servers = servers.split(',').map(str::trim).filter(|server| !server.is_empty());
+        let servers = self
+            .server
+            .clone()
+            .or_else(|| given(&context.url))
+            .unwrap_or_else(|| SERVER_DEFAULT.to_owned());
+        let servers = servers
+            .split(',')
+            .map(str::trim)
+            .filter(|server| !server.is_empty());
         let login = self.login().or_else(|| context.login()).unwrap_or_default();
-        let file = |flag: &Option<PathBuf>, text: &str| flag.clone().or_else(|| given(text).map(PathBuf::from));
+        let file =
+            |flag: &Option<PathBuf>, text: &str| flag.clone().or_else(|| given(text).map(PathBuf::from));
         HubOptions {
             client_name: client_name.to_owned(),
             login,
@@ -116,7 +130,9 @@ impl HubArgs {
 
     /// The context named, or the one the nats client has selected.
     fn read_context(&self, env: &BTreeMap<String, String>) -> Result<Option<Context>, Failure> {
-        let Some(home) = nats_home(env) else { return Ok(None) };
+        let Some(home) = nats_home(env) else {
+            return Ok(None);
+        };
         let name = match &self.context {
             Some(name) => name.clone(),
             // A server named by flag or variable is meant by itself; nobody asked for the selected context.
@@ -133,8 +149,11 @@ impl HubArgs {
         if name.contains(['/', '\\']) || name.starts_with('.') {
             return Err(unusable());
         }
-        let text = read(&home.join("context").join(format!("{name}.json"))).map_err(|error| unusable().because(error))?;
-        serde_json::from_str(&text).map(Some).map_err(|error| unusable().because(error))
+        let text = read(&home.join("context").join(format!("{name}.json")))
+            .map_err(|error| unusable().because(error))?;
+        serde_json::from_str(&text)
+            .map(Some)
+            .map_err(|error| unusable().because(error))
     }
 }
 
@@ -156,7 +175,10 @@ impl Context {
 /// As the nats client: a user without a password is a token.
 fn user_login(user: String, password: Option<String>) -> Option<Login> {
     Some(match password {
-        Some(password) => Login::UserPassword { user, password: Secret::Value(password) },
+        Some(password) => Login::UserPassword {
+            user,
+            password: Secret::Value(password),
+        },
         None => Login::Token(Secret::Value(user)),
     })
 }
@@ -174,7 +196,9 @@ fn nats_home(env: &BTreeMap<String, String>) -> Option<PathBuf> {
 
 fn read(path: &Path) -> std::io::Result<String> {
     let mut text = String::new();
-    File::open(path)?.take(CONTEXT_BYTES_MAX).read_to_string(&mut text)?;
+    File::open(path)?
+        .take(CONTEXT_BYTES_MAX)
+        .read_to_string(&mut text)?;
     Ok(text)
 }
 
@@ -229,7 +253,10 @@ mod tests {
     fn an_unknown_context_is_named() {
         let (_dir, env) = home();
         for name in ["nope", "../prod"] {
-            let args = HubArgs { context: Some(name.to_owned()), ..HubArgs::default() };
+            let args = HubArgs {
+                context: Some(name.to_owned()),
+                ..HubArgs::default()
+            };
             let failure = args.read_context(&env).unwrap_err();
             assert_eq!(failure.exit(), Exit::Config);
             assert!(failure.to_string().contains(name), "{failure}");

@@ -31,7 +31,11 @@ pub(crate) fn duration(duration: Duration) -> String {
 pub(crate) fn table(indent: usize, rows: &[Vec<String>]) -> String {
     let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
     let width = |column: usize| {
-        rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max().unwrap_or(0)
+        rows.iter()
+            .filter_map(|row| row.get(column))
+            .map(|cell| cell.chars().count())
+            .max()
+            .unwrap_or(0)
     };
     let widths: Vec<usize> = (0..columns).map(width).collect();
     let mut text = String::new();
@@ -65,7 +69,10 @@ mod tests {
         assert_eq!(duration(Duration::from_secs(185)), "3m05s");
         assert_eq!(duration(Duration::from_secs(3_725)), "1h02m");
         assert_eq!(duration(Duration::from_secs(90_000)), "1d01h");
-        let rows = [vec!["app".to_owned(), "acked".to_owned()], vec!["billing".to_owned(), "7".to_owned()]];
+        let rows = [
+            vec!["app".to_owned(), "acked".to_owned()],
+            vec!["billing".to_owned(), "7".to_owned()],
+        ];
         assert_eq!(table(2, &rows), "  app      acked\n  billing      7\n");
     }
 }

@@ -12,10 +12,10 @@ use super::failure::{Failure, Report};
 
 /// Keys set on the command line.
 #[derive(Clone, Debug, Default, ClapArgs)]
-pub struct Overrides {
+pub(crate) struct Overrides {
     /// Set one key, stronger than files and environment: --set hub.servers=nats://hub:4222. May be repeated.
     #[arg(long = "set", value_name = "KEY=VALUE", value_parser = key_and_value)]
-    pub set: Vec<(String, String)>,
+    pub(crate) set: Vec<(String, String)>,
 }
 
 fn key_and_value(text: &str) -> Result<(String, String), String> {
@@ -47,7 +47,10 @@ pub(crate) fn environment() -> BTreeMap<String, String> {
 
 /// The failure of a command that needs a configuration: the code of the first error, all problems in the text.
 pub(crate) fn failure(error: &LoadError) -> Failure {
-    let first = error.problems.iter().find(|problem| problem.severity == Severity::Error);
+    let first = error
+        .problems
+        .iter()
+        .find(|problem| problem.severity == Severity::Error);
     let code = first.map_or(Code::BadValue, |problem| problem.code).info().code;
     Failure::Told(Box::new(Report {
         code: code.to_owned(),

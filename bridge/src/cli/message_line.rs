@@ -69,7 +69,12 @@ pub(super) fn json(out: &mut Vec<u8>, message: &Message, reader: &Reader) -> ser
 /// Appends a message for people: time, id, subject, payload. Control characters are escaped, so that it stays one line
 /// and cannot steer the terminal.
 pub(super) fn text(out: &mut Vec<u8>, message: &Message) {
-    let mut line = format!("{}  {}  {}  ", rfc3339(message.published()), message.id(), message.subject());
+    let mut line = format!(
+        "{}  {}  {}  ",
+        rfc3339(message.published()),
+        message.id(),
+        message.subject()
+    );
     push_escaped(&mut line, message.payload());
     line.push('\n');
     out.extend_from_slice(line.as_bytes());

@@ -156,9 +156,16 @@ mod tests {
 
     #[test]
     fn json_is_known_before_anything_is_done() {
-        let json = |line: &str| Cli::try_parse_from(line.split_whitespace()).unwrap().command.wants_json();
+        let json = |line: &str| {
+            Cli::try_parse_from(line.split_whitespace())
+                .unwrap()
+                .command
+                .wants_json()
+        };
         assert!(json("fanin status -j") && json("fanin lint x --json") && json("fanin config show x -j"));
-        assert!(json("fanin subscribe t --app a -j") && json("fanin publish s -j") && json("fanin errors -j"));
+        assert!(
+            json("fanin subscribe t --app a -j") && json("fanin publish s -j") && json("fanin errors -j")
+        );
         assert!(!json("fanin status"));
     }
 }

@@ -7,6 +7,7 @@ use clap::Args as ClapArgs;
 use fanin_config::{Config, LogConfig, LogFormat};
 use tokio_util::sync::CancellationToken;
 
+use super::errors;
 use super::exit::Exit;
 use super::failure::Failure;
 use super::limits::RUN_STOP_MARGIN;
@@ -45,8 +46,8 @@ pub(super) async fn execute(args: &Args) -> Result<Exit, Failure> {
         let code = problem.code.info().code;
         tracing::warn!(code, origin = %problem.origin, key = %problem.key, cure = problem.cure, "{}", problem.why);
     }
-    let metrics = Metrics::install()
-        .map_err(|error| Failure::of(Exit::Failed, codes::TELEMETRY_FAILED, error))?;
+    let metrics =
+        Metrics::install().map_err(|error| Failure::of(Exit::Failed, codes::TELEMETRY_FAILED, error))?;
     let stop = signals::stop_token(2 * loaded.config.shutdown_grace.0 + RUN_STOP_MARGIN)?;
     signals::explain_reload()?;
     tracing::info!(
@@ -61,23 +62,34 @@ pub(super) async fn execute(args: &Args) -> Result<Exit, Failure> {
         recreate_consumer: args.recreate_consumer,
         accept_moved_data: args.accept_moved_data,
     };
+    let format = loaded.config.log.format;
     let config = loaded.config.clone();
     let told = stop.clone();
     tokio::spawn(async move {
         told.cancelled().await;
         notify::stopping("finishing deliveries in progress");
     });
-    let ready = async move |node: Arc<Running>, end: CancellationToken| announce(&config, node, metrics, end).await;
+    let ready =
+        async move |node: Arc<Running>, end: CancellationToken| announce(&config, node, metrics, end).await;
     match app::run(loaded, options, stop, ready).await {
         Ok(()) => {
             tracing::info!("stopped");
             Ok(Exit::Done)
         }
-        Err(error) => {
-            // The log is where operators look; the report on standard error is for whoever started it by hand.
-            let code = error.code();
-            tracing::error!(code, error = %error, "ended");
-            Err(Failure::of(Exit::of(error.exit_code()), code, error))
+        Err(error) => ended(error, format),
+    }
+}
+
+/// Why the node ended: a line of the log where that is read by machines, a report for people otherwise.
+fn ended(error: AppError, format: LogFormat) -> Result<Exit, Failure> {
+    let exit = Exit::of(error.exit_code());
+    let code = error.code();
+    match format {
+        LogFormat::Text => Err(Failure::of(exit, code, error)),
+        LogFormat::Json => {
+            let cure = errors::lookup(code).map_or("", |entry| entry.cure);
+            tracing::error!(code, exit_code = exit.code(), cure, %error, "ended");
+            Ok(exit)
         }
     }
 }
@@ -90,18 +102,46 @@ async fn announce(
     end: CancellationToken,
 ) -> Result<(), AppError> {
     tokio::spawn(metrics.clone().keep(end.clone()));
+    tokio::spawn(watch_hub(Arc::clone(&node), end.clone()));
     if let Some(address) = config.admin {
         let server = AdminServer::bind(address)
             .await
-            .map_err(|error| AppError::Admin { address: error.address, source: error.source })?;
+            .map_err(|error| AppError::Admin {
+                address: error.address,
+                source: error.source,
+            })?;
         node.set_admin(server.address());
         tracing::info!(address = %server.address(), "admin endpoint");
         let health = Arc::new(NodeHealth::new(Arc::clone(&node)));
         tokio::spawn(server.serve(health, metrics, end));
     }
     tracing::info!(node = config.node, listen = %config.listen, "serving");
-    notify::ready(&format!("serving {} mapping(s) on {}", config.mappings.len(), config.listen));
+    notify::ready(&format!(
+        "serving {} mapping(s) on {}",
+        config.mappings.len(),
+        config.listen
+    ));
     Ok(())
+}
+
+/// Says once when the hub goes, whatever the number of attempts to reconnect. The adapter says when it is back.
+async fn watch_hub(node: Arc<Running>, end: CancellationToken) {
+    let mut state = node.hub().watch();
+    let watching = async {
+        while state.wait_for(|state| state.connected).await.is_ok() {
+            let Ok(away) = state.wait_for(|state| !state.connected).await else {
+                return;
+            };
+            let reason = away.last_error.clone().unwrap_or_default();
+            drop(away);
+            tracing::warn!(
+                code = fanin_hub::codes::HUB_UNREACHABLE,
+                reason,
+                "the hub is away; applications go on from the backlog, and the bridge reconnects by itself"
+            );
+        }
+    };
+    end.run_until_cancelled(watching).await;
 }
 
 fn install_logs(config: &LogConfig) -> Result<(), Failure> {
@@ -116,5 +156,8 @@ pub(super) fn install_tool_logs() -> Result<(), Failure> {
     if std::env::var_os(FILTER_VARIABLE).is_none_or(|filter| filter.is_empty()) {
         return Ok(());
     }
-    install_logs(&LogConfig { format: LogFormat::Text, level: "warn".to_owned() })
+    install_logs(&LogConfig {
+        format: LogFormat::Text,
+        level: "warn".to_owned(),
+    })
 }

@@ -29,7 +29,11 @@ pub(crate) fn stop_token(stop_max: Duration) -> Result<CancellationToken, Failur
             Ok(second) => std::process::exit(SIGNAL_BASE + second),
             Err(_) => {
                 let after_ms = u64::try_from(stop_max.as_millis()).unwrap_or(u64::MAX);
-                tracing::error!(code = codes::STOP_TIMED_OUT, after_ms, "the process did not stop in time");
+                tracing::error!(
+                    code = codes::STOP_TIMED_OUT,
+                    after_ms,
+                    "the process did not stop in time"
+                );
                 std::process::exit(i32::from(Exit::TryLater.code()));
             }
         }

@@ -26,10 +26,18 @@ pub(crate) fn render(status: &StatusResponse) -> String {
     text.push('\n');
     if let Some(hub) = &status.hub {
         let _ = match hub.connected {
-            true => write!(text, "hub    connected to {} ({})", hub.server, hub.server_version),
+            true => write!(
+                text,
+                "hub    connected to {} ({})",
+                hub.server, hub.server_version
+            ),
             false => write!(text, "hub    NOT CONNECTED, last {}", or_dash(&hub.server)),
         };
-        let _ = writeln!(text, "  durability {}  reconnects {}", hub.durability, hub.reconnects);
+        let _ = writeln!(
+            text,
+            "  durability {}  reconnects {}",
+            hub.durability, hub.reconnects
+        );
     }
     if let Some(store) = &status.store {
         let _ = write!(
@@ -40,7 +48,11 @@ pub(crate) fn render(status: &StatusResponse) -> String {
             store.segments,
             human::bytes(store.free_bytes)
         );
-        text.push_str(if store.poisoned { "  POISONED: a sync failed\n" } else { "\n" });
+        text.push_str(if store.poisoned {
+            "  POISONED: a sync failed\n"
+        } else {
+            "\n"
+        });
     }
     for one in &status.mappings {
         mapping(&mut text, one);
@@ -49,7 +61,11 @@ pub(crate) fn render(status: &StatusResponse) -> String {
 }
 
 fn mapping(text: &mut String, mapping: &MappingStatus) {
-    let _ = write!(text, "\nmapping {}  topic {}  {}", mapping.name, mapping.topic, mapping.state);
+    let _ = write!(
+        text,
+        "\nmapping {}  topic {}  {}",
+        mapping.name, mapping.topic, mapping.state
+    );
     if !mapping.reason.is_empty() {
         let _ = write!(text, ": {}", mapping.reason);
     }
@@ -83,13 +99,29 @@ fn mapping(text: &mut String, mapping: &MappingStatus) {
     }));
     text.push_str(&human::table(2, &sources));
 
-    let head =
-        ["app", "backlog", "size", "oldest", "in flight", "acked", "redelivered", "dead letters", "instances"];
+    let head = [
+        "app",
+        "backlog",
+        "size",
+        "oldest",
+        "in flight",
+        "acked",
+        "redelivered",
+        "dead letters",
+        "instances",
+    ];
     let mut apps = vec![row(head)];
     apps.extend(mapping.apps.iter().map(app));
     text.push_str(&human::table(2, &apps));
     for app in mapping.apps.iter().filter(|app| !app.instances.is_empty()) {
-        let mut instances = vec![row([&format!("instance of {}", app.name), "in flight", "acked", "connected", "pid", "uid"])];
+        let mut instances = vec![row([
+            &format!("instance of {}", app.name),
+            "in flight",
+            "acked",
+            "connected",
+            "pid",
+            "uid",
+        ])];
         instances.extend(app.instances.iter().map(|one| {
             row([
                 one.name.clone(),
@@ -109,7 +141,11 @@ fn app(app: &AppStatus) -> Vec<String> {
         app.name.clone(),
         app.backlog_messages.to_string(),
         human::bytes(app.backlog_bytes),
-        if app.backlog_messages == 0 { "-".to_owned() } else { millis(app.oldest_unacked_ms) },
+        if app.backlog_messages == 0 {
+            "-".to_owned()
+        } else {
+            millis(app.oldest_unacked_ms)
+        },
         app.in_flight.to_string(),
         app.acked.to_string(),
         app.redeliveries.to_string(),
@@ -139,7 +175,11 @@ mod tests {
 
     #[test]
     fn a_page() {
-        let instance = InstanceStatus { name: "billing-1".to_owned(), connected_ms: 90_000, ..InstanceStatus::default() };
+        let instance = InstanceStatus {
+            name: "billing-1".to_owned(),
+            connected_ms: 90_000,
+            ..InstanceStatus::default()
+        };
         let app = AppStatus {
             name: "billing".to_owned(),
             backlog_messages: 42,
@@ -157,14 +197,25 @@ mod tests {
             epoch: 12,
             ledger_position: 345,
             ledger_lag: 6,
-            sources: vec![SourceStatus { stream: "ORDERS".to_owned(), closed_through: 1_200, ..SourceStatus::default() }],
+            sources: vec![SourceStatus {
+                stream: "ORDERS".to_owned(),
+                closed_through: 1_200,
+                ..SourceStatus::default()
+            }],
             apps: vec![app],
             ..MappingStatus::default()
         };
         let status = StatusResponse {
             node: "n1".to_owned(),
-            hub: Some(HubStatus { server: "hub-1".to_owned(), ..HubStatus::default() }),
-            store: Some(StoreStatus { bytes: 2 << 30, quota_bytes: 8 << 30, ..StoreStatus::default() }),
+            hub: Some(HubStatus {
+                server: "hub-1".to_owned(),
+                ..HubStatus::default()
+            }),
+            store: Some(StoreStatus {
+                bytes: 2 << 30,
+                quota_bytes: 8 << 30,
+                ..StoreStatus::default()
+            }),
             mappings: vec![mapping],
             ..StatusResponse::default()
         };

@@ -49,7 +49,9 @@ pub struct Args {
 pub(super) async fn execute(args: &Args) -> Result<Exit, Failure> {
     let stop = signals::stop_token(TOOL_STOP_MAX)?;
     let client = args.socket.connect().await?;
-    let mut builder = client.subscribe(&args.topic, &args.app).close_timeout(SUBSCRIBE_CLOSE_MAX);
+    let mut builder = client
+        .subscribe(&args.topic, &args.app)
+        .close_timeout(SUBSCRIBE_CLOSE_MAX);
     if let Some(instance) = &args.instance {
         builder = builder.instance(instance);
     }
@@ -109,7 +111,9 @@ impl Printing {
 
     /// Prints a message and those that are here already, flushes, and acknowledges them together.
     async fn print(&mut self, first: Message) -> Result<(), Failure> {
-        let more = usize::try_from(self.left - 1).unwrap_or(usize::MAX).min(SUBSCRIBE_BATCH_MAX - 1);
+        let more = usize::try_from(self.left - 1)
+            .unwrap_or(usize::MAX)
+            .min(SUBSCRIBE_BATCH_MAX - 1);
         // An error that ends the subscription is told again by the next call, after these messages are done.
         let rest = match more {
             0 => None,
@@ -117,8 +121,11 @@ impl Printing {
         };
         let messages = || std::iter::once(&first).chain(rest.iter().flatten());
         let printed = messages().count();
-        let reader =
-            Reader { topic: self.topic.clone(), app: self.app.clone(), instance: self.subscription.instance() };
+        let reader = Reader {
+            topic: self.topic.clone(),
+            app: self.app.clone(),
+            instance: self.subscription.instance(),
+        };
         self.buffer.clear();
         for message in messages() {
             if self.json {
@@ -170,8 +177,12 @@ impl Printing {
         }
         let failure = |text: String| Failure::new(Exit::Failed, codes::ACK_UNCONFIRMED, text);
         match closed {
-            Err(error) => Err(failure("the subscription did not close in good order".to_owned()).because(error)),
-            Ok(()) if unconfirmed > 0 => Err(failure(format!("{unconfirmed} messages were printed and may come again"))),
+            Err(error) => {
+                Err(failure("the subscription did not close in good order".to_owned()).because(error))
+            }
+            Ok(()) if unconfirmed > 0 => Err(failure(format!(
+                "{unconfirmed} messages were printed and may come again"
+            ))),
             Ok(()) => Ok(()),
         }
     }

@@ -49,7 +49,11 @@ impl Verdict {
             }
             Err(error) => (error.problems, Vec::new()),
         };
-        Verdict { file: file.to_owned(), problems, findings }
+        Verdict {
+            file: file.to_owned(),
+            problems,
+            findings,
+        }
     }
 
     fn errors(&self) -> usize {
@@ -61,12 +65,18 @@ impl Verdict {
     }
 
     fn count(&self, severity: Severity) -> usize {
-        self.problems.iter().filter(|problem| problem.severity == severity).count()
+        self.problems
+            .iter()
+            .filter(|problem| problem.severity == severity)
+            .count()
     }
 
     fn text(&self) -> String {
         let problems = self.problems.iter().map(|problem| format!("{problem}\n\n"));
-        let findings = self.findings.iter().map(|finding| format!("{}\n\n", finding_text(finding)));
+        let findings = self
+            .findings
+            .iter()
+            .map(|finding| format!("{}\n\n", finding_text(finding)));
         let details: String = problems.chain(findings).collect();
         let counts = match (self.errors(), self.warnings()) {
             (0, 0) => "ok".to_owned(),

@@ -182,6 +182,8 @@ pub struct Driver {
     /// Why a source cannot be pulled from, when waiting does not help.
     pub(super) missing: BySource<String>,
     pub(super) ledger_full: bool,
+    /// Room in the local log without which pulling is in vain: about what it refused last; 0 when it refused nothing.
+    pub(super) room_wanted: u64,
     /// Applications that have been connected here in this process.
     pub(super) ever_present: BTreeSet<String>,
     pub(super) tickets: u64,
@@ -232,6 +234,7 @@ impl Driver {
             gates: BTreeMap::new(),
             missing: BTreeMap::new(),
             ledger_full: false,
+            room_wanted: 0,
             ever_present: BTreeSet::new(),
             tickets: 0,
             arrivals: BTreeMap::new(),

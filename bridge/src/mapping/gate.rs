@@ -136,7 +136,8 @@ impl Driver {
         if let Some(missing) = self.missing.values().next() {
             return (State::Withheld, missing.clone());
         }
-        if self.store.usage().full {
+        let usage = self.store.usage();
+        if usage.full || usage.room < self.room_wanted {
             return (
                 State::Full,
                 "FAN-4022: the local log's quota or the disk is full; other nodes take over".to_owned(),

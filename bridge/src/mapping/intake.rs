@@ -11,6 +11,7 @@ use tokio_util::task::AbortOnDropHandle;
 use super::batches::Permits;
 use super::driver::Event;
 use super::join::pause;
+use super::ledger_io::error_chain;
 use super::limits::PULL_WAIT;
 
 /// The room that all sources of a mapping share.
@@ -128,7 +129,7 @@ impl IntakeTask {
                     }
                     Err(error) => {
                         drop(permits);
-                        let text = error.to_string();
+                        let text = format!("{}: {}", error.code(), error_chain(&error));
                         let missing = !error.retryable();
                         if events
                             .send(Event::PullFailed {

@@ -20,7 +20,7 @@ use super::disk::{Epochs, Names};
 use super::{MappingOptions, limits};
 
 /// How long JetStream may take to come up behind a server that answers already.
-const JETSTREAM_WAIT: Duration = Duration::from_secs(5);
+const JETSTREAM_WAIT: Duration = Duration::from_secs(3);
 
 /// Most unconfirmed nonces kept; each is one try at an EPOCH whose outcome was never heard.
 const INTENTS_MAX: usize = 256;
@@ -107,6 +107,19 @@ impl JoinError {
             | JoinError::IdentityConflict { .. }
             | JoinError::UnknownEpoch { .. } => false,
         }
+    }
+
+    /// Whether a process that has just started had better end, although trying again might help one day: the hub answers,
+    /// and says that it has no JetStream for this account.
+    #[must_use]
+    pub fn refuses_start(&self) -> bool {
+        matches!(
+            self,
+            JoinError::Connect(fanin_hub::ConnectError::HubWithoutJetStream {
+                source: ApiError::Refused { .. } | ApiError::NoResponders { .. },
+                ..
+            })
+        )
     }
 
     /// The stable code users can look up.

@@ -232,10 +232,10 @@ impl Mapping {
                 }
                 Err(error) => error,
             };
-            let (reason, retryable) = (
-                format!("{}: {}", error.code(), error_chain(&error)),
-                error.retryable(),
-            );
+            // Nobody waits for the verdict any more when the process has been serving for a while.
+            let starting = verdict.as_ref().is_some_and(|verdict| !verdict.is_closed());
+            let retryable = error.retryable() && !(starting && error.refuses_start());
+            let reason = format!("{}: {}", error.code(), error_chain(&error));
             self.view.update(|view| {
                 view.state = State::Starting;
                 view.reason = reason.clone();

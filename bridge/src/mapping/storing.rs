@@ -190,6 +190,12 @@ impl Driver {
             Stored::Refused(batch) => {
                 if let Some(flying) = self.batches.forget(batch) {
                     tracing::debug!(%batch, "the local log is full; messages go back to the hub");
+                    // A message larger than a whole batch may never fit here; it must not keep smaller ones away.
+                    let refused = flying.body.as_ref().map_or(0, |body| {
+                        let (head, pieces) = body.encode();
+                        (head.len() + pieces.iter().map(Bytes::len).sum::<usize>()) as u64
+                    });
+                    self.room_wanted = refused.min(self.options.config.batch.bytes.0);
                     self.settles
                         .give_back(flying.acks.into_iter().map(|(_, ack)| ack).collect(), FULL_DELAY);
                 }

@@ -52,7 +52,7 @@ impl WatchTask {
                         failures += 1;
                         Event::FloorUnknown {
                             incarnation,
-                            missing: missing.then(|| error.to_string()),
+                            missing: missing.then(|| format!("{}: {}", error.code(), error_chain(&error))),
                         }
                     }
                 };

@@ -17,10 +17,12 @@ macro_rules! codes {
     ($($name:ident = $code:literal, $title:literal, $cause:literal, $cure:literal;)*) => {
         $(#[doc = $title] pub const $name: &str = $code;)*
         /// Every code of this table, ascending.
-        pub const CODES: &[CodeInfo] =
-            &[$(CodeInfo { code: $code, title: $title, cause: $cause, cure: $cure }),*];
+        pub const CODES: &[$crate::telemetry::codes::CodeInfo] = &[$(
+            $crate::telemetry::codes::CodeInfo { code: $code, title: $title, cause: $cause, cure: $cure }
+        ),*];
     };
 }
+pub(crate) use codes;
 
 codes! {
     BRIDGE_UNREACHABLE = "FAN-5001", "the bridge cannot be reached",
@@ -50,9 +52,6 @@ codes! {
     STOP_TIMED_OUT = "FAN-5009", "the process did not stop in time",
         "Work in progress did not end within the grace time.",
         "Nothing is lost: what was not finished comes again. Raise shutdown_grace if handlers need longer.";
-    ADMIN_UNBOUND = "FAN-5010", "the admin address cannot be bound",
-        "The port is taken, or the address is not one of this machine.",
-        "Change `admin`, or stop what holds the port; port 0 takes a free one.";
     TELEMETRY_FAILED = "FAN-5011", "logs or metrics cannot be set up",
         "The level filter is malformed, or a recorder is installed already.",
         "Correct log.level or RUST_LOG.";
@@ -74,9 +73,9 @@ codes! {
     INTERRUPTED = "FAN-5017", "interrupted",
         "A signal ended the command before all of its input was sent.",
         "Send the rest; with message ids the whole input can be sent again.";
-    WRONG_ARGUMENT = "FAN-5018", "a value of the command line cannot be used",
-        "The value has the wrong form; the message says why.",
-        "See `fanin help` and the command's name for the form.";
+    RUNTIME_FAILED = "FAN-5018", "the process cannot start its threads",
+        "The system refused to start a thread or to make a file descriptor.",
+        "Raise the limits of the process (tasks, open files), then try again.";
 }
 
 #[cfg(test)]
@@ -88,8 +87,15 @@ mod tests {
     fn ascending_and_complete() {
         assert!(CODES.windows(2).all(|pair| pair[0].code < pair[1].code));
         for entry in CODES {
-            assert!(entry.code.len() == 8 && entry.code.starts_with("FAN-50"), "{}", entry.code);
-            assert!(entry.cause.ends_with('.') && entry.cure.ends_with('.'), "{entry:?}");
+            assert!(
+                entry.code.len() == 8 && entry.code.starts_with("FAN-50"),
+                "{}",
+                entry.code
+            );
+            assert!(
+                entry.cause.ends_with('.') && entry.cure.ends_with('.'),
+                "{entry:?}"
+            );
         }
     }
 }

@@ -32,7 +32,9 @@ pub const FILTER_VARIABLE: &str = "RUST_LOG";
 #[derive(Debug, thiserror::Error)]
 pub enum LogError {
     /// The filter is malformed.
-    #[error("{filter:?} is no log level or filter; write `info`, or `info,fanin_hub=debug` (log.level or RUST_LOG)")]
+    #[error(
+        "{filter:?} is no log level or filter; write `info`, or `info,fanin_hub=debug` (log.level or RUST_LOG)"
+    )]
     Filter {
         /// As given.
         filter: String,
@@ -43,6 +45,10 @@ pub enum LogError {
     #[error("logs are set up already")]
     Installed(#[from] tracing_subscriber::util::TryInitError),
 }
+
+/// Libraries whose events are told by our own code, with a code and at the level they deserve: what is an ERROR to the client
+/// library, such as a connection lost while it was made, is the everyday of a bridge that reconnects.
+const TALKATIVE: [&str; 1] = ["async_nats"];
 
 /// How log lines look.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -60,7 +66,9 @@ impl LogOptions {
     /// are used on a terminal unless `NO_COLOR` is set.
     #[must_use]
     pub fn of(config: &LogConfig, rust_log: Option<&str>, no_color: bool) -> LogOptions {
-        let filter = rust_log.filter(|filter| !filter.trim().is_empty()).unwrap_or(&config.level);
+        let filter = rust_log
+            .filter(|filter| !filter.trim().is_empty())
+            .unwrap_or(&config.level);
         LogOptions {
             format: config.format,
             filter: filter.to_owned(),
@@ -91,8 +99,11 @@ where
     W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
 {
     let filter = EnvFilter::builder()
-        .parse(&options.filter)
-        .map_err(|source| LogError::Filter { filter: options.filter.clone(), source })?;
+        .parse(quieted(&options.filter))
+        .map_err(|source| LogError::Filter {
+            filter: options.filter.clone(),
+            source,
+        })?;
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_span_events(FmtSpan::NONE)
@@ -101,16 +112,37 @@ where
     Ok(match options.format {
         LogFormat::Text => Box::new(builder.with_target(false).finish()),
         // Flat, so that `code` and `message` are found without knowing the library.
-        LogFormat::Json => {
-            Box::new(builder.json().flatten_event(true).with_current_span(true).with_span_list(false).finish())
-        }
+        LogFormat::Json => Box::new(
+            builder
+                .json()
+                .flatten_event(true)
+                .with_current_span(true)
+                .with_span_list(false)
+                .finish(),
+        ),
     })
+}
+
+/// The filter without talkative libraries, unless it names them.
+fn quieted(filter: &str) -> String {
+    let mut filter = filter.to_owned();
+    for library in TALKATIVE {
+        if !filter.contains(library) {
+            filter.push_str(&format!(",{library}=off"));
+        }
+    }
+    filter
 }
 
 /// A panic becomes a log line like any other, so that a log of JSON lines stays one.
 fn log_panic(panic: &PanicHookInfo<'_>) {
     let place = panic.location().map(ToString::to_string).unwrap_or_default();
-    let text = panic.payload_as_str().unwrap_or("no text");
+    let payload = panic.payload();
+    let text = payload
+        .downcast_ref::<&str>()
+        .copied()
+        .or_else(|| payload.downcast_ref::<String>().map(String::as_str));
+    let text = text.unwrap_or("no text");
     tracing::error!(code = codes::PANIC, place, text, "panicked");
 }
 
@@ -141,7 +173,11 @@ mod tests {
 
     fn logged(format: LogFormat, filter: &str, events: impl FnOnce()) -> String {
         let buffer = Buffer::default();
-        let options = LogOptions { format, filter: filter.to_owned(), colour: false };
+        let options = LogOptions {
+            format,
+            filter: filter.to_owned(),
+            colour: false,
+        };
         let writer = buffer.clone();
         let subscriber = subscriber(&options, move || writer.clone()).unwrap();
         tracing::subscriber::with_default(subscriber, events);
@@ -153,10 +189,13 @@ mod tests {
         let text = logged(LogFormat::Json, "info", || {
             tracing::warn!(code = "FAN-2001", lag = 7, "hub \"away\"\nfor now");
             tracing::debug!("not shown");
-            let span = tracing::info_span!("mapping", name = "orders");
+            let span = tracing::info_span!("joining", mapping = "orders");
             span.in_scope(|| tracing::error!(code = "FAN-4001", "halted"));
         });
-        let lines: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        let lines: Vec<Value> = text
+            .lines()
+            .map(|line| serde_json::from_str(line).unwrap())
+            .collect();
         assert_eq!(lines.len(), 2);
         assert_eq!(lines[0]["level"], "WARN");
         assert_eq!(lines[0]["code"], "FAN-2001");
@@ -164,7 +203,7 @@ mod tests {
         assert_eq!(lines[0]["message"], "hub \"away\"\nfor now");
         assert!(lines[0]["timestamp"].as_str().unwrap().ends_with('Z'));
         assert_eq!(lines[1]["level"], "ERROR");
-        assert_eq!(lines[1]["span"]["name"], "orders");
+        assert_eq!(lines[1]["span"]["mapping"], "orders");
     }
 
     #[test]
@@ -173,8 +212,22 @@ mod tests {
             tracing::info!("not shown");
             tracing::warn!(code = "FAN-2001", "away");
         });
-        assert!(text.contains("WARN") && text.contains("FAN-2001") && !text.contains('\x1b'), "{text}");
+        assert!(
+            text.contains("WARN") && text.contains("FAN-2001") && !text.contains('\x1b'),
+            "{text}"
+        );
         assert!(!text.contains("not shown"));
+    }
+
+    #[test]
+    fn talkative_libraries_are_quiet_unless_named() {
+        assert_eq!(quieted("info"), "info,async_nats=off");
+        assert_eq!(quieted("debug,async_nats=info"), "debug,async_nats=info");
+        let text = logged(LogFormat::Text, "info", || {
+            tracing::info!(target: "async_nats", "each attempt");
+            tracing::error!(target: "async_nats", "a connection was lost while it was made");
+        });
+        assert_eq!(text, "");
     }
 
     #[test]
@@ -183,7 +236,10 @@ mod tests {
         assert_eq!(LogOptions::of(&config, Some("debug"), true).filter, "debug");
         assert_eq!(LogOptions::of(&config, Some(" "), true).filter, "info");
         assert!(!LogOptions::of(&config, None, true).colour);
-        let options = LogOptions { filter: "fanin=loud".to_owned(), ..LogOptions::of(&config, None, true) };
+        let options = LogOptions {
+            filter: "fanin=loud".to_owned(),
+            ..LogOptions::of(&config, None, true)
+        };
         let error = subscriber(&options, io::sink).err().unwrap();
         assert!(error.to_string().contains("fanin=loud"), "{error}");
     }

@@ -6,10 +6,11 @@
 //! | [`metrics`] | the Prometheus recorder, and the table of the node's metric names |
 //! | [`process`] | memory, CPU time and open files of this process, from `/proc` |
 //! | [`notify`] | READY, STATUS and STOPPING to systemd |
-//! | [`codes`] | the error codes of the process and its command line |
+//! | [`codes`], [`node_codes`] | the error codes of the process and its command line; of the node and its mappings |
 
 pub mod codes;
 pub mod logs;
 pub mod metrics;
+pub mod node_codes;
 pub mod notify;
 pub mod process;

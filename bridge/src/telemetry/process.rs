@@ -16,33 +16,68 @@ pub fn render(started: SystemTime) -> String {
     let mut text = String::new();
     let pid = std::process::id();
     if let Ok(bytes) = fanin_localhub::rss(pid) {
-        put(&mut text, "process_resident_memory_bytes", "gauge", "Resident memory, bytes.", bytes as f64);
+        put(
+            &mut text,
+            "process_resident_memory_bytes",
+            "gauge",
+            "Resident memory, bytes.",
+            bytes as f64,
+        );
     }
     if let Ok(cpu) = fanin_localhub::cpu_time(pid) {
         let help = "User and system CPU time, seconds.";
-        put(&mut text, "process_cpu_seconds_total", "counter", help, cpu.as_secs_f64());
+        put(
+            &mut text,
+            "process_cpu_seconds_total",
+            "counter",
+            help,
+            cpu.as_secs_f64(),
+        );
     }
     if let Ok(files) = fs::read_dir("/proc/self/fd") {
-        put(&mut text, "process_open_fds", "gauge", "Open file descriptors.", files.count() as f64);
+        put(
+            &mut text,
+            "process_open_fds",
+            "gauge",
+            "Open file descriptors.",
+            files.count() as f64,
+        );
     }
     if let Some(limit) = open_files_limit() {
-        put(&mut text, "process_max_fds", "gauge", "Most file descriptors that may be open.", limit);
+        put(
+            &mut text,
+            "process_max_fds",
+            "gauge",
+            "Most file descriptors that may be open.",
+            limit,
+        );
     }
     if let Ok(since) = started.duration_since(UNIX_EPOCH) {
         let help = "When the process started, seconds since 1970.";
-        put(&mut text, "process_start_time_seconds", "gauge", help, since.as_secs_f64());
+        put(
+            &mut text,
+            "process_start_time_seconds",
+            "gauge",
+            help,
+            since.as_secs_f64(),
+        );
     }
     text
 }
 
 fn put(text: &mut String, name: &str, kind: &str, help: &str, value: f64) {
     // Writing to a String cannot fail.
-    let _ = writeln!(text, "# HELP {name} {help}\n# TYPE {name} {kind}\n{name} {value}\n");
+    let _ = writeln!(
+        text,
+        "# HELP {name} {help}\n# TYPE {name} {kind}\n{name} {value}\n"
+    );
 }
 
 fn open_files_limit() -> Option<f64> {
     let limits = fs::read_to_string("/proc/self/limits").ok()?;
-    let line = limits.lines().find_map(|line| line.strip_prefix("Max open files"))?;
+    let line = limits
+        .lines()
+        .find_map(|line| line.strip_prefix("Max open files"))?;
     line.split_ascii_whitespace().next()?.parse().ok()
 }
 
@@ -55,7 +90,10 @@ mod tests {
     fn figures_of_this_process() {
         let text = render(SystemTime::now());
         let value = |name: &str| -> f64 {
-            let line = text.lines().find_map(|line| line.strip_prefix(&format!("{name} "))).unwrap();
+            let line = text
+                .lines()
+                .find_map(|line| line.strip_prefix(&format!("{name} ")))
+                .unwrap();
             line.parse().unwrap()
         };
         assert!(value("process_resident_memory_bytes") > 100_000.0);

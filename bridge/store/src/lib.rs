@@ -178,6 +178,8 @@ pub struct Usage {
     pub segments: u64,
     /// Whether a write or fsync failed.
     pub poisoned: bool,
+    /// Bytes that `Class::Intake` commits may still take, of the quota and of the disk.
+    pub room: u64,
     /// Whether `Class::Intake` commits are refused now.
     pub full: bool,
 }

@@ -212,6 +212,12 @@ impl Shared {
     fn has_room(&self, queue: &Queue, bytes: u64) -> bool {
         queue.free.saturating_add(queue.reserved_ahead) >= queue.queued_bytes + bytes + self.reserve
     }
+
+    /// Bytes that the file system has for intake.
+    fn room(&self, queue: &Queue) -> u64 {
+        let free = queue.free.saturating_add(queue.reserved_ahead);
+        free.saturating_sub(queue.queued_bytes + self.reserve)
+    }
 }
 
 /// The log on disk. See the crate's documentation for what callers must know.
@@ -396,13 +402,15 @@ impl Store for SegmentLog {
         let mut queue = self.shared.queue.lock();
         queue.free = free;
         let used = queue.used + queue.queued_bytes;
+        let allowed = self.shared.quota - self.shared.reserve;
         Usage {
             bytes: queue.used,
             quota: self.shared.quota,
             free,
             segments: queue.segments,
             poisoned: queue.poisoned.is_some(),
-            full: used >= self.shared.quota - self.shared.reserve || !self.shared.has_room(&queue, 0),
+            room: allowed.saturating_sub(used).min(self.shared.room(&queue)),
+            full: used >= allowed || !self.shared.has_room(&queue, 0),
         }
     }
 }

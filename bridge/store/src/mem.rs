@@ -284,6 +284,7 @@ impl Store for MemStore {
             free: self.quota.saturating_sub(used),
             segments: 1,
             poisoned: state.poisoned.is_some(),
+            room: (self.quota - self.reserve).saturating_sub(used),
             full: used >= self.quota - self.reserve,
         }
     }

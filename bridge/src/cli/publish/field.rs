@@ -7,7 +7,7 @@ use serde_json::Value;
 
 /// A path such as `id`, `order.id` or `items.0.sku`.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct FieldPath(Vec<String>);
+pub(super) struct FieldPath(Vec<String>);
 
 impl FromStr for FieldPath {
     type Err = String;
@@ -78,7 +78,10 @@ mod tests {
         for path in ["empty", "yes", "order", "items"] {
             assert!(matches!(of(path), Err(FieldError::NotScalar(_))), "{path}");
         }
-        assert!(matches!("id".parse::<FieldPath>().unwrap().of(b"{nope"), Err(FieldError::Json(_))));
+        assert!(matches!(
+            "id".parse::<FieldPath>().unwrap().of(b"{nope"),
+            Err(FieldError::Json(_))
+        ));
         assert!("a..b".parse::<FieldPath>().is_err() && "".parse::<FieldPath>().is_err());
     }
 }

@@ -29,7 +29,13 @@ pub(super) struct Lines<R> {
 
 impl<R: AsyncBufRead + Unpin> Lines<R> {
     pub(super) fn new(reader: R, max: usize) -> Lines<R> {
-        Lines { reader, max, number: 0, text: Vec::new(), size: 0 }
+        Lines {
+            reader,
+            max,
+            number: 0,
+            text: Vec::new(),
+            size: 0,
+        }
     }
 
     /// The next line; `None` at the end. Cancel safe: what was read is kept.
@@ -43,10 +49,13 @@ impl<R: AsyncBufRead + Unpin> Lines<R> {
                 return Ok((self.size > 0).then(|| self.take()));
             }
             let end = available.iter().position(|byte| *byte == b'\n');
-            let piece = available.get(..end.unwrap_or(available.len())).unwrap_or(available);
+            let piece = available
+                .get(..end.unwrap_or(available.len()))
+                .unwrap_or(available);
             // One byte more than allowed is kept: it may be the carriage return of the line's end.
             let room = (self.max + 1).saturating_sub(self.text.len());
-            self.text.extend_from_slice(piece.get(..room.min(piece.len())).unwrap_or(piece));
+            self.text
+                .extend_from_slice(piece.get(..room.min(piece.len())).unwrap_or(piece));
             let length = piece.len();
             self.size += u64::try_from(length).unwrap_or(u64::MAX);
             self.reader.consume(length + usize::from(end.is_some()));
@@ -64,7 +73,11 @@ impl<R: AsyncBufRead + Unpin> Lines<R> {
             text.pop();
             size -= 1;
         }
-        Line { number: self.number, text: text.into(), size }
+        Line {
+            number: self.number,
+            text: text.into(),
+            size,
+        }
     }
 }
 
@@ -79,14 +92,22 @@ mod tests {
         let mut lines = Lines::new(BufReader::with_capacity(3, input.as_bytes()), max);
         let mut all = Vec::new();
         while let Some(line) = lines.next().await.unwrap() {
-            all.push((line.number, String::from_utf8(line.text.to_vec()).unwrap(), line.size));
+            all.push((
+                line.number,
+                String::from_utf8(line.text.to_vec()).unwrap(),
+                line.size,
+            ));
         }
         all
     }
 
     #[tokio::test]
     async fn ends_of_lines() {
-        let expected = [(1, "ab".to_owned(), 2), (2, String::new(), 0), (3, "cdefg".to_owned(), 5)];
+        let expected = [
+            (1, "ab".to_owned(), 2),
+            (2, String::new(), 0),
+            (3, "cdefg".to_owned(), 5),
+        ];
         assert_eq!(lines("ab\n\ncdefg", 5).await, expected);
         assert_eq!(lines("ab\r\n\r\ncdefg\r\n", 5).await, expected);
         assert_eq!(lines("", 5).await, []);

@@ -4,6 +4,7 @@ mod field;
 mod lines;
 mod progress;
 
+use std::os::fd::AsFd as _;
 use std::path::{Path, PathBuf};
 
 use clap::Args as ClapArgs;
@@ -11,6 +12,7 @@ use fanin_hub::{Connection, Outgoing, PubAck, PublishError, Publisher};
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesOrdered;
 use serde_json::{Value, json};
+use tokio::fs::File;
 use tokio::io::{AsyncBufRead, BufReader};
 use tokio::time::{Instant, sleep};
 
@@ -18,7 +20,8 @@ use super::exit::Exit;
 use super::failure::Failure;
 use super::hub_args::HubArgs;
 use super::limits::{
-    INPUT_BUFFER_BYTES, PUBLISH_RETRY_MAX, PUBLISH_RETRY_PAUSE, PUBLISH_WINDOW, PUBLISH_WINDOW_BYTES, TOOL_STOP_MAX,
+    INPUT_BUFFER_BYTES, PUBLISH_RETRY_MAX, PUBLISH_RETRY_PAUSE, PUBLISH_WINDOW, PUBLISH_WINDOW_BYTES,
+    TOOL_STOP_MAX,
 };
 use super::{output, signals};
 use crate::telemetry::codes;
@@ -96,7 +99,10 @@ impl Summary {
             0 => String::new(),
             duplicates => format!(", {duplicates} known already"),
         };
-        format!("stored {} messages{known} in {seconds:.1} s, {rate:.0}/s\n", self.stored)
+        format!(
+            "stored {} messages{known} in {seconds:.1} s, {rate:.0}/s\n",
+            self.stored
+        )
     }
 
     fn json(&self, subject: &str, seconds: f64) -> Value {
@@ -139,25 +145,36 @@ pub(super) async fn execute(args: &Args) -> Result<Exit, Failure> {
     result.map(|()| Exit::Done)
 }
 
-async fn open(file: &Path) -> Result<Box<dyn AsyncBufRead + Unpin + Send>, Failure> {
-    if file == Path::new("-") {
-        return Ok(Box::new(BufReader::with_capacity(INPUT_BUFFER_BYTES, tokio::io::stdin())));
-    }
-    match tokio::fs::File::open(file).await {
-        Ok(opened) => Ok(Box::new(BufReader::with_capacity(INPUT_BUFFER_BYTES, opened))),
-        Err(error) => Err(unreadable(file, error)),
-    }
+async fn open(file: &Path) -> Result<BufReader<File>, Failure> {
+    let opened = if file == Path::new("-") {
+        // A copy of the descriptor, read as a file: it may be one, or a pipe, or a terminal.
+        std::io::stdin()
+            .as_fd()
+            .try_clone_to_owned()
+            .map(|stdin| File::from_std(stdin.into()))
+    } else {
+        File::open(file).await
+    };
+    let opened = opened.map_err(|error| unreadable(file, error))?;
+    Ok(BufReader::with_capacity(INPUT_BUFFER_BYTES, opened))
 }
 
 fn unreadable(file: &Path, error: std::io::Error) -> Failure {
-    let text = format!("cannot read {}", file.display());
+    let name = if file == Path::new("-") {
+        "standard input".to_owned()
+    } else {
+        file.display().to_string()
+    };
+    let text = format!("cannot read {name}");
     Failure::new(Exit::Io, codes::INPUT_UNREADABLE, text).because(error)
 }
 
 fn connect_exit(error: &fanin_hub::ConnectError) -> Exit {
     use fanin_hub::ConnectError;
     match error {
-        ConnectError::NoServers | ConnectError::BadAddress { .. } | ConnectError::HalfCertificate => Exit::Usage,
+        ConnectError::NoServers | ConnectError::BadAddress { .. } | ConnectError::HalfCertificate => {
+            Exit::Usage
+        }
         ConnectError::Unreadable { .. } => Exit::Io,
         ConnectError::LoginRefused { .. } => Exit::NotPermitted,
         ConnectError::Tls { .. }
@@ -189,6 +206,7 @@ impl Sender<'_> {
         mut lines: Lines<R>,
         stop: &tokio_util::sync::CancellationToken,
     ) -> Result<(), Failure> {
+        let publisher = self.publisher.clone();
         let mut waiting = FuturesOrdered::new();
         let mut waiting_bytes = 0;
         let mut failure = None;
@@ -212,7 +230,7 @@ impl Sender<'_> {
                 line = lines.next(), if open && has_room => match self.message(line) {
                     Ok(Next::Message(line, message)) => {
                         waiting_bytes += message.payload.len();
-                        waiting.push_back(store(&self.publisher, line, message));
+                        waiting.push_back(store(&publisher, line, message));
                     }
                     Ok(Next::Blank) => self.summary.blank += 1,
                     Ok(Next::End) => open = false,
@@ -243,8 +261,15 @@ impl Sender<'_> {
             Exit::Failed
         };
         // Without a message id nobody can tell whether a message without an answer was stored.
-        let doubt = if error.retryable() { "; it may be stored all the same" } else { "" };
-        let text = format!("line {} ({} bytes) was not confirmed{doubt}", outcome.line, outcome.size);
+        let doubt = if error.retryable() {
+            "; it may be stored all the same"
+        } else {
+            ""
+        };
+        let text = format!(
+            "line {} ({} bytes) was not confirmed{doubt}",
+            outcome.line, outcome.size
+        );
         Err(Failure::new(exit, error.code(), text).because(error))
     }
 
@@ -259,7 +284,11 @@ impl Sender<'_> {
                 "line {} has {} bytes, and the hub takes at most {max} (max_payload); nothing from this line on was sent",
                 line.number, line.size
             );
-            return Err(Failure::new(Exit::Failed, fanin_hub::codes::MESSAGE_TOO_LARGE, text));
+            return Err(Failure::new(
+                Exit::Failed,
+                fanin_hub::codes::MESSAGE_TOO_LARGE,
+                text,
+            ));
         }
         if line.text.iter().all(u8::is_ascii_whitespace) {
             return Ok(Next::Blank);
@@ -267,7 +296,10 @@ impl Sender<'_> {
         let msg_id = match &self.args.msg_id_field {
             None => None,
             Some(field) => Some(field.of(&line.text).map_err(|error| {
-                let text = format!("line {} has no message id; nothing from this line on was sent", line.number);
+                let text = format!(
+                    "line {} has no message id; nothing from this line on was sent",
+                    line.number
+                );
                 Failure::new(Exit::Failed, codes::LINE_MALFORMED, text).because(error)
             })?),
         };
@@ -288,7 +320,11 @@ enum Next {
 }
 
 fn interrupted() -> Failure {
-    Failure::new(Exit::Failed, codes::INTERRUPTED, "interrupted before the end of the input")
+    Failure::new(
+        Exit::Failed,
+        codes::INTERRUPTED,
+        "interrupted before the end of the input",
+    )
 }
 
 /// Publishes one message. With a message id a repetition is harmless, so it is repeated while the hub is away.

@@ -15,7 +15,11 @@ pub(super) struct Progress {
 impl Progress {
     pub(super) fn new(enabled: bool) -> Progress {
         let now = Instant::now();
-        Progress { shown: enabled && io::stderr().is_terminal(), last: now, started: now }
+        Progress {
+            shown: enabled && io::stderr().is_terminal(),
+            last: now,
+            started: now,
+        }
     }
 
     pub(super) fn seconds(&self) -> f64 {

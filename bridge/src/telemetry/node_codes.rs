@@ -1,0 +1,122 @@
+//! The stable error codes of a running node and its mappings, with cause and cure.
+
+super::codes::codes! {
+    DATA_DIR = "FAN-4001", "the data directory cannot be made",
+        "`data_dir` does not exist and the bridge's user may not create it.",
+        "Create it for the bridge's user, or set `data_dir` to a directory that user may write.";
+    STORE_FAILED = "FAN-4002", "the local log failed",
+        "The disk returned an error, or a sync failed; what was not synced counts as not written.",
+        "Check the disk and its file system, then restart the bridge. What was confirmed is safe; the rest comes again from the hub.";
+    FORMAT_UNKNOWN = "FAN-4003", "a record of the data directory cannot be read",
+        "Another version of fanin wrote it.",
+        "Use the version that wrote the data directory.";
+    DATA_INCOMPLETE = "FAN-4004", "the data directory lacks a batch",
+        "A batch was resolved and is not there: files were removed or damaged.",
+        "Restore the files. If they are lost, evacuate the node, and start with an empty data directory.";
+    MAPPING_ENDED = "FAN-4005", "a mapping ended",
+        "Its topic and the local log disagree, or a part of it failed.",
+        "See the message before it in the log; restart the bridge. If it happens again, report it.";
+    BATCH_UNREADABLE = "FAN-4006", "a staged batch cannot be read",
+        "The local log returned an error or other bytes than were written.",
+        "Check the disk, then restart the bridge.";
+    STORE_DAMAGED = "FAN-4007", "the local log is damaged",
+        "Bytes before the last completed sync are not those written: the disk or somebody changed them. Nothing was changed by fanin.",
+        "Restore the disk. If that is not possible, evacuate the node, and start with an empty data directory.";
+    ADMIN_UNBOUND = "FAN-4008", "the admin address cannot be served",
+        "The port is taken, the address is not one of this machine, or connections cannot be accepted.",
+        "Set `admin` to a free address; port 0 takes a free one.";
+    STORE_LOCKED = "FAN-4009", "the data directory is in use",
+        "Another bridge process holds its lock.",
+        "Stop the other process, or give each its own `data_dir`.";
+    LEDGER_RECREATED = "FAN-4010", "the ledger is another one than before",
+        "The ledger stream was deleted and created again since this node last worked with it.",
+        "Restore the old stream. Only if the whole mapping is to start anew: empty the data directories of all its nodes first.";
+    IDENTITY_CONFLICT = "FAN-4011", "two nodes use one identity",
+        "The ledger's last epoch of this node was not written by this data directory: a copy of it is or was in use, or two nodes have one name.",
+        "Stop the other one, or give this node another name and an empty data directory.";
+    EPOCH_UNKNOWN = "FAN-4012", "the ledger knows more of this node than its disk",
+        "The data directory was restored from a backup or replaced; claims of this node are in the ledger whose messages the disk does not have.",
+        "Use the original data directory, or another node name with an empty one, and evacuate this one.";
+    DATA_COPIED = "FAN-4013", "the data directory is a copy",
+        "It was made on another machine or file system: copied, restored from a backup, or moved.",
+        "Use the original. If it was moved and nothing uses the original, start once with --accept-moved-data.";
+    DATA_OF_OTHER_NODE = "FAN-4014", "the data directory belongs to another node",
+        "The configuration's `node` is not the name that the directory was made under.",
+        "Correct `node`, or use an empty directory.";
+    SOCKET_UNBOUND = "FAN-4015", "the socket cannot be served",
+        "Its directory does not exist, the bridge's user may not write there, the path is too long, or another bridge listens on it.",
+        "Create the directory, correct `listen`, or stop the other bridge.";
+    STOP_CUT_SHORT = "FAN-4016", "not everything ended in time",
+        "A stop took longer than shutdown_grace.",
+        "Nothing: what is unfinished goes on at the next start. Raise shutdown_grace if it happens often.";
+    MAPPING_ORPHANED = "FAN-4017", "a mapping left the configuration with its backlog",
+        "The data directory holds messages of a mapping that is not configured any more.",
+        "Put the mapping back to deliver them; otherwise nothing, they are kept.";
+    SOURCE_AWAY = "FAN-4020", "a source or its consumer cannot be used now",
+        "The stream or the shared consumer is missing, differs, or does not answer; the reason says which.",
+        "Follow the reason; the bridge looks again by itself.";
+    CONSUMER_TUNING = "FAN-4021", "the consumer's settings of speed differ",
+        "The shared consumer was made with other numbers than this node's configuration has. It works, perhaps slower.",
+        "Make the configurations of all nodes alike, or edit the consumer.";
+    STORE_FULL = "FAN-4022", "the local log is full",
+        "Its quota or the disk is used up by messages that applications have not finished.",
+        "See `fanin status` for the application that is behind; raise store.quota. Other nodes take over meanwhile.";
+    LEDGER_FULL = "FAN-4023", "the ledger is nearly full",
+        "A backlog that nobody finishes keeps claims in it, and no new ones are made.",
+        "Raise the ledger stream's max_bytes, and see with `fanin status` which node or application is behind.";
+    GATED = "FAN-4024", "an application has no instance on this node",
+        "Intake waits until every application of the mapping is connected here, so that nothing waits for an absent one.",
+        "Start the application on this node, or set `intake: always`.";
+    LEDGER_SLOW = "FAN-4025", "too many batches wait for the ledger",
+        "The hub answers claims more slowly than messages come, or not at all.",
+        "Check the hub and the network to it; intake goes on by itself.";
+    FILTER_DIFFERS = "FAN-4026", "the terms name other subjects than the configuration",
+        "A mapping's filter was changed on this node, and the cluster still works by the old one.",
+        "Make the configurations of all nodes alike, then start one with --accept-terms.";
+    NO_TERMS = "FAN-4027", "no terms are in force yet",
+        "The first node of the mapping has not written them.",
+        "Nothing: it passes. If it stays, see the log for why terms cannot be written.";
+    SOURCE_NOT_IN_TERMS = "FAN-4028", "the terms do not name this source",
+        "A source was added on this node, and the cluster does not know it yet.",
+        "Make the configurations of all nodes alike, then start one with --accept-terms.";
+    APP_NOT_HOSTED = "FAN-4029", "this node does not host every application of the terms",
+        "An application was left out of this node's configuration.",
+        "Add it to this node's configuration.";
+    HALTED = "FAN-4030", "a mapping halted",
+        "The ledger or a source cannot be trusted: it shrank, was created again, has a gap or a record of a newer version; the reason says which.",
+        "What was won keeps flowing and nothing is lost. Follow the reason: update fanin, or restore the hub's stream, then restart.";
+    TOMBSTONED = "FAN-4040", "the source gave messages up before anybody owned them",
+        "They were purged or expired at the hub between being pulled and being claimed.",
+        "Give the source stream longer limits, so that messages stay until they are claimed.";
+    REPAIRED = "FAN-4041", "the hub had skipped a message",
+        "Its acknowledgement state was lost or a delivery never came; the message was fetched by its sequence and is not lost.",
+        "Nothing. If it happens often, check the hub's disks and replicas.";
+    INVARIANT = "FAN-4099", "a defect in fanin",
+        "The node's state broke one of its own rules.",
+        "Please report the log line; restart the bridge.";
+    LEDGER_TRUNCATED = "FAN-4101", "the ledger was truncated behind a checkpoint",
+        "Everything before a complete checkpoint is finished business. This is information.",
+        "Nothing.";
+}
+
+#[cfg(test)]
+mod tests {
+    //! Goal: the table can be relied on. Method: order and form.
+    use super::CODES;
+
+    #[test]
+    fn ascending_and_complete() {
+        assert!(CODES.windows(2).all(|pair| pair[0].code < pair[1].code));
+        for entry in CODES {
+            assert!(
+                entry.code.len() == 8 && entry.code.starts_with("FAN-4"),
+                "{}",
+                entry.code
+            );
+            assert!(
+                entry.cause.ends_with('.') && entry.cure.ends_with('.'),
+                "{entry:?}"
+            );
+        }
+    }
+}

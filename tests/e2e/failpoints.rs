@@ -1,0 +1,83 @@
+//! A node dies at each named step of the protocol.
+//!
+//! Method of all: two nodes under a steady feed; the first one is armed with one fail point after the other, dies there
+//! by its own hand as by SIGKILL, and is started again; the second one goes on. At the end the checker wants every message once
+//! per application.
+
+use std::os::unix::process::ExitStatusExt;
+use std::time::Duration;
+
+use crate::cluster::{Cluster, LONG};
+
+/// SIGKILL.
+const KILLED: i32 = 9;
+
+/// Which time at the point is the deadly one: late enough that earlier batches are in every other state.
+const NTH: u32 = 4;
+
+async fn die_at_each(points: &[&str]) {
+    let mut cluster = Cluster::with_nodes(&["billing", "shipping"], 2, 1).await;
+    let trickle = cluster.stream(Duration::from_millis(15));
+    cluster.wait_more(200).await;
+    for point in points {
+        let nth = if point.contains("epoch") { 1 } else { NTH };
+        let node = &mut cluster.nodes[0];
+        node.options_mut()
+            .env
+            .insert("FANIN_FAILPOINTS".to_owned(), format!("{point}=kill@{nth}"));
+        node.respawn().unwrap();
+        let ended = node.wait_exit(LONG).await.unwrap();
+        assert_eq!(
+            ended.signal(),
+            Some(KILLED),
+            "at {point}: {ended}\n{}",
+            node.log_tail()
+        );
+        node.options_mut().env.clear();
+        node.restart().await.unwrap();
+        cluster.wait_more(100).await;
+    }
+    cluster.stop_stream(trickle).await;
+    cluster.wait_rest().await;
+    let report = cluster.report();
+    for node in ["n1", "n2"] {
+        let by_node = report.apps["billing"]
+            .shares
+            .keys()
+            .any(|(name, _)| &**name == node);
+        assert!(by_node, "{node} delivered nothing\n{report}");
+    }
+    cluster.finish().await;
+}
+
+/// Goal: a death before the claim is in the ledger: what was pulled and staged is claimed again or left to the other node.
+#[tokio::test]
+async fn a_node_may_die_anywhere_up_to_its_claim() {
+    die_at_each(&["after_pull", "before_stage_sync", "after_stage", "before_claim"]).await;
+}
+
+/// Goal: a death behind the claim: what the ledger says the node won is published, whatever the node had heard of it.
+#[tokio::test]
+async fn a_node_may_die_anywhere_behind_its_claim() {
+    die_at_each(&[
+        "after_claim",
+        "after_resolution",
+        "after_publish",
+        "before_settle",
+        "after_settle",
+    ])
+    .await;
+}
+
+/// Goal: a death while the epoch begins: the next life adopts what the last one wrote without hearing of it. Method: twice
+/// in a row at each point, so that unconfirmed epochs pile up.
+#[tokio::test]
+async fn a_node_may_die_while_it_begins_an_epoch() {
+    die_at_each(&[
+        "after_epoch_intent",
+        "after_epoch_append",
+        "after_epoch_append",
+        "after_epoch_intent",
+    ])
+    .await;
+}

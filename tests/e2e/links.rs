@@ -1,0 +1,137 @@
+//! A bad line between bridge and hub.
+//!
+//! Method of all: the first node reaches the hub through a proxy that misbehaves under load, the second one directly; the
+//! checker judges.
+
+use std::time::Duration;
+
+use fanin_tests::process::BridgeOptions;
+use fanin_tests::proxy::{Link, Proxy};
+use fanin_tests::wait::eventually;
+
+use crate::cluster::{ACK_WAIT, Cluster, LONG, mapping};
+
+async fn behind_a_proxy() -> (Cluster, Proxy) {
+    let mut cluster = Cluster::new(&["billing", "shipping"]).await;
+    let proxy = Proxy::start(cluster.hub.port()).await.unwrap();
+    let far = BridgeOptions::new("n1", &proxy.url(), mapping(&cluster.apps));
+    let near = cluster.options("n2");
+    cluster.add(far, 1).await;
+    cluster.add(near, 1).await;
+    (cluster, proxy)
+}
+
+/// How many messages the node behind the proxy delivered.
+fn far_share(cluster: &Cluster) -> usize {
+    let report = cluster.report();
+    let shares = report.apps["billing"].shares.iter();
+    shares
+        .filter(|((node, _), _)| &**node == "n1")
+        .map(|(_, share)| share)
+        .sum()
+}
+
+async fn wait_far_share(cluster: &Cluster, more: usize) {
+    let wanted = far_share(cluster) + more;
+    eventually(LONG, "the node behind the proxy to deliver", || async {
+        let now = far_share(cluster);
+        if now >= wanted {
+            Ok(())
+        } else {
+            Err(format!("{now} of {wanted}"))
+        }
+    })
+    .await;
+}
+
+/// Goal: a connection may break at any moment. Method: cut it again and again, each time after the node has delivered
+/// something new; then refuse it for longer than the hub's wait.
+#[tokio::test]
+async fn connections_may_be_cut() {
+    let (mut cluster, proxy) = behind_a_proxy().await;
+    let trickle = cluster.stream(Duration::from_millis(10));
+    for _ in 0..8 {
+        wait_far_share(&cluster, 10).await;
+        proxy.cut();
+    }
+    wait_far_share(&cluster, 10).await;
+    proxy.refuse().await;
+    let gone = tokio::time::Instant::now();
+    eventually(LONG, "the hub's wait to be over", || async {
+        gone.elapsed() > ACK_WAIT
+    })
+    .await;
+    proxy.pass().await;
+    wait_far_share(&cluster, 10).await;
+    cluster.stop_stream(trickle).await;
+    cluster.finish().await;
+}
+
+/// Goal: a slow line costs time only. Method: 200 ms in each direction, from the first connection on.
+#[tokio::test]
+async fn a_slow_line_costs_time_only() {
+    let mut cluster = Cluster::new(&["billing", "shipping"]).await;
+    let proxy = Proxy::start(cluster.hub.port()).await.unwrap();
+    proxy.delay(Duration::from_millis(200));
+    let far = BridgeOptions::new("n1", &proxy.url(), mapping(&cluster.apps));
+    let near = cluster.options("n2");
+    cluster.add(far, 1).await;
+    cluster.add(near, 1).await;
+    let trickle = cluster.stream(Duration::from_millis(20));
+    wait_far_share(&cluster, 100).await;
+    cluster.stop_stream(trickle).await;
+    cluster.finish().await;
+}
+
+/// Goal: a claim that lands without the node hearing of it, and one that never lands, are both presumed until the ledger
+/// tells (P3). Method: the hub's replies vanish under load, then the node's requests, then both, each for longer than the hub's
+/// wait.
+#[tokio::test]
+async fn requests_and_replies_may_vanish() {
+    let (mut cluster, proxy) = behind_a_proxy().await;
+    let trickle = cluster.stream(Duration::from_millis(10));
+    let direct = Link::Flow {
+        delay: Duration::ZERO,
+    };
+    for (requests, replies) in [
+        (direct, Link::Swallow),
+        (Link::Swallow, direct),
+        (Link::Swallow, Link::Swallow),
+    ] {
+        wait_far_share(&cluster, 20).await;
+        proxy.links(requests, replies);
+        let gone = tokio::time::Instant::now();
+        eventually(LONG, "the hub's wait to be over", || async {
+            gone.elapsed() > ACK_WAIT
+        })
+        .await;
+        proxy.pass().await;
+    }
+    wait_far_share(&cluster, 20).await;
+    cluster.stop_stream(trickle).await;
+    cluster.finish().await;
+}
+
+/// Goal: claims that were held up on the way and land after the other node has claimed the same messages lose, for
+/// everybody. Method: hold the requests back under load until the hub has redelivered, then let all of them through.
+#[tokio::test]
+async fn late_claims_lose() {
+    let (mut cluster, proxy) = behind_a_proxy().await;
+    let trickle = cluster.stream(Duration::from_millis(5));
+    let direct = Link::Flow {
+        delay: Duration::ZERO,
+    };
+    for _ in 0..3 {
+        wait_far_share(&cluster, 40).await;
+        proxy.links(Link::Stall, direct);
+        let gone = tokio::time::Instant::now();
+        eventually(LONG, "the hub's wait to be over", || async {
+            gone.elapsed() > ACK_WAIT.mul_f64(1.2)
+        })
+        .await;
+        proxy.links(direct, direct);
+    }
+    wait_far_share(&cluster, 20).await;
+    cluster.stop_stream(trickle).await;
+    cluster.finish().await;
+}
