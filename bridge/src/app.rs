@@ -290,7 +290,7 @@ where
     .await?;
     tracing::info!(node = config.node, uuid = %uuid, records = recovered.records.len(), torn_bytes = recovered.torn_bytes, "local log opened");
 
-    let spaces = assign_spaces(&config, &recovered, &*store).await?;
+    let spaces = assign_spaces(&config, &recovered, &store).await?;
     let tail = config.memory.tail.0;
     let cache = Arc::new(BodyCache::new(
         tail - tail / READ_CACHE_SHARE,
@@ -474,7 +474,8 @@ async fn assign_spaces(
     Ok(spaces)
 }
 
-fn hub_options(config: &Config) -> HubOptions {
+/// How to reach the hub that a configuration names. The connection comes up when the hub does.
+pub(crate) fn hub_options(config: &Config) -> HubOptions {
     let hub = &config.hub;
     let credentials = &hub.credentials;
     let secret = |value: &Option<fanin_config::Secret>, file: &Option<PathBuf>| match (value, file) {

@@ -135,3 +135,35 @@ async fn a_node_without_an_instance_waits_for_it() {
     cluster.feed(300).await;
     cluster.finish().await;
 }
+
+/// Goal: an application that leaves the configuration loses nothing of its backlog. Method: one application holds
+/// everything while the other finishes; the node restarts without the first, then with it again.
+#[tokio::test]
+async fn an_application_that_leaves_the_configuration_keeps_its_backlog() {
+    let mut cluster = Cluster::new(&["billing", "shipping"]).await;
+    let options = cluster.options("n1");
+    cluster.add(options, 0).await;
+    cluster.instance(0, "billing", "b1", |options| options).await;
+    let holding = AppOptions::new(&cluster.nodes[0].socket(), TOPIC, "shipping", "holds");
+    let holding = holding.decide(|_| fanin_tests::apps::Decision::Hold);
+    let holding = AppInstance::start(holding, Recorder::new()).await.unwrap();
+    cluster.feed(200).await;
+    let finished = |status: &fanin_proto::v1::StatusResponse| {
+        let billing = orders(status).apps.iter().find(|app| app.name == "billing");
+        orders(status).head_offset == 200 && billing.is_some_and(|app| app.backlog_messages == 0)
+    };
+    cluster.nodes[0].wait_status(LONG, "billing to finish", finished).await.unwrap();
+    holding.stop().await.unwrap();
+
+    host(&mut cluster.nodes[0], &["billing"]);
+    cluster.nodes[0].restart().await.unwrap();
+    let withheld = |status: &fanin_proto::v1::StatusResponse| orders(status).reason.contains("FAN-4029");
+    let status = cluster.nodes[0].wait_status(LONG, "the reason", withheld).await.unwrap();
+    assert!(orders(&status).open_batches > 0, "the backlog is gone: {status:?}");
+    cluster.nodes[0].wait_log(LONG, "its backlog is kept").await.unwrap();
+
+    host(&mut cluster.nodes[0], &["billing", "shipping"]);
+    cluster.nodes[0].restart().await.unwrap();
+    cluster.instance(0, "shipping", "s1", |options| options).await;
+    cluster.finish().await;
+}

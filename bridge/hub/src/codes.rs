@@ -54,10 +54,10 @@ codes! {
         "Create the stream, correct the name in the mapping, or set the domain.";
     CONSUMER_DIFFERS = "FAN-2011", "The shared consumer's settings are not what fanin needs.",
         "Somebody changed the consumer, or the mapping's filter changed without a new consumer generation.",
-        "Restore the settings named in the message, or delete the consumer and let an operator re-create it behind the watermark with `fanin hub apply`.";
+        "Restore the settings named in the message, or delete the consumer and let an operator re-create it behind the watermark by starting one bridge with --recreate-consumer.";
     CONSUMER_MISSING = "FAN-2012", "The shared consumer is missing although the ledger has a watermark.",
         "The consumer was deleted, or lost with its servers. Creating it anew from the start would deliver everything again.",
-        "Re-create it behind the watermark with `fanin hub apply`.";
+        "Re-create it behind the watermark by starting one bridge with --recreate-consumer.";
     LEDGER_MISSING = "FAN-2013", "The ledger stream is missing.",
         "This node has worked with a ledger that the hub no longer has.",
         "Restore the stream from a backup. Only if the whole mapping is to start anew: remove the data directories of all its nodes first.";

@@ -96,7 +96,7 @@ pub struct SharedConsumer {
 pub enum ConsumerError {
     /// It is missing and must not be created silently.
     #[error(
-        "the shared consumer {name} on {stream} is missing although the ledger has a watermark; re-create it behind the watermark with `fanin hub apply`"
+        "the shared consumer {name} on {stream} is missing although the ledger has a watermark; re-create it behind the watermark by starting one bridge with --recreate-consumer"
     )]
     Missing {
         /// The source stream.

@@ -2,7 +2,7 @@
 
 use fanin_core::ids::Incarnation;
 use serde::Deserialize;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::api::{ApiError, server_code};
 use crate::codes;
@@ -201,6 +201,36 @@ impl SourceInfo {
             sourced: present("sources"),
             leader: reply.cluster.and_then(|c| c.leader),
         })
+    }
+
+    /// Creates a stream for these subjects: file storage, limits retention, no limits. One that is there already is
+    /// left as it is. Several may do this at once.
+    ///
+    /// # Errors
+    /// [`SourceError::Hub`], for instance when another stream takes one of the subjects.
+    pub async fn create(
+        connection: &Connection,
+        stream: &str,
+        subjects: &[String],
+        replicas: u64,
+    ) -> Result<(), SourceError> {
+        let config = json!({
+            "name": stream,
+            "subjects": subjects,
+            "storage": "file",
+            "retention": "limits",
+            "num_replicas": replicas.max(1),
+        });
+        let created: Result<StreamReply, ApiError> =
+            connection.api(&format!("STREAM.CREATE.{stream}"), &config).await;
+        match created {
+            Ok(_) => Ok(()),
+            Err(error) if error.server_code() == Some(server_code::STREAM_NAME_IN_USE) => Ok(()),
+            Err(source) => Err(SourceError::Hub {
+                stream: stream.to_owned(),
+                source,
+            }),
+        }
     }
 
     /// This stream's incarnation under the operator's generation number (0 unless raised by hand).

@@ -15,6 +15,7 @@ mod environment;
 pub mod errors;
 pub mod exit;
 pub mod failure;
+mod hub;
 mod hub_args;
 mod human;
 pub mod limits;
@@ -64,6 +65,8 @@ pub enum Command {
     Validate(validate::Args),
     /// Show the configuration's schema, or what is in force
     Config(config::Args),
+    /// Show what the hub lacks for a configuration, or create it
+    Hub(hub::Args),
     /// Show hub, mappings, ledger, backlogs and instances of this node
     Status(status::Args),
     /// Publish lines to the hub, each confirmed by it
@@ -84,6 +87,7 @@ impl Command {
             Command::Run(_) | Command::Completion(_) => false,
             Command::Validate(args) => args.json,
             Command::Config(args) => args.wants_json(),
+            Command::Hub(args) => args.wants_json(),
             Command::Status(args) => args.json,
             Command::Publish(args) => args.json,
             Command::Subscribe(args) => args.json,
@@ -103,6 +107,7 @@ impl Command {
             Command::Run(args) => Box::pin(run::execute(args)).await,
             Command::Validate(args) => validate::execute(args),
             Command::Config(args) => config::execute(args),
+            Command::Hub(args) => Box::pin(hub::execute(args)).await,
             Command::Status(args) => Box::pin(status::execute(args)).await,
             Command::Publish(args) => Box::pin(publish::execute(args)).await,
             Command::Subscribe(args) => Box::pin(subscribe::execute(args)).await,

@@ -13,6 +13,18 @@ pub const EVENT_BYTES_MAX: usize = 4096;
 /// Orders of the generated shop that are under way at the same time.
 pub const ORDERS_OPEN_MAX: usize = 512;
 
+/// Most nodes, applications, and instances of one application on one node: each instance is a process.
+pub const NODES_MAX: i64 = 6;
+/// See [`NODES_MAX`].
+pub const APPS_MAX: i64 = 8;
+/// See [`NODES_MAX`].
+pub const INSTANCES_MAX: i64 = 6;
+
+/// Messages that a node has pulled and not settled at most.
+pub const IN_FLIGHT: u32 = 1_024;
+/// Messages that a node claims together at most.
+pub const BATCH_MESSAGES: u32 = 256;
+
 /// Longest line of an input file, in bytes: below the hub's default limit of 1 MiB with room for headers.
 pub const LINE_BYTES_MAX: usize = 1_000_000;
 /// Most lines of an input file. Two bytes of memory per line and application are held to judge them.
@@ -20,6 +32,10 @@ pub const LINES_MAX: u64 = 50_000_000;
 
 /// Messages that were sent to the hub and are not confirmed yet.
 pub const FEED_WINDOW: usize = 256;
+/// The fastest default rate, in messages per second: a hub that syncs each message keeps up, on a small machine too.
+pub const FEED_RATE_MAX: u64 = 1_200;
+/// How long the hub may take to confirm a message before it is sent again.
+pub const FEED_ACK_TIMEOUT: Duration = Duration::from_secs(5);
 /// How often one message is sent again before the feed gives up.
 pub const FEED_ATTEMPTS_MAX: u32 = 20;
 /// How long the feed is spread over, at the rates it can be spread.
@@ -44,6 +60,10 @@ pub const DOWN_MIN: Duration = Duration::from_millis(200);
 
 /// How long the bridges and all instances may take to be connected before the feed starts.
 pub const START_TIMEOUT: Duration = Duration::from_secs(60);
+/// How long everything may take to end after an interruption.
+pub const INTERRUPT_MAX: Duration = Duration::from_secs(15);
+/// How long an interrupted fetch of a server may take to end.
+pub const FETCH_END_MAX: Duration = Duration::from_secs(5);
 /// Without any new record for this long, the demo ends with what it has.
 pub const STALL_TIMEOUT: Duration = Duration::from_secs(45);
 /// Beyond the time the hub waits before it offers a message again, how long the end is watched for late copies.
@@ -74,6 +94,9 @@ pub const CREDIT_MESSAGES: u32 = 128;
 
 /// Lines of the fault log that the table shows.
 pub const FAULT_LINES: usize = 6;
+/// Names of the applications, in the order in which they are used.
+pub const APP_NAMES: [&str; APPS_MAX as usize] =
+    ["billing", "shipping", "analytics", "search", "fraud", "mailing", "audit", "loyalty"];
 /// Columns of the table; a line never wraps on a usual terminal.
 pub const TABLE_COLUMNS: usize = 79;
 /// Message ids that a verdict lists per application and fault.
@@ -83,6 +106,9 @@ pub const LOG_TAIL_BYTES: u64 = 2_048;
 /// Bytes that a socket's path may have.
 pub const SOCKET_PATH_BYTES_MAX: usize = 107;
 
+const _: () = assert!(FETCH_END_MAX.as_millis() + STOP_TIMEOUT.as_millis() < INTERRUPT_MAX.as_millis());
+const _: () = assert!(FEED_RATE_MIN <= FEED_RATE_MAX);
+const _: () = assert!(BATCH_MESSAGES <= IN_FLIGHT);
 const _: () = assert!(PAUSE.as_millis() > ACK_WAIT.as_millis());
 const _: () = assert!(PAUSE_QUICK.as_millis() > ACK_WAIT_QUICK.as_millis());
 const _: () = assert!(DOWN_MIN.as_millis() < DOWN_MAX.as_millis());

@@ -112,6 +112,7 @@ impl Mapping {
             node: Arc::from(options.node.as_str()),
             space,
             apps: app_specs(&options, &kept.since),
+            absent: kept.since.keys().filter(|app| !options.config.applications.contains_key(*app)).cloned().collect(),
             clock: WallClock::system(),
         };
         let recovery = TopicRecovery {

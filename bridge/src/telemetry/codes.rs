@@ -76,6 +76,9 @@ codes! {
     RUNTIME_FAILED = "FAN-5018", "the process cannot start its threads",
         "The system refused to start a thread or to make a file descriptor.",
         "Raise the limits of the process (tasks, open files), then try again.";
+    NO_SUBJECTS = "FAN-5019", "a stream cannot be created without subjects",
+        "`fanin hub apply` creates a missing stream for the subjects its source names, and this one names none.",
+        "Give the source `subjects`, or create the stream by other means.";
 }
 
 #[cfg(test)]

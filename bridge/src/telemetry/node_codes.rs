@@ -52,6 +52,9 @@ super::codes::codes! {
     MAPPING_ORPHANED = "FAN-4017", "a mapping left the configuration with its backlog",
         "The data directory holds messages of a mapping that is not configured any more.",
         "Put the mapping back to deliver them; otherwise nothing, they are kept.";
+    APP_ORPHANED = "FAN-4018", "an application left the configuration with its backlog",
+        "The data directory holds messages of an application that the terms name and the configuration does not any more.",
+        "Put the application back to deliver them; until then they are kept, and this node claims nothing.";
     SOURCE_AWAY = "FAN-4020", "a source or its consumer cannot be used now",
         "The stream or the shared consumer is missing, differs, or does not answer; the reason says which.",
         "Follow the reason; the bridge looks again by itself.";

@@ -93,6 +93,9 @@ pub struct TopicOptions {
     pub space: u32,
     /// The applications.
     pub apps: Vec<AppSpec>,
+    /// Applications of the app set that this node's configuration does not name any more: what they have not finished
+    /// is kept, until the configuration names them again.
+    pub absent: Vec<String>,
     /// Time of day.
     pub clock: WallClock,
 }
@@ -191,9 +194,10 @@ impl Topic {
             node,
             space,
             apps,
+            absent,
             clock,
         } = options;
-        let restored = restore::restore(space, &apps, batches, recovery.values, recovery.records, &*store)?;
+        let restored = restore::restore(space, (&apps, &absent), batches, recovery.values, recovery.records, &*store)?;
         let shared = Arc::new(TopicShared::new(Parts {
             name,
             node,

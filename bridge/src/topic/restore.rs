@@ -83,7 +83,7 @@ pub(super) struct Restored {
 /// they start at the head, and their first cursor is queued here, so that it is durable before any later resolution is.
 pub(super) fn restore(
     space: u32,
-    apps: &[AppSpec],
+    (apps, absent): (&[AppSpec], &[String]),
     mut batches: Vec<RestoredBatch>,
     values: &BTreeMap<String, Bytes>,
     records: &[RecoveredRecord],
@@ -126,7 +126,19 @@ pub(super) fn restore(
         })
         .collect();
 
-    let floors: Vec<Offset> = of_apps.iter().map(|cursor| cursor.floor).collect();
+    let mut floors: Vec<Offset> = of_apps.iter().map(|cursor| cursor.floor).collect();
+    for app in absent {
+        let Some(cursor) = cursors.get(app) else { continue };
+        tracing::warn!(
+            code = "FAN-4018",
+            app,
+            from = cursor.floor.0,
+            messages = head.0.saturating_sub(cursor.floor.0),
+            "this application is in the terms but not in the configuration any more; its backlog is kept on disk"
+        );
+        // A floor that nobody advances keeps every batch behind it.
+        floors.push(cursor.floor);
+    }
     let lowest = floors.iter().copied().min().unwrap_or(head);
     // A released key may come back after a crash; every application is past it.
     let (done, open): (Vec<_>, Vec<_>) = batches.into_iter().partition(|batch| end_of(batch) <= lowest);

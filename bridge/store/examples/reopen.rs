@@ -1,15 +1,24 @@
-//! Writes messages of 1 KiB in batches of 256, dies without closing, and measures how long a start takes.
+//! Writes messages of 1 KiB in batches of 256, kills the writer with SIGKILL, and measures how long a start takes. Fails when a
+//! record is missing or damaged, or when the start takes longer than [`LIMIT`].
 //!
 //! `cargo run --release -p fanin-store --example reopen -- DIR [MESSAGES]`; DIR must not exist yet or be empty.
 
 use fanin_store::{Class, Key, Op, Options, SegmentLog, Store};
-use std::{collections::VecDeque, error::Error, io::Write, process::Command, time::Instant};
+use std::{
+    collections::VecDeque,
+    error::Error,
+    io::{BufRead, BufReader, Write},
+    process::{Command, Stdio},
+    time::{Duration, Instant},
+};
 
 const BATCH: u64 = 256;
 const MESSAGE_BYTES: usize = 1024;
 const QUOTA: u64 = 64 << 30;
 const MESSAGES: u64 = 1_000_000;
 const IN_FLIGHT: usize = 4;
+/// The time a start may take.
+const LIMIT: Duration = Duration::from_secs(3);
 const WRITE: &str = "--write";
 
 fn main() -> Result<(), Box<dyn Error>> {
@@ -23,25 +32,41 @@ fn main() -> Result<(), Box<dyn Error>> {
     if child {
         return write(dir, messages);
     }
-    let status = Command::new(std::env::current_exe()?)
+    let mut writer = Command::new(std::env::current_exe()?)
         .args([dir, &messages.to_string(), WRITE])
-        .status()?;
+        .stdout(Stdio::piped())
+        .spawn()?;
+    let said = BufReader::new(writer.stdout.take().ok_or("no stdout")?)
+        .lines()
+        .next();
+    // The writer waits with the log open. This is SIGKILL.
+    writer.kill()?;
+    let status = writer.wait()?;
+    writeln!(
+        std::io::stdout(),
+        "{}; the writer ended with {status}",
+        said.ok_or("the writer failed")??
+    )?;
     let start = Instant::now();
     let (log, recovered) = SegmentLog::open(Options::new(dir, QUOTA))?;
     let took = start.elapsed();
-    let at = recovered
-        .records
-        .get(recovered.records.len() / 2)
-        .ok_or("nothing recovered")?
-        .at;
-    let body = log.read_body(at)?.len();
+    let records = recovered.records.len();
     writeln!(
         std::io::stdout(),
-        "writer ended with {status}; {} records of {body} bytes ({} segments) opened in {:.1} ms",
-        recovered.records.len(),
+        "{messages} messages in {records} records ({} segments, {} MiB) opened in {:.1} ms",
         log.usage().segments,
+        log.usage().bytes >> 20,
         took.as_secs_f64() * 1000.0,
     )?;
+    if records as u64 != messages.div_ceil(BATCH) || !recovered.damaged.is_empty() {
+        return Err("records are missing or damaged".into());
+    }
+    for record in &recovered.records {
+        log.read_body(record.at)?;
+    }
+    if took > LIMIT {
+        return Err(format!("the start took longer than {LIMIT:?}").into());
+    }
     Ok(())
 }
 
@@ -79,6 +104,8 @@ fn write(dir: &str, messages: u64) -> Result<(), Box<dyn Error>> {
         std::io::stdout(),
         "{messages} messages written and synced, {rate:.0} msg/s"
     )?;
-    // No destructor runs and no segment is sealed: as after SIGKILL.
-    std::process::exit(0)
+    std::io::stdout().flush()?;
+    loop {
+        std::thread::park();
+    }
 }

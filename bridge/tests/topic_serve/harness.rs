@@ -66,6 +66,7 @@ pub(crate) fn options(apps: Vec<AppSpec>) -> TopicOptions {
         node: "n1".into(),
         space: SPACE,
         apps,
+        absent: Vec::new(),
         clock: WallClock::system(),
     }
 }

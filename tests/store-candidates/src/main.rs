@@ -5,6 +5,7 @@ mod candidates;
 use candidates::{Log, NAMES, Res, open};
 use nix::sys::resource::{UsageWho, getrusage};
 use std::{
+    collections::BTreeSet,
     io::{BufRead, BufReader, Write},
     os::unix::fs::FileExt,
     path::{Path, PathBuf},
@@ -19,6 +20,20 @@ use std::{
 const BATCH: u64 = 256;
 const MESSAGE_BYTES: usize = 1024;
 const MESSAGES: &str = "1000000";
+const REPEATS: usize = 3;
+/// The late row is synced so many commits before the writer dies: it lies where a log may also find a torn tail.
+const LATE_COMMITS: u64 = 4;
+/// Makes the numbers in rows as little compressible as the rest. Odd, so that it has an inverse.
+const SCRAMBLE: u64 = 0x9e37_79b9_7f4a_7c15;
+const UNSCRAMBLE: u64 = {
+    let (mut inverse, mut round) = (1_u64, 0);
+    while round < 6 {
+        inverse = inverse.wrapping_mul(2_u64.wrapping_sub(SCRAMBLE.wrapping_mul(inverse)));
+        round += 1;
+    }
+    inverse
+};
+const _: () = assert!(SCRAMBLE.wrapping_mul(UNSCRAMBLE) == 1);
 /// What follows a row's number is a window of this pool: noise that does not compress, and known again when read.
 const POOL_BYTES: usize = 4 << 20;
 
@@ -38,40 +53,149 @@ fn main() -> Res<()> {
     }
 }
 
+/// What one run of writing and opening again took.
+struct Figures {
+    rate: f64,
+    cpu_us: f64,
+    reopen_ms: f64,
+}
+
 fn run(name: &str, dir: &Path, messages: &str) -> Res<()> {
+    println!("{name}: {}", crates(name)?);
     for rows in ["batch", "message"] {
-        let dir: PathBuf = dir.join(format!("{name}-{rows}"));
-        let _ = std::fs::remove_dir_all(&dir);
-        let dir_arg = dir.to_str().ok_or("the directory's name is not UTF-8")?;
+        let late_dir = dir.join(format!("{name}-{rows}-late"));
+        let dir = dir.join(format!("{name}-{rows}"));
+        let last = row_count(messages.parse()?, rows);
         println!("{name}, a row per {rows}");
-        let phase = |phase: &str, last: &str| {
-            let mut command = Command::new(std::env::current_exe()?);
-            command.args([phase, name, dir_arg, last, rows]);
-            Ok::<_, std::io::Error>(command)
-        };
-        let mut writer = phase("write", messages)?.stdout(Stdio::piped()).spawn()?;
-        let mut lines = BufReader::new(writer.stdout.take().ok_or("no stdout")?).lines();
-        let report = lines.next().ok_or("the writer said nothing")??;
-        // The writer still has everything open.
-        writer.kill()?;
-        writer.wait()?;
-        println!("  write:  {report}, {} MiB on disk", disk_bytes(&dir)? >> 20);
-        let last = row_count(messages.parse()?, rows).to_string();
-        phase("reopen", &last)?.status()?;
-        let hits = flip_middle_row(&dir, last.parse::<u64>()? / 2, rows)?;
-        println!("  flip:   one bit in {hits}");
-        let checked = phase("check", &last)?.output()?;
-        let said = String::from_utf8_lossy(&checked.stdout);
-        let error = String::from_utf8_lossy(&checked.stderr);
-        let first_error = error.lines().find(|l| !l.trim().is_empty()).unwrap_or("");
+        let mut figures = Vec::new();
+        for repeat in 1..=REPEATS {
+            let _ = std::fs::remove_dir_all(&dir);
+            let load = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
+            let (rate, cpu_us) = write_and_kill(name, &dir, messages, rows)?;
+            let disk = disk_bytes(&dir)? >> 20;
+            if repeat == REPEATS {
+                let _ = std::fs::remove_dir_all(&late_dir);
+                copy(&dir, &late_dir)?;
+            }
+            let said = phase("reopen", name, &dir, &last.to_string(), rows)?.output()?;
+            let said = String::from_utf8(said.stdout)?;
+            let (reopen_ms, found) = said.trim().split_once(' ').ok_or("the reopen failed")?;
+            let reopen_ms = reopen_ms.parse()?;
+            println!(
+                "  run {repeat}:  {rate:.0} msg/s, {cpu_us:.2} us CPU per message, {disk} MiB on disk; reopen {reopen_ms:.0} ms, \
+                 last row {found}; load before it {}",
+                load.split(' ').next().unwrap_or("unknown")
+            );
+            figures.push(Figures {
+                rate,
+                cpu_us,
+                reopen_ms,
+            });
+        }
         println!(
-            "  damage: {} {}",
-            said.trim_end(),
-            first_error.chars().take(300).collect::<String>()
+            "  median (lowest to highest): {} msg/s, {} us CPU per message, reopen {} ms",
+            spread(figures.iter().map(|f| f.rate).collect(), 0),
+            spread(figures.iter().map(|f| f.cpu_us).collect(), 2),
+            spread(figures.iter().map(|f| f.reopen_ms).collect(), 0),
         );
-        std::fs::remove_dir_all(&dir)?;
+        let late = last - LATE_COMMITS * rows_per_commit(rows);
+        for (what, dir, row) in [("middle", &dir, last / 2), ("late", &late_dir, late)] {
+            let hits = flip_row(dir, row, rows)?;
+            let checked = phase("check", name, dir, &last.to_string(), rows)?.output()?;
+            let said = String::from_utf8_lossy(&checked.stdout);
+            let error = String::from_utf8_lossy(&checked.stderr);
+            let error = error.lines().find(|l| !l.trim().is_empty()).unwrap_or("");
+            let error: String = error.chars().take(300).collect();
+            println!(
+                "  bit flipped in the {what} row {row} ({hits}): {} {error}",
+                said.trim_end()
+            );
+            std::fs::remove_dir_all(dir)?;
+        }
     }
     Ok(())
+}
+
+fn phase(phase: &str, name: &str, dir: &Path, count: &str, rows: &str) -> Res<Command> {
+    let dir = dir.to_str().ok_or("the directory's name is not UTF-8")?;
+    let mut command = Command::new(std::env::current_exe()?);
+    command.args([phase, name, dir, count, rows]);
+    Ok(command)
+}
+
+/// Messages per second, and microseconds of CPU per message.
+fn write_and_kill(name: &str, dir: &Path, messages: &str, rows: &str) -> Res<(f64, f64)> {
+    let mut writer = phase("write", name, dir, messages, rows)?
+        .stdout(Stdio::piped())
+        .spawn()?;
+    let mut lines = BufReader::new(writer.stdout.take().ok_or("no stdout")?).lines();
+    let report = lines.next();
+    // The writer still has everything open. This is SIGKILL.
+    writer.kill()?;
+    writer.wait()?;
+    let report = report.ok_or("the writer said nothing")??;
+    let (rate, cpu_us) = report.split_once(' ').ok_or("no figures")?;
+    Ok((rate.parse()?, cpu_us.parse()?))
+}
+
+fn spread(mut values: Vec<f64>, digits: usize) -> String {
+    values.sort_by(f64::total_cmp);
+    let at = |i: usize| values.get(i).copied().unwrap_or(f64::NAN);
+    let (low, middle, high) = (at(0), at(values.len() / 2), at(values.len().wrapping_sub(1)));
+    format!("{middle:.digits$} ({low:.digits$} to {high:.digits$})")
+}
+
+/// How many crates a candidate is with all it rests on, and how many of them the product does not have otherwise.
+fn crates(name: &str) -> Res<String> {
+    let package = match name {
+        "segment-log" => "fanin-store",
+        "sqlite" => "rusqlite",
+        other => other,
+    };
+    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let tree = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
+        .args([
+            "tree",
+            "--locked",
+            "--prefix",
+            "none",
+            "-e",
+            "normal,build",
+            "-p",
+            package,
+        ])
+        .current_dir(here)
+        .output()?;
+    if !tree.status.success() {
+        return Err(String::from_utf8(tree.stderr)?.into());
+    }
+    let product = std::fs::read_to_string(here.join("../../Cargo.lock"))?;
+    let tree = String::from_utf8(tree.stdout)?;
+    let all: BTreeSet<(&str, &str)> = tree
+        .lines()
+        .filter_map(|line| line.split_once(' '))
+        .map(|(name, rest)| (name, rest.split(' ').next().unwrap_or(rest)))
+        .collect();
+    let new = |(name, _): &&(&str, &str)| !product.contains(&format!("name = \"{name}\"\n"));
+    Ok(format!(
+        "{} crates, {} of them not in the product",
+        all.len(),
+        all.iter().filter(new).count()
+    ))
+}
+
+fn copy(from: &Path, to: &Path) -> Res<()> {
+    std::fs::create_dir_all(to)?;
+    for file in files(from)? {
+        let target = to.join(file.strip_prefix(from)?);
+        std::fs::create_dir_all(target.parent().ok_or("no parent")?)?;
+        std::fs::copy(&file, target)?;
+    }
+    Ok(())
+}
+
+fn rows_per_commit(rows: &str) -> u64 {
+    if rows == "batch" { 1 } else { BATCH }
 }
 
 fn row_bytes(rows: &str) -> usize {
@@ -102,21 +226,21 @@ fn pool() -> Vec<u8> {
 fn make_row(pool: &[u8], number: u64, bytes: usize) -> Vec<u8> {
     let start = (number as usize * 7919) % (pool.len() - bytes);
     let mut row = pool[start..start + bytes].to_vec();
-    row[..8].copy_from_slice(&number.to_le_bytes());
+    row[..8].copy_from_slice(&number.wrapping_mul(SCRAMBLE).to_le_bytes());
     row
 }
 
 fn number_of(row: &[u8]) -> u64 {
     let mut number = [0; 8];
     number.copy_from_slice(&row[..8]);
-    u64::from_le_bytes(number)
+    u64::from_le_bytes(number).wrapping_mul(UNSCRAMBLE)
 }
 
 fn write(name: &str, dir: &Path, messages: u64, rows: &str) -> Res<()> {
     let (pool, bytes) = (pool(), row_bytes(rows));
     let log = open(name, dir)?;
     let count = row_count(messages, rows);
-    let per_commit = if rows == "batch" { 1 } else { BATCH };
+    let per_commit = rows_per_commit(rows);
     let durable = Arc::new(AtomicU64::new(0));
     let cpu = || -> Res<f64> {
         let usage = getrusage(UsageWho::RUSAGE_SELF)?;
@@ -140,7 +264,7 @@ fn write(name: &str, dir: &Path, messages: u64, rows: &str) -> Res<()> {
     follower.join().map_err(|_| "the follower panicked")??;
     let messages = (count * bytes as u64 / MESSAGE_BYTES as u64) as f64;
     let cpu_us = (cpu()? - cpu_start) * 1e6 / messages;
-    println!("{:.0} msg/s, {cpu_us:.2} us CPU per message", messages / elapsed);
+    println!("{} {cpu_us}", messages / elapsed);
     std::io::stdout().flush()?;
     loop {
         std::thread::park();
@@ -173,10 +297,7 @@ fn reopen(name: &str, dir: &Path, last: u64, rows: &str) -> Res<()> {
     let found = log
         .read(last)?
         .is_some_and(|row| row == make_row(&pool(), last, row_bytes(rows)));
-    println!(
-        "  reopen: {opened:.0} ms, last row {}",
-        if found { "there" } else { "MISSING" }
-    );
+    println!("{opened} {}", if found { "there" } else { "MISSING" });
     Ok(())
 }
 
@@ -231,7 +352,7 @@ fn disk_bytes(dir: &Path) -> Res<u64> {
 
 /// Flips a bit in every place on disk that holds the start of this row, or, where none shows it in plain, in the middle of
 /// what the largest file holds. Says which.
-fn flip_middle_row(dir: &Path, number: u64, rows: &str) -> Res<String> {
+fn flip_row(dir: &Path, number: u64, rows: &str) -> Res<String> {
     let row = make_row(&pool(), number, row_bytes(rows));
     let flip = |path: &Path, content: &[u8], at: usize| {
         let file = std::fs::File::options().write(true).open(path)?;
@@ -249,8 +370,8 @@ fn flip_middle_row(dir: &Path, number: u64, rows: &str) -> Res<String> {
         largest = largest.max((written, path));
     }
     if hits > 0 {
-        return Ok(format!("{hits} place(s) that hold the middle row"));
+        return Ok(format!("in {hits} place(s) on disk"));
     }
     flip(&largest.1, &std::fs::read(&largest.1)?, largest.0 / 2)?;
-    Ok("the middle of the largest file".into())
+    Ok("not found in plain: in the middle of the largest file".into())
 }

@@ -50,10 +50,10 @@ impl Owners {
     pub(crate) fn forget_through(&mut self, through: StreamSeq) {
         let above = self.ranges.split_off(&(through.0 + 1));
         let below = core::mem::replace(&mut self.ranges, above);
-        if let Some((_, (last, key))) = below.into_iter().next_back() {
-            if last > through.0 {
-                self.ranges.insert(through.0 + 1, (last, key));
-            }
+        if let Some((_, (last, key))) = below.into_iter().next_back()
+            && last > through.0
+        {
+            self.ranges.insert(through.0 + 1, (last, key));
         }
     }
 
