@@ -2,8 +2,10 @@
 
 pub mod admin;
 pub mod app;
+pub mod bench;
 pub mod cli;
 pub mod codes;
+pub mod demo;
 pub mod failpoint;
 pub mod identity;
 pub mod mapping;

@@ -31,7 +31,15 @@ fn every_sample_loads_without_a_warning() {
         names.push(file.file_name().expect("a name").to_string_lossy().into_owned());
     }
     names.sort();
-    assert_eq!(names, ["minimal.yaml", "production.yaml", "two-mappings.yaml"]);
+    assert_eq!(
+        names,
+        [
+            "minimal.yaml",
+            "production.yaml",
+            "tour.yaml",
+            "two-mappings.yaml"
+        ]
+    );
 }
 
 #[test]

@@ -152,15 +152,27 @@ async fn an_application_that_leaves_the_configuration_keeps_its_backlog() {
         let billing = orders(status).apps.iter().find(|app| app.name == "billing");
         orders(status).head_offset == 200 && billing.is_some_and(|app| app.backlog_messages == 0)
     };
-    cluster.nodes[0].wait_status(LONG, "billing to finish", finished).await.unwrap();
+    cluster.nodes[0]
+        .wait_status(LONG, "billing to finish", finished)
+        .await
+        .unwrap();
     holding.stop().await.unwrap();
 
     host(&mut cluster.nodes[0], &["billing"]);
     cluster.nodes[0].restart().await.unwrap();
     let withheld = |status: &fanin_proto::v1::StatusResponse| orders(status).reason.contains("FAN-4029");
-    let status = cluster.nodes[0].wait_status(LONG, "the reason", withheld).await.unwrap();
-    assert!(orders(&status).open_batches > 0, "the backlog is gone: {status:?}");
-    cluster.nodes[0].wait_log(LONG, "its backlog is kept").await.unwrap();
+    let status = cluster.nodes[0]
+        .wait_status(LONG, "the reason", withheld)
+        .await
+        .unwrap();
+    assert!(
+        orders(&status).open_batches > 0,
+        "the backlog is gone: {status:?}"
+    );
+    cluster.nodes[0]
+        .wait_log(LONG, "its backlog is kept")
+        .await
+        .unwrap();
 
     host(&mut cluster.nodes[0], &["billing", "shipping"]);
     cluster.nodes[0].restart().await.unwrap();

@@ -7,7 +7,7 @@
 //! ```
 
 use crate::hash::Hash128;
-use crate::ids::{Attempt, Epoch, Incarnation, NodeUuid, Offset, Tick, TermsVersion};
+use crate::ids::{Attempt, Epoch, Incarnation, NodeUuid, Offset, TermsVersion, Tick};
 use crate::record::{Claim, ClaimKind, content_hash};
 use crate::seq_set::SeqSet;
 
@@ -84,7 +84,13 @@ impl Batch {
 
     /// The claim of the next attempt.
     #[must_use]
-    pub fn claim(&self, node_uuid: NodeUuid, epoch: Epoch, batch: crate::ids::BatchNo, terms: TermsVersion) -> Claim {
+    pub fn claim(
+        &self,
+        node_uuid: NodeUuid,
+        epoch: Epoch,
+        batch: crate::ids::BatchNo,
+        terms: TermsVersion,
+    ) -> Claim {
         Claim {
             node_uuid,
             epoch,

@@ -12,7 +12,9 @@ use crate::record::{Body, CheckpointPart, Record, Witness};
 #[must_use]
 pub fn write(fold: &Fold) -> Option<Vec<Record>> {
     let state = fold.encode();
-    let parts = u32::try_from(state.len().div_ceil(CHECKPOINT_PART_BYTES)).ok()?.max(1);
+    let parts = u32::try_from(state.len().div_ceil(CHECKPOINT_PART_BYTES))
+        .ok()?
+        .max(1);
     if parts > CHECKPOINT_PARTS_MAX {
         return None;
     }
@@ -21,8 +23,17 @@ pub fn write(fold: &Fold) -> Option<Vec<Record>> {
         let from = part as usize * CHECKPOINT_PART_BYTES;
         let to = state.len().min(from + CHECKPOINT_PART_BYTES);
         let bytes = state[from..to].to_vec();
-        let body = CheckpointPart { position: fold.position(), hash: fold.hash(), part, parts, bytes };
-        Record { witness, body: Body::Checkpoint(body) }
+        let body = CheckpointPart {
+            position: fold.position(),
+            hash: fold.hash(),
+            part,
+            parts,
+            bytes,
+        };
+        Record {
+            witness,
+            body: Body::Checkpoint(body),
+        }
     });
     Some(records.collect())
 }
@@ -65,8 +76,15 @@ impl Complete {
 impl Assembler {
     /// Takes one part in. Says whether a checkpoint became complete by it.
     pub fn add(&mut self, part: CheckpointPart) -> bool {
-        let witness = Witness { position: part.position, hash: part.hash };
-        if self.complete.as_ref().is_some_and(|best| best.witness.position >= witness.position) {
+        let witness = Witness {
+            position: part.position,
+            hash: part.hash,
+        };
+        if self
+            .complete
+            .as_ref()
+            .is_some_and(|best| best.witness.position >= witness.position)
+        {
             return false;
         }
         let parts = self.open.entry((witness.position, witness.hash)).or_default();

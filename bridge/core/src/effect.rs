@@ -136,10 +136,16 @@ impl core::fmt::Display for FenceReason {
         match self {
             FenceReason::Evacuated => write!(f, "an operator evacuated this node"),
             FenceReason::ForeignEpoch { epoch } => {
-                write!(f, "another process uses this node's identity: it began epoch {epoch}")
+                write!(
+                    f,
+                    "another process uses this node's identity: it began epoch {epoch}"
+                )
             }
             FenceReason::NameTaken { epoch } => {
-                write!(f, "another data directory took this node's name with epoch {epoch}")
+                write!(
+                    f,
+                    "another data directory took this node's name with epoch {epoch}"
+                )
             }
             FenceReason::UnknownClaim { batch } => write!(
                 f,

@@ -40,7 +40,11 @@ pub fn on_conflict(
     if last.node_uuid != uuid && left && fresh {
         return Conflict::Succeed(at);
     }
-    Conflict::Refuse { same_uuid: last.node_uuid == uuid, epoch: at, state: last.state }
+    Conflict::Refuse {
+        same_uuid: last.node_uuid == uuid,
+        epoch: at,
+        state: last.state,
+    }
 }
 
 #[cfg(test)]
@@ -48,7 +52,12 @@ mod tests {
     use super::*;
 
     fn record(uuid: u128, nonce: u64, state: NodeState) -> EpochRecord {
-        EpochRecord { node_uuid: NodeUuid(uuid), nonce: Nonce(nonce), state, ..EpochRecord::default() }
+        EpochRecord {
+            node_uuid: NodeUuid(uuid),
+            nonce: Nonce(nonce),
+            state,
+            ..EpochRecord::default()
+        }
     }
 
     /// Goal: only an own, unconfirmed record is adopted ("P8 epoch without intent: stuck" of the model). Method: table.
@@ -57,13 +66,38 @@ mod tests {
         let intents = BTreeSet::from([Nonce(7)]);
         let at = LedgerSeq(9);
         let decide = |record: &EpochRecord, fresh| on_conflict(record, at, NodeUuid(1), &intents, fresh);
-        assert_eq!(decide(&record(1, 7, NodeState::Active), false), Conflict::Adopt(at));
-        let refused = |same_uuid, state| Conflict::Refuse { same_uuid, epoch: at, state };
-        assert_eq!(decide(&record(1, 8, NodeState::Active), false), refused(true, NodeState::Active));
-        assert_eq!(decide(&record(2, 7, NodeState::Active), true), refused(false, NodeState::Active));
-        assert_eq!(decide(&record(2, 7, NodeState::Closed), true), Conflict::Succeed(at));
-        assert_eq!(decide(&record(2, 7, NodeState::Evacuated), true), Conflict::Succeed(at));
-        assert_eq!(decide(&record(2, 7, NodeState::Evacuated), false), refused(false, NodeState::Evacuated));
-        assert_eq!(decide(&record(1, 7, NodeState::Evacuated), false), refused(true, NodeState::Evacuated));
+        assert_eq!(
+            decide(&record(1, 7, NodeState::Active), false),
+            Conflict::Adopt(at)
+        );
+        let refused = |same_uuid, state| Conflict::Refuse {
+            same_uuid,
+            epoch: at,
+            state,
+        };
+        assert_eq!(
+            decide(&record(1, 8, NodeState::Active), false),
+            refused(true, NodeState::Active)
+        );
+        assert_eq!(
+            decide(&record(2, 7, NodeState::Active), true),
+            refused(false, NodeState::Active)
+        );
+        assert_eq!(
+            decide(&record(2, 7, NodeState::Closed), true),
+            Conflict::Succeed(at)
+        );
+        assert_eq!(
+            decide(&record(2, 7, NodeState::Evacuated), true),
+            Conflict::Succeed(at)
+        );
+        assert_eq!(
+            decide(&record(2, 7, NodeState::Evacuated), false),
+            refused(false, NodeState::Evacuated)
+        );
+        assert_eq!(
+            decide(&record(1, 7, NodeState::Evacuated), false),
+            refused(true, NodeState::Evacuated)
+        );
     }
 }

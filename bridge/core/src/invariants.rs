@@ -15,15 +15,22 @@ pub fn check(node: &Node) -> Result<(), String> {
     let uuid = node.identity().uuid;
     let mut unresolved = 0;
     for (number, batch) in node.batches() {
-        let key = crate::fold::ClaimKey { node: uuid, batch: *number };
+        let key = crate::fold::ClaimKey {
+            node: uuid,
+            batch: *number,
+        };
         let entry = node.fold().claims().get(&key);
         if batch.is_unresolved() {
             unresolved += 1;
             if entry.is_some() && !matches!(batch.state, BatchState::Staged | BatchState::Claiming { .. }) {
-                return Err(format!("I6: batch {number} is claimed in the ledger but not staged: {batch:?}"));
+                return Err(format!(
+                    "I6: batch {number} is claimed in the ledger but not staged: {batch:?}"
+                ));
             }
             if entry.is_some() {
-                return Err(format!("P2: batch {number} was decided in the ledger and is still unresolved"));
+                return Err(format!(
+                    "P2: batch {number} was decided in the ledger and is still unresolved"
+                ));
             }
             // What another batch of this disk took out of hand when it was decided is owned or closed by now.
             let owners = node.fold().owners(batch.incarnation);
@@ -31,19 +38,25 @@ pub fn check(node: &Node) -> Result<(), String> {
             open.remove_range(0, node.fold().closed(batch.incarnation).0);
             let in_hand = node.in_hand.get(&batch.incarnation);
             if !open.is_empty() && !in_hand.is_some_and(|seqs| seqs.is_superset(&open)) {
-                return Err(format!("batch {number} is unresolved, but its sequences are not in hand"));
+                return Err(format!(
+                    "batch {number} is unresolved, but its sequences are not in hand"
+                ));
             }
         }
         match &batch.state {
             BatchState::Resolving { won, .. } => {
                 if entry.is_some_and(|entry| entry.won() != *won) {
-                    return Err(format!("I5: batch {number} publishes {won:?}, the ledger says {entry:?}"));
+                    return Err(format!(
+                        "I5: batch {number} publishes {won:?}, the ledger says {entry:?}"
+                    ));
                 }
             }
             BatchState::Published { unconfirmed: None } => {
                 // I5: visible, so a valid claim of the batch won something, and it is kept until the batch is done.
                 if entry.is_none_or(|entry| entry.won().is_empty()) {
-                    return Err(format!("I5: batch {number} is visible without a won claim: {entry:?}"));
+                    return Err(format!(
+                        "I5: batch {number} is visible without a won claim: {entry:?}"
+                    ));
                 }
             }
             BatchState::Published { unconfirmed: Some(_) }
@@ -57,7 +70,10 @@ pub fn check(node: &Node) -> Result<(), String> {
         }
     }
     if unresolved != node.unresolved() {
-        return Err(format!("{unresolved} batches are unresolved, counted {}", node.unresolved()));
+        return Err(format!(
+            "{unresolved} batches are unresolved, counted {}",
+            node.unresolved()
+        ));
     }
     if !node.done.finished.is_superset(&node.done.durable) {
         return Err("the disk knows more finished batches than the node".to_owned());
@@ -75,17 +91,28 @@ pub fn check_fold(fold: &Fold) -> Result<(), String> {
         let mut end = fold.closed(*incarnation);
         for (first, last, key) in owners.from(StreamSeq(0)) {
             if first <= end || last < first {
-                return Err(format!("I1: {incarnation}: owned ranges overlap or lie below W at {first}"));
+                return Err(format!(
+                    "I1: {incarnation}: owned ranges overlap or lie below W at {first}"
+                ));
             }
             end = last;
-            let won = fold.claims().get(&key).map(crate::fold::ClaimEntry::won).unwrap_or_default();
+            let won = fold
+                .claims()
+                .get(&key)
+                .map(crate::fold::ClaimEntry::won)
+                .unwrap_or_default();
             if !(won.contains(first.0) && won.contains(last.0)) {
-                return Err(format!("I1: {incarnation}: {first}..={last} is owned by {key:?}, whose claim did not win it"));
+                return Err(format!(
+                    "I1: {incarnation}: {first}..={last} is owned by {key:?}, whose claim did not win it"
+                ));
             }
         }
     }
     for (key, entry) in fold.claims() {
-        let done = fold.nodes().get(&key.node).is_some_and(|node| node.done.contains(key.batch.0));
+        let done = fold
+            .nodes()
+            .get(&key.node)
+            .is_some_and(|node| node.done.contains(key.batch.0));
         let below = entry.seqs.last().unwrap_or_default() <= fold.closed(entry.incarnation).0;
         if done && below {
             return Err(format!("P7: claim {key:?} is done and closed, but not forgotten"));

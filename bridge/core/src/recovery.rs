@@ -77,10 +77,15 @@ pub fn recover(identity: Identity, policy: Policy, disk: Disk) -> Node {
         match kept.resolution {
             Some((_, won)) => {
                 batch.seqs = SeqSet::new();
-                batch.state = BatchState::Published { unconfirmed: Some(won) };
+                batch.state = BatchState::Published {
+                    unconfirmed: Some(won),
+                };
             }
             None => {
-                node.in_hand.entry(batch.incarnation).or_default().union(&batch.seqs);
+                node.in_hand
+                    .entry(batch.incarnation)
+                    .or_default()
+                    .union(&batch.seqs);
                 node.unresolved += 1;
                 batch.state = BatchState::Staged;
             }

@@ -74,7 +74,9 @@ impl SeqSet {
     /// Whether `value` is in the set.
     #[must_use]
     pub fn contains(&self, value: u64) -> bool {
-        self.ranges.get(self.slot(value)).is_some_and(|&(first, _)| first <= value)
+        self.ranges
+            .get(self.slot(value))
+            .is_some_and(|&(first, _)| first <= value)
     }
 
     /// Adds one element.
@@ -88,8 +90,12 @@ impl SeqSet {
             return;
         }
         // Every range that touches or adjoins the new one is merged into it.
-        let from = self.ranges.partition_point(|&(_, end)| end.saturating_add(1) < first);
-        let to = self.ranges.partition_point(|&(start, _)| start <= last.saturating_add(1));
+        let from = self
+            .ranges
+            .partition_point(|&(_, end)| end.saturating_add(1) < first);
+        let to = self
+            .ranges
+            .partition_point(|&(start, _)| start <= last.saturating_add(1));
         if from >= to {
             self.ranges.insert(from, (first, last));
             return;
@@ -139,7 +145,9 @@ impl SeqSet {
     #[must_use]
     pub fn is_superset(&self, other: &SeqSet) -> bool {
         other.ranges.iter().all(|&(first, last)| {
-            self.ranges.get(self.slot(first)).is_some_and(|&(start, end)| start <= first && last <= end)
+            self.ranges
+                .get(self.slot(first))
+                .is_some_and(|&(start, end)| start <= first && last <= end)
         })
     }
 
@@ -173,7 +181,9 @@ impl SeqSet {
                 return Err(DecodeError::Invalid("sequence set with adjoining ranges"));
             }
             let first = next.checked_add(gap).ok_or(DecodeError::Overflow)?;
-            let last = first.checked_add(reader.raw_varint()?).ok_or(DecodeError::Overflow)?;
+            let last = first
+                .checked_add(reader.raw_varint()?)
+                .ok_or(DecodeError::Overflow)?;
             set.ranges.push((first, last));
             next = last.checked_add(1).ok_or(DecodeError::Overflow)?;
         }
@@ -246,6 +256,12 @@ mod tests {
         assert!(SeqSet::decode(&[1], 10).is_err());
         assert!(SeqSet::decode(&[1, 0, 0, 0], 10).is_err());
         assert!(SeqSet::decode(&[1, 0, 1, 0, 1, 0], 2).is_err());
-        assert!(SeqSet::decode(&[0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x01, 5], 2).is_err());
+        assert!(
+            SeqSet::decode(
+                &[0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x01, 5],
+                2
+            )
+            .is_err()
+        );
     }
 }

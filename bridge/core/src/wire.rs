@@ -28,8 +28,12 @@ impl fmt::Display for DecodeError {
         match self {
             DecodeError::Truncated => write!(f, "the record is cut short"),
             DecodeError::Overflow => write!(f, "a number in the record is too large"),
-            DecodeError::UnknownField(n) => write!(f, "the record has field {n}, which this version does not know"),
-            DecodeError::UnknownRecord => write!(f, "the record's type or version is not known to this version"),
+            DecodeError::UnknownField(n) => {
+                write!(f, "the record has field {n}, which this version does not know")
+            }
+            DecodeError::UnknownRecord => {
+                write!(f, "the record's type or version is not known to this version")
+            }
             DecodeError::Invalid(what) => write!(f, "the record is invalid: {what}"),
             DecodeError::Limit(what) => write!(f, "the record is above a limit: {what}"),
         }
@@ -164,7 +168,10 @@ impl<'a> Value<'a> {
     /// # Errors
     /// When it is not exactly 16 bytes.
     pub fn u128(self) -> Result<u128, DecodeError> {
-        let bytes: [u8; 16] = self.bytes()?.try_into().map_err(|_| DecodeError::Invalid("length of a 128-bit value"))?;
+        let bytes: [u8; 16] = self
+            .bytes()?
+            .try_into()
+            .map_err(|_| DecodeError::Invalid("length of a 128-bit value"))?;
         Ok(u128::from_be_bytes(bytes))
     }
 
@@ -177,7 +184,9 @@ impl<'a> Value<'a> {
         if bytes.len() > max {
             return Err(DecodeError::Limit("length of a text"));
         }
-        core::str::from_utf8(bytes).map(str::to_owned).map_err(|_| DecodeError::Invalid("text is not UTF-8"))
+        core::str::from_utf8(bytes)
+            .map(str::to_owned)
+            .map_err(|_| DecodeError::Invalid("text is not UTF-8"))
     }
 }
 
@@ -220,7 +229,11 @@ impl<'a> Reader<'a> {
                 return Ok(value);
             }
         }
-        Err(if self.rest.len() >= 10 { DecodeError::Overflow } else { DecodeError::Truncated })
+        Err(if self.rest.len() >= 10 {
+            DecodeError::Overflow
+        } else {
+            DecodeError::Truncated
+        })
     }
 
     fn take(&mut self, len: usize) -> Result<&'a [u8], DecodeError> {

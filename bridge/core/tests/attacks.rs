@@ -19,17 +19,24 @@ use support::{A, B, INC, POLICY, World, names};
 
 /// The stability interval of a hub that syncs lazily.
 const LAZY_MS: u64 = 10_000;
-const LAZY: Policy = Policy { stability: Stability::After(LAZY_MS), ..POLICY };
+const LAZY: Policy = Policy {
+    stability: Stability::After(LAZY_MS),
+    ..POLICY
+};
 
 /// The hub loses the ledger behind `last`; nodes that read further have no truth any more.
 fn lose_behind(w: &mut World, last: LedgerSeq) {
     w.ledger.truncate(last);
     w.truth = support::Truth::default();
     for (&at, entry) in &w.ledger.entries.clone() {
-        w.truth.take(entry.landed, at, &entry.subject, &entry.bytes, &w.source);
+        w.truth
+            .take(entry.landed, at, &entry.subject, &entry.bytes, &w.source);
     }
     for bridge in &mut w.bridges {
-        bridge.astray |= bridge.node.as_ref().is_some_and(|node| node.fold().position() > last);
+        bridge.astray |= bridge
+            .node
+            .as_ref()
+            .is_some_and(|node| node.fold().position() > last);
         bridge.cursor = bridge.cursor.map(|cursor| cursor.min(last.next()));
     }
 }
@@ -61,7 +68,10 @@ fn b2_claim_flushed_late() {
     let stuck = w.flights.clone();
     w.fail_at(0, false);
     w.later(A, 400);
-    assert!(w.flights.is_empty(), "the outcome is unknown: a full interval passes first");
+    assert!(
+        w.flights.is_empty(),
+        "the outcome is unknown: a full interval passes first"
+    );
     w.later(A, 200);
     assert_eq!(w.hold(A).len(), 1, "presumed retry");
     w.flush(&stuck[0]);
@@ -86,7 +96,11 @@ fn b3_unstable_claim_is_not_settled_by_others() {
     assert_eq!(w.bridges[B].delayed, [(1, LAZY_MS)]);
     w.advance(LAZY_MS - 1);
     w.fetch(B, &[1]);
-    assert_eq!(w.bridges[B].delayed[1], (1, 1_000), "never a shorter delay than a second");
+    assert_eq!(
+        w.bridges[B].delayed[1],
+        (1, 1_000),
+        "never a shorter delay than a second"
+    );
     assert!(w.source.acked.is_empty());
     lose_behind(&mut w, before);
     w.start(A);
@@ -136,7 +150,12 @@ fn b5_source_recreated() {
     let again = Incarnation(0xB2);
     w.bridges[A].sources = [(again, support::source_terms(&[]))].into();
     w.start(A);
-    assert_eq!(*w.phase(A), Phase::Halted(Halt::SourceRecreated { stream: "S".to_owned() }));
+    assert_eq!(
+        *w.phase(A),
+        Phase::Halted(Halt::SourceRecreated {
+            stream: "S".to_owned()
+        })
+    );
     // By the operator's word the new one enters the terms; what was won of the old one stays published.
     w.crash(A);
     w.bridges[A].policy.accept_terms = true;
@@ -192,7 +211,11 @@ fn b7_consumer_skips_forward() {
     for _ in 0..12 {
         w.close_by(A);
     }
-    let repairs = w.bridges[A].facts.iter().filter(|fact| matches!(fact, Fact::Repair { .. })).count();
+    let repairs = w.bridges[A]
+        .facts
+        .iter()
+        .filter(|fact| matches!(fact, Fact::Repair { .. }))
+        .count();
     assert!(repairs >= 8, "{repairs}");
     assert_eq!(w.closed(), StreamSeq(10));
     w.assert_once(1..=10);
@@ -223,13 +246,20 @@ fn b9_two_bodies_one_batch_number() {
     w.stage(A, &[1]);
     w.start(copy);
     w.stage(copy, &[2]);
-    let numbers: Vec<_> = w.flights.iter().map(|flight| flight.record.body.clone()).collect();
+    let numbers: Vec<_> = w
+        .flights
+        .iter()
+        .map(|flight| flight.record.body.clone())
+        .collect();
     assert_eq!(numbers.len(), 2);
     w.land_at(0);
     w.run(copy);
     assert_eq!(w.publishers("x", 2), [copy]);
     w.tail_all(A);
-    assert!(matches!(w.phase(A), Phase::Fenced(FenceReason::ForeignEpoch { .. })));
+    assert!(matches!(
+        w.phase(A),
+        Phase::Fenced(FenceReason::ForeignEpoch { .. })
+    ));
     // The message of the fenced body was never claimed: the hub delivers it again.
     w.stage(copy, &[1]);
     w.run(copy);
@@ -267,7 +297,13 @@ fn b12_everything_is_delivered_again() {
     w.checkpoint_and_purge(A);
     w.source.acked.clear();
     for who in [B, A] {
-        w.step(who, Input::Floor { incarnation: INC, floor: StreamSeq(0) });
+        w.step(
+            who,
+            Input::Floor {
+                incarnation: INC,
+                floor: StreamSeq(0),
+            },
+        );
         w.stage(who, &all);
     }
     w.run_all();
@@ -327,7 +363,11 @@ fn b14_ledger_truncated_and_regrown() {
     w.stage(B, &[5]);
     w.run(B);
     w.tail_all(A);
-    assert!(matches!(w.phase(A), Phase::Halted(Halt::Diverged { .. })), "{:?}", w.phase(A));
+    assert!(
+        matches!(w.phase(A), Phase::Halted(Halt::Diverged { .. })),
+        "{:?}",
+        w.phase(A)
+    );
     w.fetch(A, &[4]);
     assert!(w.flights.is_empty());
 }
@@ -342,7 +382,11 @@ fn b15_tail_skips_records() {
     w.stage(B, &[2]);
     w.run(B);
     w.tail_all(A);
-    assert!(matches!(w.phase(A), Phase::Halted(Halt::Gap { .. })), "{:?}", w.phase(A));
+    assert!(
+        matches!(w.phase(A), Phase::Halted(Halt::Gap { .. })),
+        "{:?}",
+        w.phase(A)
+    );
 }
 
 /// B16: a lazy hub lost the winner's claim after it published. The winner's disk knows better than the ledger: after its
@@ -366,7 +410,10 @@ fn b16_adapter_finds_the_ledger_shorter() {
     w.stage(A, &[1]);
     w.run(A);
     w.stage(A, &[2]);
-    let halt = Halt::LedgerShrank { last: LedgerSeq(2), read: w.node(A).fold().position() };
+    let halt = Halt::LedgerShrank {
+        last: LedgerSeq(2),
+        read: w.node(A).fold().position(),
+    };
     w.step(A, Input::HubBroken(halt.clone()));
     assert_eq!(*w.phase(A), Phase::Halted(halt));
     w.hold(A);
@@ -395,7 +442,15 @@ fn b17_split_tails() {
     left.tail_all(A);
     let position = crossing.witness.position;
     let ours = left.node(A).fold().hash_at(position).unwrap();
-    assert_eq!(*left.phase(A), Phase::Halted(Halt::Diverged { at, position, ours, theirs: crossing.witness.hash }));
+    assert_eq!(
+        *left.phase(A),
+        Phase::Halted(Halt::Diverged {
+            at,
+            position,
+            ours,
+            theirs: crossing.witness.hash
+        })
+    );
 }
 
 /// B18: a cloned machine starts. The older body sees the foreign EPOCH and stops at once.
@@ -432,11 +487,25 @@ fn b19_restored_backup() {
     let backup = w.copy_disk(A);
     w.crash(A);
     let epoch = w.start(A);
-    assert_eq!(w.boot(backup), Err(Conflict::Refuse { same_uuid: true, epoch, state: NodeState::Active }));
+    assert_eq!(
+        w.boot(backup),
+        Err(Conflict::Refuse {
+            same_uuid: true,
+            epoch,
+            state: NodeState::Active
+        })
+    );
     let mut stranger = World::new(1, &["x"], 0).bridges[A].clone();
     stranger.uuid = NodeUuid(77);
     w.bridges.push(stranger);
-    assert_eq!(w.boot(2), Err(Conflict::Refuse { same_uuid: false, epoch, state: NodeState::Active }));
+    assert_eq!(
+        w.boot(2),
+        Err(Conflict::Refuse {
+            same_uuid: false,
+            epoch,
+            state: NodeState::Active
+        })
+    );
 }
 
 /// B20: a paused node wakes up after its evacuation: fenced, by record or by checkpoint; a fresh directory may follow.
@@ -462,7 +531,11 @@ fn b20_evacuated_while_paused() {
         w.tail_all(A);
         assert_eq!(*w.phase(A), Phase::Fenced(FenceReason::Evacuated));
         w.crash(A);
-        let refused = Conflict::Refuse { same_uuid: true, epoch: at, state: NodeState::Evacuated };
+        let refused = Conflict::Refuse {
+            same_uuid: true,
+            epoch: at,
+            state: NodeState::Evacuated,
+        };
         assert_eq!(w.boot(A), Err(refused));
         let mut fresh = World::new(1, &["x"], 0).bridges[A].clone();
         fresh.uuid = NodeUuid(77);
@@ -487,21 +560,55 @@ fn p10_unknown_records_halt() {
         assert_eq!(fold, before);
         error
     };
-    assert!(matches!(halted("close", b"\x08\x02"), ApplyError::Halt(Halt::UnknownRecord { .. })));
+    assert!(matches!(
+        halted("close", b"\x08\x02"),
+        ApplyError::Halt(Halt::UnknownRecord { .. })
+    ));
     let close = support::record(RecordBody::Close(Default::default()));
-    assert!(matches!(halted("terms", &close.encode()), ApplyError::Halt(Halt::WrongSubject { .. })));
-    let ahead = Witness { position: at, hash: fold.witness().hash };
-    let close = Record { witness: ahead, ..close };
-    assert!(matches!(halted("close", &close.encode()), ApplyError::Halt(Halt::Diverged { .. })));
+    assert!(matches!(
+        halted("terms", &close.encode()),
+        ApplyError::Halt(Halt::WrongSubject { .. })
+    ));
+    let ahead = Witness {
+        position: at,
+        hash: fold.witness().hash,
+    };
+    let close = Record {
+        witness: ahead,
+        ..close
+    };
+    assert!(matches!(
+        halted("close", &close.encode()),
+        ApplyError::Halt(Halt::Diverged { .. })
+    ));
     let handoff = support::record(RecordBody::Handoff(Default::default()));
-    assert!(matches!(halted(&handoff.subject(), &handoff.encode()), ApplyError::Halt(Halt::Reserved { .. })));
-    let rules = fanin_core::record::Genesis { rules: 2, ..Default::default() };
+    assert!(matches!(
+        halted(&handoff.subject(), &handoff.encode()),
+        ApplyError::Halt(Halt::Reserved { .. })
+    ));
+    let rules = fanin_core::record::Genesis {
+        rules: 2,
+        ..Default::default()
+    };
     let genesis = support::record(RecordBody::Genesis(rules));
-    assert!(matches!(halted("gen", &genesis.encode()), ApplyError::Halt(Halt::UnsupportedRules { .. })));
-    let rules = fanin_core::record::Genesis { rules: 1, features: names(&["later"]) };
+    assert!(matches!(
+        halted("gen", &genesis.encode()),
+        ApplyError::Halt(Halt::UnsupportedRules { .. })
+    ));
+    let rules = fanin_core::record::Genesis {
+        rules: 1,
+        features: names(&["later"]),
+    };
     let genesis = support::record(RecordBody::Genesis(rules));
-    assert!(matches!(halted("gen", &genesis.encode()), ApplyError::Halt(Halt::UnknownFeature { .. })));
-    let error = Fold::new().apply(LedgerSeq(1), "close", &support::record(RecordBody::Close(Default::default())).encode());
+    assert!(matches!(
+        halted("gen", &genesis.encode()),
+        ApplyError::Halt(Halt::UnknownFeature { .. })
+    ));
+    let error = Fold::new().apply(
+        LedgerSeq(1),
+        "close",
+        &support::record(RecordBody::Close(Default::default())).encode(),
+    );
     assert!(matches!(error, Err(ApplyError::Halt(Halt::NoGenesis { .. }))));
 }
 
@@ -530,14 +637,26 @@ fn close_through_the_largest_sequence() {
     w.run(A);
     let terms = w.truth.fold.terms().version;
     let through = StreamSeq(u64::MAX);
-    let close = fanin_core::record::Close { incarnation: INC, through, terms, ..Default::default() };
+    let close = fanin_core::record::Close {
+        incarnation: INC,
+        through,
+        terms,
+        ..Default::default()
+    };
     let record = support::record(RecordBody::Close(close));
     let position = w.ledger.last.next();
     let mut node = w.node(A).clone();
     let mut effects = Vec::new();
-    let input = Input::Record { position, subject: record.subject(), bytes: record.encode() };
+    let input = Input::Record {
+        position,
+        subject: record.subject(),
+        bytes: record.encode(),
+    };
     node.handle(w.now, input, &mut effects);
-    assert!(matches!(effects[..], [Effect::Halt(Halt::UnknownRecord { .. })]), "{effects:?}");
+    assert!(
+        matches!(effects[..], [Effect::Halt(Halt::UnknownRecord { .. })]),
+        "{effects:?}"
+    );
 }
 
 /// A crash between a tombstone and the done set: the batch that won nothing is finished when the tail shows it again.

@@ -63,14 +63,22 @@ struct Plan {
 
 impl Plan {
     fn draw(dice: &mut Dice) -> Plan {
-        let stability = if dice.one_in(3) { Stability::After(2_000) } else { Stability::SyncAlways };
+        let stability = if dice.one_in(3) {
+            Stability::After(2_000)
+        } else {
+            Stability::SyncAlways
+        };
         Plan {
             nodes: 2 + dice.index(2),
             filters: dice.one_in(4),
             growth: dice.one_in(3),
             poor_node: dice.one_in(4),
             retention: dice.one_in(4),
-            policy: Policy { stability, checkpoint_records: 5 + dice.below(40), ..POLICY },
+            policy: Policy {
+                stability,
+                checkpoint_records: 5 + dice.below(40),
+                ..POLICY
+            },
         }
     }
 }
@@ -92,7 +100,13 @@ impl Run {
         if plan.poor_node {
             w.bridges[plan.nodes - 1].hosts = names(&["x"]);
         }
-        Run { w, dice, plan, narrow: false, trace }
+        Run {
+            w,
+            dice,
+            plan,
+            narrow: false,
+            trace,
+        }
     }
 
     fn note(&self, text: &str) {
@@ -104,7 +118,11 @@ impl Run {
     fn publish(&mut self) {
         let left = MESSAGES_MAX - self.w.source.last().min(MESSAGES_MAX);
         let count = self.dice.below(6).min(left);
-        let subject = if self.plan.filters && self.dice.one_in(2) { "t" } else { "s" };
+        let subject = if self.plan.filters && self.dice.one_in(2) {
+            "t"
+        } else {
+            "s"
+        };
         self.w.source.publish(count, subject);
     }
 
@@ -114,8 +132,9 @@ impl Run {
         let terms = self.w.truth.fold.terms().clone();
         let source = &self.w.source;
         let open = |seq: &u64| source.offers(&terms, *seq) && !source.skipped.contains(seq);
-        let wanted: Vec<u64> =
-            (1..=source.last()).filter(|seq| open(seq) && (redeliver || !source.acked.contains(seq))).collect();
+        let wanted: Vec<u64> = (1..=source.last())
+            .filter(|seq| open(seq) && (redeliver || !source.acked.contains(seq)))
+            .collect();
         let from = self.dice.index(wanted.len());
         let count = 1 + self.dice.index(5);
         let picked = wanted.into_iter().skip(from).take(count);
@@ -191,7 +210,13 @@ impl Run {
     fn act(&mut self) {
         let who = self.dice.index(self.plan.nodes);
         let choice = self.dice.below(100);
-        self.note(&format!("n{who} {choice} {:?}", self.w.bridges[who].node.as_ref().map(|node| node.fold().position())));
+        self.note(&format!(
+            "n{who} {choice} {:?}",
+            self.w.bridges[who]
+                .node
+                .as_ref()
+                .map(|node| node.fold().position())
+        ));
         match choice {
             0..8 => return self.publish(),
             8..26 => return self.flight(),
@@ -249,7 +274,10 @@ impl Run {
     fn healthy(&self, who: usize) {
         if self.w.is_up(who) {
             let phase = self.w.phase(who);
-            assert!(matches!(phase, Phase::Joining | Phase::Active), "node {who}: {phase:?}");
+            assert!(
+                matches!(phase, Phase::Joining | Phase::Active),
+                "node {who}: {phase:?}"
+            );
         }
     }
 
@@ -257,7 +285,10 @@ impl Run {
         let w = &self.w;
         let quiet = |who: usize| {
             let node = w.node(who);
-            let finished = node.batches().values().all(|batch| batch.state == BatchState::Finished);
+            let finished = node
+                .batches()
+                .values()
+                .all(|batch| batch.state == BatchState::Finished);
             node.unresolved() == 0 && finished && *node.phase() == Phase::Active
         };
         w.closed().0 == w.source.last() && (0..self.plan.nodes).all(quiet)
@@ -302,8 +333,14 @@ impl Run {
                 return;
             }
         }
-        let waits: Vec<_> = (0..self.plan.nodes).map(|who| (self.w.node(who).batches().len(), self.w.phase(who))).collect();
-        panic!("not at rest: W {} of {}, batches and phases {waits:?}", self.w.closed(), self.w.source.last());
+        let waits: Vec<_> = (0..self.plan.nodes)
+            .map(|who| (self.w.node(who).batches().len(), self.w.phase(who)))
+            .collect();
+        panic!(
+            "not at rest: W {} of {}, batches and phases {waits:?}",
+            self.w.closed(),
+            self.w.source.last()
+        );
     }
 
     fn judge(&self) {
@@ -311,14 +348,24 @@ impl Run {
         let owned: Vec<u64> = w.truth.owner_of.keys().map(|&(_, seq)| seq).collect();
         w.assert_once(owned.iter().copied());
         if !self.plan.retention && !self.plan.filters {
-            assert_eq!(owned, (1..=w.source.last()).collect::<Vec<_>>(), "every message has an owner");
+            assert_eq!(
+                owned,
+                (1..=w.source.last()).collect::<Vec<_>>(),
+                "every message has an owner"
+            );
         }
         // Nothing is visible that nobody owns, and no node shows two messages at one offset.
         let mut offsets = std::collections::BTreeSet::new();
         for ((app, seq), at) in &w.published {
-            assert!(owned.contains(seq), "message {seq} is visible to {app} without an owner");
+            assert!(
+                owned.contains(seq),
+                "message {seq} is visible to {app} without an owner"
+            );
             for publication in at {
-                assert!(offsets.insert((app.clone(), publication.body, publication.offset)), "offset used twice");
+                assert!(
+                    offsets.insert((app.clone(), publication.body, publication.offset)),
+                    "offset used twice"
+                );
             }
         }
     }
@@ -335,7 +382,9 @@ fn run(seed: u64, trace: bool) -> World {
 }
 
 fn number(name: &str) -> Option<u64> {
-    std::env::var(name).ok().map(|text| text.parse().unwrap_or_else(|_| panic!("{name} is a number")))
+    std::env::var(name)
+        .ok()
+        .map(|text| text.parse().unwrap_or_else(|_| panic!("{name} is a number")))
 }
 
 #[test]
@@ -351,7 +400,12 @@ fn random_schedules_publish_once() {
                 messages += world.truth.owner_of.len();
                 loads += world.bridges.iter().map(|bridge| bridge.loads).sum::<usize>();
                 let repair = |fact: &&_| matches!(fact, fanin_core::effect::Fact::Repair { .. });
-                repairs += world.bridges.iter().flat_map(|bridge| &bridge.facts).filter(repair).count();
+                repairs += world
+                    .bridges
+                    .iter()
+                    .flat_map(|bridge| &bridge.facts)
+                    .filter(repair)
+                    .count();
             }
             Err(panic) => {
                 println!("failed with FANIN_SEED={seed}");
@@ -360,7 +414,10 @@ fn random_schedules_publish_once() {
         }
     }
     // The schedules reach the places they are meant to reach.
-    assert!(messages > 1_000 && loads > 20 && repairs > 20, "{messages} messages, {loads} loads, {repairs} repairs");
+    assert!(
+        messages > 1_000 && loads > 20 && repairs > 20,
+        "{messages} messages, {loads} loads, {repairs} repairs"
+    );
 }
 
 /// The harness is deterministic: one seed, one history.

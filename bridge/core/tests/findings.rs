@@ -204,7 +204,10 @@ fn p6_skipped_message_is_repaired() {
     w.run_all();
     assert_eq!(w.closed(), StreamSeq(0));
     w.close_by(A);
-    assert!(w.bridges[A].facts.contains(&Fact::Repair { incarnation: INC, seq: StreamSeq(1) }));
+    assert!(w.bridges[A].facts.contains(&Fact::Repair {
+        incarnation: INC,
+        seq: StreamSeq(1)
+    }));
     w.run_all();
     w.close_by(A);
     assert_eq!(w.closed(), StreamSeq(2));
@@ -315,7 +318,11 @@ fn p8_restored_disk_is_refused() {
     let backup = w.copy_disk(A);
     w.crash(A);
     let epoch = w.start(A);
-    let refused = Conflict::Refuse { same_uuid: true, epoch, state: NodeState::Active };
+    let refused = Conflict::Refuse {
+        same_uuid: true,
+        epoch,
+        state: NodeState::Active,
+    };
     assert_eq!(w.boot(backup), Err(refused));
 }
 
@@ -327,7 +334,10 @@ fn t5_copy_meets_a_claim_it_does_not_know() {
     w.stage(A, &[1]);
     w.land(A);
     w.start(copy);
-    assert_eq!(*w.phase(copy), Phase::Fenced(FenceReason::UnknownClaim { batch: BatchNo(1) }));
+    assert_eq!(
+        *w.phase(copy),
+        Phase::Fenced(FenceReason::UnknownClaim { batch: BatchNo(1) })
+    );
     w.tail_all(A);
     let epoch = w.ledger.last;
     assert_eq!(*w.phase(A), Phase::Fenced(FenceReason::ForeignEpoch { epoch }));
@@ -349,7 +359,14 @@ fn t6_copy_meets_progress_it_does_not_know() {
     w.allow_duplicates = true;
     w.start(copy);
     assert_eq!(*w.phase(copy), Phase::Fenced(FenceReason::UnknownProgress));
-    assert!(w.bridges[copy].disk.image.batches.values().all(|kept| kept.resolution.is_none()));
+    assert!(
+        w.bridges[copy]
+            .disk
+            .image
+            .batches
+            .values()
+            .all(|kept| kept.resolution.is_none())
+    );
     assert_eq!(w.publishers("x", 1), [A]);
 }
 
@@ -424,7 +441,11 @@ fn p9_shrunk_hosts_hold_their_batches() {
     w.bridges[A].hosts = names(&["x"]);
     w.start(A);
     w.later(A, 1_000);
-    assert!(w.flights.iter().all(|flight| !matches!(flight.record.body, RecordBody::Claim(_))));
+    assert!(
+        w.flights
+            .iter()
+            .all(|flight| !matches!(flight.record.body, RecordBody::Claim(_)))
+    );
     assert_eq!(w.node(A).unresolved(), 1);
     w.crash(A);
     w.bridges[A].hosts = names(&["x", "y"]);
@@ -472,11 +493,28 @@ fn p6_staged_copy_of_a_hole_is_tombstoned_and_counted() {
     w.source.messages.get_mut(&1).unwrap().gone = true;
     w.close_by(A);
     assert_eq!(w.closed(), StreamSeq(2));
-    assert!(w.bridges[A].facts.contains(&Fact::Holes { incarnation: INC, count: 1 }));
+    assert!(w.bridges[A].facts.contains(&Fact::Holes {
+        incarnation: INC,
+        count: 1
+    }));
     w.flush(&held[0]);
     w.run(B);
-    let tombstoned = |fact: &Fact| matches!(fact, Fact::ClaimResolved { won: 0, lost: 0, tombstoned: 1, .. });
-    assert!(w.bridges[B].facts.iter().any(tombstoned), "{:?}", w.bridges[B].facts);
+    let tombstoned = |fact: &Fact| {
+        matches!(
+            fact,
+            Fact::ClaimResolved {
+                won: 0,
+                lost: 0,
+                tombstoned: 1,
+                ..
+            }
+        )
+    };
+    assert!(
+        w.bridges[B].facts.iter().any(tombstoned),
+        "{:?}",
+        w.bridges[B].facts
+    );
     assert!(w.publishers("x", 1).is_empty());
 }
 
@@ -517,7 +555,10 @@ fn p6_close_of_older_terms_is_void() {
         w.answer_audits(A);
     }
     let held: Vec<_> = w.hold(A);
-    let close = held.iter().rev().find(|flight| matches!(flight.record.body, RecordBody::Close(_)));
+    let close = held
+        .iter()
+        .rev()
+        .find(|flight| matches!(flight.record.body, RecordBody::Close(_)));
     let close = close.expect("a CLOSE over the hole").clone();
     w.terms(&["x"], &[]);
     w.flush(&close);

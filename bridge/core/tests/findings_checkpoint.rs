@@ -38,7 +38,8 @@ fn checkpoint_keeps_done_claims_above_the_watermark() {
     w.finish_all(A);
     w.sync(A);
     w.later(A, 50);
-    w.flights.retain(|flight| !matches!(flight.record.body, RecordBody::Close(_)));
+    w.flights
+        .retain(|flight| !matches!(flight.record.body, RecordBody::Close(_)));
     w.land_all(A);
     assert_eq!(w.closed(), StreamSeq(0));
     w.checkpoint_and_purge(A);
@@ -176,7 +177,10 @@ fn reclaim_keeps_the_batch_number() {
     assert_eq!(*w.phase(A), Phase::Active);
     w.run(A);
     w.assert_once([1]);
-    assert_eq!(w.truth.decided.keys().map(|key| key.batch).collect::<Vec<_>>(), [BatchNo(1)]);
+    assert_eq!(
+        w.truth.decided.keys().map(|key| key.batch).collect::<Vec<_>>(),
+        [BatchNo(1)]
+    );
 }
 
 /// Round two: without done sets a node would keep a re-sent copy of a done claim that others drop.
@@ -247,7 +251,10 @@ fn narrowed_filter_keeps_what_was_staged() {
     w.stage(B, &[1]);
     w.terms(&["x"], &["t"]);
     w.land(B);
-    assert!(w.truth.decided.is_empty(), "claimed under terms that are no longer in force");
+    assert!(
+        w.truth.decided.is_empty(),
+        "claimed under terms that are no longer in force"
+    );
     w.run_all();
     assert_eq!(w.publishers("x", 1), [B]);
 }
@@ -296,10 +303,19 @@ fn late_progress_changes_nothing() {
 fn records_about_nobody_change_nothing() {
     let mut w = World::started(1, 1);
     let node_uuid = fanin_core::ids::NodeUuid(99);
-    w.put(RecordBody::Progress(Progress { node_uuid, epoch: LedgerSeq(1), done: SeqSet::range(1, 9) }));
+    w.put(RecordBody::Progress(Progress {
+        node_uuid,
+        epoch: LedgerSeq(1),
+        done: SeqSet::range(1, 9),
+    }));
     let incarnation = fanin_core::ids::Incarnation(99);
     let terms = w.truth.fold.terms().version;
-    w.put(RecordBody::Close(Close { incarnation, through: StreamSeq(9), terms, ..Close::default() }));
+    w.put(RecordBody::Close(Close {
+        incarnation,
+        through: StreamSeq(9),
+        terms,
+        ..Close::default()
+    }));
     w.tail_all(A);
     assert_eq!(w.truth.fold.nodes().len(), 1);
     assert_eq!(w.truth.fold.closed(incarnation), StreamSeq(0));

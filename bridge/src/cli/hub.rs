@@ -92,7 +92,10 @@ pub(super) async fn execute(args: &Args) -> Result<Exit, Failure> {
     } else {
         for line in &lines {
             let subjects = line.subjects.join(" ");
-            output::print(&format!("{:8} stream {} ({subjects}), mapping {}\n", line.state, line.stream, line.mapping))?;
+            output::print(&format!(
+                "{:8} stream {} ({subjects}), mapping {}\n",
+                line.state, line.stream, line.mapping
+            ))?;
         }
     }
     Ok(Exit::Done)
@@ -113,19 +116,30 @@ async fn look(hub: &Connection, config: &Config, create: Option<u64>) -> Result<
                     return Err(Failure::new(Exit::Config, codes::NO_SUBJECTS, text));
                 }
                 (Err(SourceError::Missing { .. }), Some(replicas)) => {
-                    SourceInfo::create(hub, &source.stream, &source.subjects, replicas).await.map_err(failed)?;
+                    SourceInfo::create(hub, &source.stream, &source.subjects, replicas)
+                        .await
+                        .map_err(failed)?;
                     ("created", source.subjects.clone())
                 }
                 (Err(error), _) => return Err(failed(error)),
             };
             let (mapping, stream) = (mapping.clone(), source.stream.clone());
-            lines.push(Line { mapping, stream, subjects, state });
+            lines.push(Line {
+                mapping,
+                stream,
+                subjects,
+                state,
+            });
         }
     }
     Ok(lines)
 }
 
 fn failed(error: SourceError) -> Failure {
-    let exit = if error.retryable() { Exit::Unavailable } else { Exit::Failed };
+    let exit = if error.retryable() {
+        Exit::Unavailable
+    } else {
+        Exit::Failed
+    };
     Failure::of(exit, error.code(), error)
 }

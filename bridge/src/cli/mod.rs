@@ -17,14 +17,14 @@ pub mod exit;
 pub mod failure;
 mod hub;
 mod hub_args;
-mod human;
+pub(crate) mod human;
 pub mod limits;
 mod load;
 mod message_line;
-mod output;
+pub(crate) mod output;
 mod publish;
 mod run;
-mod signals;
+pub(crate) mod signals;
 mod status;
 mod status_text;
 mod subscribe;
@@ -73,6 +73,19 @@ pub enum Command {
     Publish(publish::Args),
     /// Print the messages of an application, each acknowledged after it is written
     Subscribe(subscribe::Args),
+    /// Run a cluster on this machine, kill parts of it, and judge what its applications received
+    Demo(crate::demo::Args),
+    /// One instance of an application of the demo
+    #[command(hide = true)]
+    DemoApp(crate::demo::app::AppArgs),
+    /// Measure what the bridge costs on this machine, beside JetStream alone
+    Bench(crate::bench::Args),
+    /// One application of a benchmark, on the bridge
+    #[command(hide = true)]
+    BenchApp(crate::bench::AppArgs),
+    /// One application of a benchmark, on a durable of its own
+    #[command(hide = true)]
+    BenchNativeApp(crate::bench::NativeAppArgs),
     /// Explain error codes
     Errors(errors::Args),
     /// Print a script that completes commands in a shell
@@ -84,7 +97,13 @@ impl Command {
     #[must_use]
     pub fn wants_json(&self) -> bool {
         match self {
-            Command::Run(_) | Command::Completion(_) => false,
+            Command::Run(_)
+            | Command::Completion(_)
+            | Command::DemoApp(_)
+            | Command::BenchApp(_)
+            | Command::BenchNativeApp(_) => false,
+            Command::Bench(args) => args.wants_json(),
+            Command::Demo(args) => args.json,
             Command::Validate(args) => args.json,
             Command::Config(args) => args.wants_json(),
             Command::Hub(args) => args.wants_json(),
@@ -111,6 +130,11 @@ impl Command {
             Command::Status(args) => Box::pin(status::execute(args)).await,
             Command::Publish(args) => Box::pin(publish::execute(args)).await,
             Command::Subscribe(args) => Box::pin(subscribe::execute(args)).await,
+            Command::Demo(args) => Box::pin(crate::demo::run(args)).await,
+            Command::DemoApp(args) => Ok(Box::pin(crate::demo::app::run(args)).await),
+            Command::Bench(args) => Box::pin(crate::bench::run(args)).await,
+            Command::BenchApp(args) => Box::pin(crate::bench::run_app(args)).await,
+            Command::BenchNativeApp(args) => Box::pin(crate::bench::run_native_app(args)).await,
             Command::Errors(args) => errors::execute(args),
             Command::Completion(args) => completion::execute(args),
         }

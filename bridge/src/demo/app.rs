@@ -2,7 +2,6 @@
 
 use std::io::{self, Read as _};
 use std::path::PathBuf;
-use std::process::ExitCode;
 
 use fanin_sdk::{AckError, Client, Confirmation, ConnectError, Message, SubscribeError};
 use futures_util::stream::FuturesUnordered;
@@ -11,6 +10,7 @@ use futures_util::{FutureExt as _, StreamExt as _};
 use super::limits::{ACKS_MAX, CREDIT_MESSAGES, HANDS_MAX, START_TIMEOUT};
 use super::output;
 use super::record::{Happened, Record, Recorder, now_us};
+use crate::cli::exit::Exit;
 
 /// Arguments of the hidden subcommand.
 #[derive(Clone, Debug, clap::Args)]
@@ -57,22 +57,26 @@ async fn confirmed(confirmation: Confirmation, mut record: Record) -> Option<Rec
 }
 
 /// Receives, records, acknowledges and records again, until the standard input ends or the process is killed.
-pub async fn run(args: AppArgs) -> ExitCode {
+pub async fn run(args: &AppArgs) -> Exit {
     tokio::select! {
         result = work(args) => match result {
-            Ok(()) => ExitCode::SUCCESS,
+            Ok(()) => Exit::Done,
             Err(error) => {
                 output::complain(&error);
-                ExitCode::FAILURE
+                Exit::Failed
             }
         },
-        () = stdin_ends() => ExitCode::SUCCESS,
+        () = stdin_ends() => Exit::Done,
     }
 }
 
-async fn work(args: AppArgs) -> Result<(), AppError> {
+async fn work(args: &AppArgs) -> Result<(), AppError> {
     let mut recorder = Recorder::create(&args.records).map_err(AppError::Records)?;
-    let client = Client::builder().socket(&args.socket).wait_for_bridge(START_TIMEOUT).connect().await?;
+    let client = Client::builder()
+        .socket(&args.socket)
+        .wait_for_bridge(START_TIMEOUT)
+        .connect()
+        .await?;
     let mut messages = client
         .subscribe(&args.topic, &args.app)
         .instance(&args.instance)
@@ -103,7 +107,7 @@ async fn work(args: AppArgs) -> Result<(), AppError> {
                         Some(None) | None => break,
                     }
                 }
-                let records: Vec<Record> = hands.iter().map(|message| record(&args, message)).collect();
+                let records: Vec<Record> = hands.iter().map(|message| record(args, message)).collect();
                 records.iter().for_each(|record| recorder.add(record));
                 // Received is on record before the acknowledgement leaves: what is killed now was not answered.
                 recorder.flush().map_err(AppError::Records)?;

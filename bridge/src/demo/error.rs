@@ -38,7 +38,12 @@ pub(crate) enum DemoError {
         source: Box<dyn std::error::Error + Send + Sync>,
     },
     #[error("the processes are not ready after {seconds} s: {missing}; the log of {node} ends with:\n{log}")]
-    NotReady { seconds: u64, missing: String, node: String, log: String },
+    NotReady {
+        seconds: u64,
+        missing: String,
+        node: String,
+        log: String,
+    },
     #[error("the processes of the demo cannot go on")]
     Fleet(#[from] FleetError),
     #[error("feeding ended early")]
@@ -91,5 +96,8 @@ pub(crate) fn hub_call<E>(what: &'static str) -> impl FnOnce(E) -> DemoError
 where
     E: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
-    move |source| DemoError::HubCall { what, source: source.into() }
+    move |source| DemoError::HubCall {
+        what,
+        source: source.into(),
+    }
 }

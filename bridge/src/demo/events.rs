@@ -18,13 +18,37 @@ const CUSTOMERS: u64 = 20_000;
 const ARTICLES: u64 = 3_000;
 const ITEMS_MAX: u64 = 14;
 
-const CITIES: &[&str] = &["Leipzig", "Lyon", "Porto", "Gdansk", "Aarhus", "Graz", "Ghent", "Turku", "Brno", "Cork"];
+const CITIES: &[&str] = &[
+    "Leipzig", "Lyon", "Porto", "Gdansk", "Aarhus", "Graz", "Ghent", "Turku", "Brno", "Cork",
+];
 const CARRIERS: &[&str] = &["northpost", "quickline", "parcelo"];
 const METHODS: &[&str] = &["card", "card", "card", "transfer", "wallet"];
 const CHANNELS: &[&str] = &["web", "web", "app", "app", "store"];
 const WORDS: &[&str] = &[
-    "please", "leave", "the", "parcel", "with", "neighbour", "at", "number", "seven", "ring", "twice", "behind",
-    "green", "door", "gift", "wrap", "it", "blue", "card", "says", "happy", "birthday", "no", "plastic",
+    "please",
+    "leave",
+    "the",
+    "parcel",
+    "with",
+    "neighbour",
+    "at",
+    "number",
+    "seven",
+    "ring",
+    "twice",
+    "behind",
+    "green",
+    "door",
+    "gift",
+    "wrap",
+    "it",
+    "blue",
+    "card",
+    "says",
+    "happy",
+    "birthday",
+    "no",
+    "plastic",
 ];
 
 /// One message for the hub.
@@ -99,9 +123,18 @@ impl Events {
             }));
         }
         let customer = self.rng.skewed(CUSTOMERS);
-        let note_words = if self.rng.chance(25) { self.rng.within(3, 60) } else { 0 };
+        let note_words = if self.rng.chance(25) {
+            self.rng.within(3, 60)
+        } else {
+            0
+        };
         let note: Vec<&str> = (0..note_words).map(|_| self.rng.pick(WORDS)).collect();
-        let order = Order { id: self.orders, customer, total_cents, stage: Stage::Placed };
+        let order = Order {
+            id: self.orders,
+            customer,
+            total_cents,
+            stage: Stage::Placed,
+        };
         let body = json!({
             "order": order_id(order.id),
             "customer": customer_id(customer),
@@ -224,7 +257,9 @@ impl Events {
     }
 
     fn text(&mut self, words_max: u64) -> String {
-        let words: Vec<&str> = (0..self.rng.within(1, words_max)).map(|_| self.rng.pick(WORDS)).collect();
+        let words: Vec<&str> = (0..self.rng.within(1, words_max))
+            .map(|_| self.rng.pick(WORDS))
+            .collect();
         words.join(" ")
     }
 }
@@ -256,7 +291,11 @@ impl Iterator for Events {
         });
         let text = document.to_string();
         debug_assert!(text.len() <= EVENT_BYTES_MAX, "{} bytes", text.len());
-        Some(Event { subject: subject.to_owned(), msg_id, payload: Bytes::from(text) })
+        Some(Event {
+            subject: subject.to_owned(),
+            msg_id,
+            payload: Bytes::from(text),
+        })
     }
 }
 
@@ -300,7 +339,10 @@ mod tests {
         assert_eq!(ids.len(), events.len());
         let sizes: Vec<usize> = events.iter().map(|event| event.payload.len()).collect();
         let (least, most) = (sizes.iter().min().unwrap(), sizes.iter().max().unwrap());
-        assert!(*least >= EVENT_BYTES_MIN && *most <= EVENT_BYTES_MAX, "{least} to {most}");
+        assert!(
+            *least >= EVENT_BYTES_MIN && *most <= EVENT_BYTES_MAX,
+            "{least} to {most}"
+        );
         assert!(*most > 2_000, "the tail of large events is missing: {most}");
         let subjects: BTreeSet<&str> = events.iter().map(|event| event.subject.as_str()).collect();
         assert!(subjects.len() >= 10, "{subjects:?}");
@@ -312,10 +354,14 @@ mod tests {
         let mut customers: BTreeMap<String, u32> = BTreeMap::new();
         for event in Events::new(3, 20_000) {
             let body: Value = serde_json::from_slice(&event.payload).unwrap();
-            let Some(order) = body["data"]["order"].as_str().map(str::to_owned) else { continue };
+            let Some(order) = body["data"]["order"].as_str().map(str::to_owned) else {
+                continue;
+            };
             if event.subject == "shop.orders.created" {
                 assert!(created.insert(order));
-                *customers.entry(body["data"]["customer"].as_str().unwrap().to_owned()).or_default() += 1;
+                *customers
+                    .entry(body["data"]["customer"].as_str().unwrap().to_owned())
+                    .or_default() += 1;
             } else {
                 assert!(created.contains(&order), "{order} before its creation");
             }

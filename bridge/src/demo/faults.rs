@@ -48,20 +48,28 @@ pub(crate) fn plan(seed: u64, quick: bool, nodes: usize, instances: usize) -> Ve
     let first = index(rng.below(nodes as u64));
     let mut faults = vec![Fault {
         at_permille: 150,
-        blow: Blow::PauseBridge { node: first % nodes.max(1), frozen },
+        blow: Blow::PauseBridge {
+            node: first % nodes.max(1),
+            frozen,
+        },
     }];
     for (kills, of_bridges) in [(bridge_kills, true), (instance_kills, false)] {
         for kill in 0..kills {
             // One kill in each of equal parts between 100 and 900 thousandths.
             let part = 800 / kills;
             let at_permille = 100 + kill * part + rng.below(part);
-            let down = Duration::from_millis(
-                rng.within(DOWN_MIN.as_millis() as u64, DOWN_MAX.as_millis() as u64),
-            );
+            let down =
+                Duration::from_millis(rng.within(DOWN_MIN.as_millis() as u64, DOWN_MAX.as_millis() as u64));
             let blow = if of_bridges {
-                Blow::KillBridge { node: (first + 1 + index(kill)) % nodes.max(1), down }
+                Blow::KillBridge {
+                    node: (first + 1 + index(kill)) % nodes.max(1),
+                    down,
+                }
             } else {
-                Blow::KillInstance { instance: index(rng.below(instances as u64)), down }
+                Blow::KillInstance {
+                    instance: index(rng.below(instances as u64)),
+                    down,
+                }
             };
             faults.push(Fault { at_permille, blow });
         }
@@ -84,7 +92,10 @@ mod tests {
                 let count = |is: fn(&Blow) -> bool| faults.iter().filter(|fault| is(&fault.blow)).count();
                 assert!(count(|blow| matches!(blow, Blow::KillBridge { node: 0..3, .. })) >= 3);
                 assert!(count(|blow| matches!(blow, Blow::KillInstance { instance: 0..18, .. })) >= 3);
-                assert_eq!(count(|blow| matches!(blow, Blow::PauseBridge { node: 0..3, .. })), 1);
+                assert_eq!(
+                    count(|blow| matches!(blow, Blow::PauseBridge { node: 0..3, .. })),
+                    1
+                );
                 assert!(faults.iter().all(|fault| (50..950).contains(&fault.at_permille)));
                 let nodes: std::collections::BTreeSet<usize> = faults
                     .iter()

@@ -17,7 +17,7 @@ const RETRY_PAUSE: Duration = Duration::from_millis(200);
 
 /// Why the input did not get to the hub.
 #[derive(Debug, thiserror::Error)]
-pub enum FeedError {
+pub(crate) enum FeedError {
     /// The input ended badly.
     #[error("the input cannot be read on")]
     Input(#[from] InputError),
@@ -87,11 +87,22 @@ pub(crate) async fn feed(
     while let Some(done) = flying.next().await {
         count(&fed, done)?;
     }
-    let mut handle = context.get_stream(&stream).await.map_err(|error| FeedError::State(error.into()))?;
-    let state = &handle.info().await.map_err(|error| FeedError::State(error.into()))?.state;
+    let mut handle = context
+        .get_stream(&stream)
+        .await
+        .map_err(|error| FeedError::State(error.into()))?;
+    let state = &handle
+        .info()
+        .await
+        .map_err(|error| FeedError::State(error.into()))?
+        .state;
     if (state.messages, state.last_sequence) != (sent, sent) {
         let (stored, last) = (state.messages, state.last_sequence);
-        return Err(FeedError::Differs { stored, last, published: sent });
+        return Err(FeedError::Differs {
+            stored,
+            last,
+            published: sent,
+        });
     }
     Ok(sent)
 }
@@ -116,7 +127,10 @@ async fn publish(context: &Context, event: Event) -> Result<(), FeedError> {
         match confirmed {
             Ok(_) => return Ok(()),
             Err(source) if attempt == FEED_ATTEMPTS_MAX => {
-                return Err(FeedError::NotStored { msg_id: event.msg_id, source });
+                return Err(FeedError::NotStored {
+                    msg_id: event.msg_id,
+                    source,
+                });
             }
             Err(_) => attempt += 1,
         }

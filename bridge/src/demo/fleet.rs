@@ -20,7 +20,7 @@ const EXITS_MAX: u64 = 8;
 
 /// Why processes cannot go on.
 #[derive(Debug, thiserror::Error)]
-pub enum FleetError {
+pub(crate) enum FleetError {
     /// A file or process failed.
     #[error("{what} failed")]
     Io {
@@ -65,8 +65,17 @@ struct Slot {
 
 #[derive(Debug)]
 enum Start {
-    Bridge { config: PathBuf },
-    Instance { socket: PathBuf, topic: String, app: String, instance: String, records: PathBuf, node: String },
+    Bridge {
+        config: PathBuf,
+    },
+    Instance {
+        socket: PathBuf,
+        topic: String,
+        app: String,
+        instance: String,
+        records: PathBuf,
+        node: String,
+    },
 }
 
 /// The processes of one run; all are killed when it is dropped.
@@ -82,7 +91,12 @@ pub(crate) struct Fleet {
 impl Fleet {
     /// Writes the configurations and starts the bridges. `root` gets everything they write.
     pub(crate) fn start(program: PathBuf, root: &Path, nodes: &[NodeConfig]) -> Result<Self, FleetError> {
-        let mut fleet = Self { program, instances: Vec::new(), bridges: Vec::new(), faults: Faults::default() };
+        let mut fleet = Self {
+            program,
+            instances: Vec::new(),
+            bridges: Vec::new(),
+            faults: Faults::default(),
+        };
         for node in nodes {
             let dir = root.join("nodes").join(&node.node);
             std::fs::create_dir_all(&dir).map_err(io_error("creating a node's directory"))?;
@@ -157,7 +171,9 @@ impl Fleet {
         let text = match blow {
             Blow::PauseBridge { .. } => {
                 if let Some(process) = &slot.process {
-                    process.signal(Signal::STOP).map_err(io_error("freezing a bridge"))?;
+                    process
+                        .signal(Signal::STOP)
+                        .map_err(io_error("freezing a bridge"))?;
                 }
                 slot.condition = Condition::Frozen(now + time);
                 self.faults.bridge_pauses += 1;
@@ -189,14 +205,18 @@ impl Fleet {
                 }
                 Condition::Frozen(until) if until <= now => {
                     if let Some(process) = &slot.process {
-                        process.signal(Signal::CONT).map_err(io_error("waking a bridge"))?;
+                        process
+                            .signal(Signal::CONT)
+                            .map_err(io_error("waking a bridge"))?;
                     }
                     slot.condition = Condition::Up;
                     told.push(format!("SIGCONT bridge   {}", slot.name));
                 }
                 Condition::Down(_) | Condition::Frozen(_) => {}
                 Condition::Up => {
-                    let Some(process) = &mut slot.process else { continue };
+                    let Some(process) = &mut slot.process else {
+                        continue;
+                    };
                     let ended = process.ended().map_err(io_error("watching a process"))?;
                     let Some(status) = ended else { continue };
                     slot.process = None;
@@ -206,7 +226,11 @@ impl Fleet {
                     if self.faults.unexpected_exits >= EXITS_MAX {
                         let name = slot.name.clone();
                         let log = log_tail(&slot.log);
-                        return Err(FleetError::Ends { name, status: status.to_string(), log });
+                        return Err(FleetError::Ends {
+                            name,
+                            status: status.to_string(),
+                            log,
+                        });
                     }
                 }
             }
@@ -217,10 +241,16 @@ impl Fleet {
     /// The first process that ended by itself, as an error: while nothing is killed on purpose, none may.
     pub(crate) fn all_up(&mut self) -> Result<(), FleetError> {
         for slot in self.bridges.iter_mut().chain(&mut self.instances) {
-            let Some(process) = &mut slot.process else { continue };
+            let Some(process) = &mut slot.process else {
+                continue;
+            };
             if let Some(status) = process.ended().map_err(io_error("watching a process"))? {
                 let name = slot.name.clone();
-                return Err(FleetError::Ends { name, status: status.to_string(), log: log_tail(&slot.log) });
+                return Err(FleetError::Ends {
+                    name,
+                    status: status.to_string(),
+                    log: log_tail(&slot.log),
+                });
             }
         }
         Ok(())
@@ -228,16 +258,14 @@ impl Fleet {
 
     /// Whether every process runs and none is frozen.
     pub(crate) fn is_whole(&self) -> bool {
-        self.bridges.iter().chain(&self.instances).all(|slot| slot.condition == Condition::Up)
+        self.bridges
+            .iter()
+            .chain(&self.instances)
+            .all(|slot| slot.condition == Condition::Up)
     }
 
     pub(crate) fn bridge_condition(&self, node: usize) -> Option<Condition> {
         self.bridges.get(node).map(|slot| slot.condition)
-    }
-
-    /// Process id of a bridge that is up or frozen.
-    pub(crate) fn bridge_pid(&self, node: usize) -> Option<u32> {
-        self.bridges.get(node)?.process.as_ref().map(Process::pid)
     }
 
     /// Ends the instances, then the bridges with SIGTERM. Returns those that did not end well.
@@ -249,12 +277,19 @@ impl Fleet {
                 match process.stop(STOP_TIMEOUT).await {
                     Ok(Some(status)) if status.success() => None,
                     Ok(Some(status)) => Some(format!("{} ended with {status} on SIGTERM", slot.name)),
-                    Ok(None) => Some(format!("{} did not end within {STOP_TIMEOUT:?} of SIGTERM", slot.name)),
+                    Ok(None) => Some(format!(
+                        "{} did not end within {STOP_TIMEOUT:?} of SIGTERM",
+                        slot.name
+                    )),
                     Err(error) => Some(format!("{} could not be stopped: {error}", slot.name)),
                 }
             })
         });
-        futures_util::future::join_all(stops).await.into_iter().flatten().collect()
+        futures_util::future::join_all(stops)
+            .await
+            .into_iter()
+            .flatten()
+            .collect()
     }
 }
 
@@ -266,10 +301,25 @@ impl Slot {
             Start::Bridge { config } => {
                 command.arg("run").arg("--config").arg(config);
             }
-            Start::Instance { socket, topic, app, instance, records, node } => {
+            Start::Instance {
+                socket,
+                topic,
+                app,
+                instance,
+                records,
+                node,
+            } => {
                 let records = records.join(format!("{node}.{instance}.{}.tsv", self.lives));
                 command
-                    .args(["demo-app", "--socket", &socket_uri(socket), "--topic", topic, "--app", app])
+                    .args([
+                        "demo-app",
+                        "--socket",
+                        &socket_uri(socket),
+                        "--topic",
+                        topic,
+                        "--app",
+                        app,
+                    ])
                     .args(["--instance", instance, "--records"])
                     .arg(records);
             }
@@ -332,7 +382,9 @@ mod tests {
 
     fn pids(fleet: &Fleet) -> Vec<u32> {
         let slots = fleet.bridges.iter().chain(&fleet.instances);
-        slots.filter_map(|slot| slot.process.as_ref().map(Process::pid)).collect()
+        slots
+            .filter_map(|slot| slot.process.as_ref().map(Process::pid))
+            .collect()
     }
 
     #[test]
@@ -344,23 +396,63 @@ mod tests {
         let before = pids(&fleet);
         assert_eq!(before.len(), 6);
 
-        let kill = Blow::KillBridge { node: 1, down: second };
+        let kill = Blow::KillBridge {
+            node: 1,
+            down: second,
+        };
         assert!(fleet.strike(kill, now).unwrap().is_some());
         assert!(fleet.strike(kill, now).unwrap().is_none(), "it is down already");
-        assert!(fleet.strike(Blow::KillInstance { instance: 3, down: second }, now).unwrap().is_some());
-        assert!(fleet.strike(Blow::PauseBridge { node: 0, frozen: second }, now).unwrap().is_some());
+        assert!(
+            fleet
+                .strike(
+                    Blow::KillInstance {
+                        instance: 3,
+                        down: second
+                    },
+                    now
+                )
+                .unwrap()
+                .is_some()
+        );
+        assert!(
+            fleet
+                .strike(
+                    Blow::PauseBridge {
+                        node: 0,
+                        frozen: second
+                    },
+                    now
+                )
+                .unwrap()
+                .is_some()
+        );
         assert!(!fleet.is_whole());
         assert!(fleet.tick(now).unwrap().is_empty());
         assert_eq!(pids(&fleet).len(), 4);
         assert_eq!(fleet.tick(now + second).unwrap().len(), 3);
         assert!(fleet.is_whole());
         let after = pids(&fleet);
-        assert_eq!((after.len(), after.iter().filter(|pid| before.contains(pid)).count()), (6, 4));
-        let expected = Faults { bridge_kills: 1, bridge_pauses: 1, instance_kills: 1, unexpected_exits: 0 };
+        assert_eq!(
+            (
+                after.len(),
+                after.iter().filter(|pid| before.contains(pid)).count()
+            ),
+            (6, 4)
+        );
+        let expected = Faults {
+            bridge_kills: 1,
+            bridge_pauses: 1,
+            instance_kills: 1,
+            unexpected_exits: 0,
+        };
         assert_eq!(fleet.faults, expected);
 
         drop(fleet);
-        assert!(after.iter().all(|pid| !Path::new(&format!("/proc/{pid}")).exists()));
+        assert!(
+            after
+                .iter()
+                .all(|pid| !Path::new(&format!("/proc/{pid}")).exists())
+        );
     }
 
     #[test]
@@ -378,20 +470,29 @@ mod tests {
                 Err(error) => break error,
             }
         };
-        assert!(matches!(&error, FleetError::Ends { log, .. } if log.contains("broken")), "{error}");
+        assert!(
+            matches!(&error, FleetError::Ends { log, .. } if log.contains("broken")),
+            "{error}"
+        );
         assert_eq!(fleet.faults.unexpected_exits, EXITS_MAX);
     }
 
     #[tokio::test]
     async fn stop_tells_who_did_not_end_well() {
         let dir = tempfile::tempdir().unwrap();
-        let mut fleet = fleet(dir.path(), "trap 'exit 0' TERM; echo up; while :; do sleep 0.01; done");
+        let mut fleet = fleet(
+            dir.path(),
+            "trap 'exit 0' TERM; echo up; while :; do sleep 0.01; done",
+        );
         let ready = |slot: &Slot| !log_tail(&slot.log).is_empty();
         while !fleet.bridges.iter().all(ready) {
             tokio::task::yield_now().await;
         }
         let pids = pids(&fleet);
         assert_eq!(fleet.stop().await, Vec::<String>::new());
-        assert!(pids.iter().all(|pid| !Path::new(&format!("/proc/{pid}")).exists()));
+        assert!(
+            pids.iter()
+                .all(|pid| !Path::new(&format!("/proc/{pid}")).exists())
+        );
     }
 }

@@ -15,7 +15,7 @@ const LINES_SUBJECT: &str = "shop.lines";
 
 /// Why a file cannot be fed.
 #[derive(Debug, thiserror::Error)]
-pub enum InputError {
+pub(crate) enum InputError {
     /// It cannot be read.
     #[error("{path} cannot be read: name a readable file of lines")]
     Unreadable {
@@ -56,7 +56,10 @@ pub(crate) enum Input {
 
 impl Input {
     pub(crate) fn generated(seed: u64, count: u64) -> Self {
-        Self::Generated { events: Events::new(seed, count), count }
+        Self::Generated {
+            events: Events::new(seed, count),
+            count,
+        }
     }
 
     /// Reads the file once, so that a line that does not fit is found before anything is started.
@@ -66,17 +69,24 @@ impl Input {
             line?;
             count += 1;
             if count > LINES_MAX {
-                return Err(InputError::TooManyLines { path: path.to_owned() });
+                return Err(InputError::TooManyLines {
+                    path: path.to_owned(),
+                });
             }
         }
         if count == 0 {
-            return Err(InputError::Empty { path: path.to_owned() });
+            return Err(InputError::Empty {
+                path: path.to_owned(),
+            });
         }
-        Ok(Self::Lines { lines: Lines::open(path)?, count })
+        Ok(Self::Lines {
+            lines: Lines::open(path)?,
+            count,
+        })
     }
 
     /// How many messages there are in all.
-    pub(crate) fn count(&self) -> u64 {
+    pub(crate) fn total(&self) -> u64 {
         match self {
             Self::Generated { count, .. } | Self::Lines { count, .. } => *count,
         }
@@ -106,8 +116,15 @@ pub(crate) struct Lines {
 
 impl Lines {
     fn open(path: &Path) -> Result<Self, InputError> {
-        let file = File::open(path).map_err(|source| InputError::Unreadable { path: path.to_owned(), source })?;
-        Ok(Self { path: path.to_owned(), reader: BufReader::new(file), number: 0 })
+        let file = File::open(path).map_err(|source| InputError::Unreadable {
+            path: path.to_owned(),
+            source,
+        })?;
+        Ok(Self {
+            path: path.to_owned(),
+            reader: BufReader::new(file),
+            number: 0,
+        })
     }
 }
 
@@ -120,7 +137,12 @@ impl Iterator for Lines {
         match self.reader.by_ref().take(bound).read_until(b'\n', &mut line) {
             Ok(0) => return None,
             Ok(_) => self.number += 1,
-            Err(source) => return Some(Err(InputError::Unreadable { path: self.path.clone(), source })),
+            Err(source) => {
+                return Some(Err(InputError::Unreadable {
+                    path: self.path.clone(),
+                    source,
+                }));
+            }
         }
         if line.last() == Some(&b'\n') {
             line.pop();
@@ -129,11 +151,18 @@ impl Iterator for Lines {
             }
         }
         if line.len() > LINE_BYTES_MAX {
-            return Some(Err(InputError::LineTooLong { path: self.path.clone(), line: self.number }));
+            return Some(Err(InputError::LineTooLong {
+                path: self.path.clone(),
+                line: self.number,
+            }));
         }
         // Two equal lines are two messages, so the number is part of the id.
         let msg_id = format!("{}-{:032x}", self.number, Hash128::of(&line).0);
-        Some(Ok(Event { subject: LINES_SUBJECT.to_owned(), msg_id, payload: Bytes::from(line) }))
+        Some(Ok(Event {
+            subject: LINES_SUBJECT.to_owned(),
+            msg_id,
+            payload: Bytes::from(line),
+        }))
     }
 }
 
@@ -154,7 +183,7 @@ mod tests {
     fn lines_keep_their_bytes_and_have_ids_of_their_own() {
         let file = file(b"{\"a\":1}\r\n\n\xff\xfe\n{\"a\":1}");
         let input = Input::file(file.path()).unwrap();
-        assert_eq!(input.count(), 4);
+        assert_eq!(input.total(), 4);
         let events: Vec<Event> = input.map(Result::unwrap).collect();
         let bodies: Vec<&[u8]> = events.iter().map(|event| event.payload.as_ref()).collect();
         assert_eq!(bodies, [&b"{\"a\":1}"[..], b"", b"\xff\xfe", b"{\"a\":1}"]);
@@ -165,12 +194,18 @@ mod tests {
 
     #[test]
     fn a_bad_file_is_refused_before_anything_starts() {
-        assert!(matches!(Input::file(file(b"").path()), Err(InputError::Empty { .. })));
+        assert!(matches!(
+            Input::file(file(b"").path()),
+            Err(InputError::Empty { .. })
+        ));
         let mut long = b"ok\n".to_vec();
         long.resize(3 + LINE_BYTES_MAX + 1, b'x');
-        assert!(matches!(Input::file(file(&long).path()), Err(InputError::LineTooLong { line: 2, .. })));
+        assert!(matches!(
+            Input::file(file(&long).path()),
+            Err(InputError::LineTooLong { line: 2, .. })
+        ));
         long.pop();
-        assert_eq!(Input::file(file(&long).path()).unwrap().count(), 2);
+        assert_eq!(Input::file(file(&long).path()).unwrap().total(), 2);
         let absent = Path::new("/nonexistent/input");
         assert!(matches!(Input::file(absent), Err(InputError::Unreadable { .. })));
     }

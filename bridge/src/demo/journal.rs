@@ -10,7 +10,7 @@ use super::record::{BadRecord, Record};
 
 /// Why records cannot be read.
 #[derive(Debug, thiserror::Error)]
-pub enum JournalError {
+pub(crate) enum JournalError {
     /// A file failed.
     #[error("{path} cannot be read")]
     Io {
@@ -46,32 +46,44 @@ struct Position {
 
 impl Journal {
     pub(crate) fn new(dir: &Path) -> Self {
-        Self { dir: dir.to_owned(), files: BTreeMap::new() }
+        Self {
+            dir: dir.to_owned(),
+            files: BTreeMap::new(),
+        }
     }
 
     /// Hands every record written since the last call to `take`. A line without its end waits for it: a torn last
     /// line of a killed instance is never a record, as its message was not answered yet.
     pub(crate) fn read(&mut self, mut take: impl FnMut(&Record)) -> Result<(), JournalError> {
-        let io_error = |path: &Path, source| JournalError::Io { path: path.to_owned(), source };
+        let io_error = |path: &Path, source| JournalError::Io {
+            path: path.to_owned(),
+            source,
+        };
         for entry in std::fs::read_dir(&self.dir).map_err(|error| io_error(&self.dir, error))? {
             let path = entry.map_err(|error| io_error(&self.dir, error))?.path();
             self.files.entry(path).or_default();
         }
         for (path, position) in &mut self.files {
             let mut file = File::open(path).map_err(|error| io_error(path, error))?;
-            file.seek(SeekFrom::Start(position.offset)).map_err(|error| io_error(path, error))?;
+            file.seek(SeekFrom::Start(position.offset))
+                .map_err(|error| io_error(path, error))?;
             loop {
                 let mut chunk = Vec::new();
-                let read = file.by_ref().take(RECORD_CHUNK_BYTES as u64).read_to_end(&mut chunk);
+                let read = file
+                    .by_ref()
+                    .take(RECORD_CHUNK_BYTES as u64)
+                    .read_to_end(&mut chunk);
                 let read = read.map_err(|error| io_error(path, error))?;
                 if read == 0 {
                     break;
                 }
                 position.offset += read as u64;
-                position.take_lines(&chunk, &mut take).map_err(|reason| JournalError::Damaged {
-                    path: path.clone(),
-                    reason,
-                })?;
+                position
+                    .take_lines(&chunk, &mut take)
+                    .map_err(|reason| JournalError::Damaged {
+                        path: path.clone(),
+                        reason,
+                    })?;
             }
         }
         Ok(())
@@ -83,7 +95,8 @@ impl Position {
         self.rest.extend_from_slice(chunk);
         let mut done = 0;
         while let Some(end) = self.rest[done..].iter().position(|byte| *byte == b'\n') {
-            let line = std::str::from_utf8(&self.rest[done..done + end]).map_err(|error| error.to_string())?;
+            let line =
+                std::str::from_utf8(&self.rest[done..done + end]).map_err(|error| error.to_string())?;
             take(&Record::parse(line).map_err(|error: BadRecord| error.to_string())?);
             done += end + 1;
         }
@@ -119,13 +132,13 @@ mod tests {
         }
         recorder.flush().unwrap();
         assert_eq!(sequences(&mut journal), [1, 2, 3]);
-        assert_eq!(sequences(&mut journal), []);
+        assert!(sequences(&mut journal).is_empty());
 
         let line = b"acked\ta\ta-1\tn\tSHOP:4\t1\t1\n";
         let mut torn = File::create(dir.path().join("b.1.tsv")).unwrap();
         for byte in &line[..line.len() - 1] {
             torn.write_all(&[*byte]).unwrap();
-            assert_eq!(sequences(&mut journal), []);
+            assert!(sequences(&mut journal).is_empty());
         }
         torn.write_all(b"\n").unwrap();
         assert_eq!(sequences(&mut journal), [4]);

@@ -95,8 +95,16 @@ pub const CREDIT_MESSAGES: u32 = 128;
 /// Lines of the fault log that the table shows.
 pub const FAULT_LINES: usize = 6;
 /// Names of the applications, in the order in which they are used.
-pub const APP_NAMES: [&str; APPS_MAX as usize] =
-    ["billing", "shipping", "analytics", "search", "fraud", "mailing", "audit", "loyalty"];
+pub const APP_NAMES: [&str; APPS_MAX as usize] = [
+    "billing",
+    "shipping",
+    "analytics",
+    "search",
+    "fraud",
+    "mailing",
+    "audit",
+    "loyalty",
+];
 /// Columns of the table; a line never wraps on a usual terminal.
 pub const TABLE_COLUMNS: usize = 79;
 /// Message ids that a verdict lists per application and fault.

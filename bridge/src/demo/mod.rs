@@ -103,9 +103,12 @@ pub enum Durability {
 pub async fn run(args: &Args) -> Result<Exit, Failure> {
     let stop = signals::stop_token(INTERRUPT_MAX)?;
     let output = if args.json { Output::Stderr } else { Output::Stdout };
-    let verdict = Box::pin(perform(args, output, &stop)).await.map_err(DemoError::into_failure)?;
+    let verdict = Box::pin(perform(args, output, &stop))
+        .await
+        .map_err(DemoError::into_failure)?;
     if args.json {
-        let document = serde_json::to_value(&verdict).map_err(|error| DemoError::Json(error).into_failure())?;
+        let document =
+            serde_json::to_value(&verdict).map_err(|error| DemoError::Json(error).into_failure())?;
         crate::cli::output::print_json(&document)?;
     } else {
         crate::cli::output::print(&format!("\n{}", verdict.render()))?;
@@ -115,7 +118,10 @@ pub async fn run(args: &Args) -> Result<Exit, Failure> {
     }
     match &args.keep {
         Some(dir) => output.line(&format!("Logs and records are in {}.", dir.display())),
-        None => output.line(&format!("Run it with --keep DIR --seed {} to have the logs and records.", args.seed)),
+        None => output.line(&format!(
+            "Run it with --keep DIR --seed {} to have the logs and records.",
+            args.seed
+        )),
     }
     Ok(Exit::Failed)
 }

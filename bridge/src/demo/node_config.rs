@@ -106,7 +106,10 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("fanin.yaml");
         std::fs::write(&file, config.render()).unwrap();
-        let request = fanin_config::LoadRequest { file, ..Default::default() };
+        let request = fanin_config::LoadRequest {
+            file,
+            ..Default::default()
+        };
         let loaded = fanin_config::load(&request).unwrap();
         assert!(loaded.warnings.is_empty(), "{:?}", loaded.warnings);
         assert_eq!(loaded.config.data_dir, config.data_dir);

@@ -23,7 +23,10 @@ impl Output {
     pub(crate) fn write(self, text: &str) {
         // What cannot be written is lost; the exit code and the records say what happened.
         let _ = match self {
-            Self::Stdout => io::stdout().lock().write_all(text.as_bytes()).and_then(|()| io::stdout().flush()),
+            Self::Stdout => io::stdout()
+                .lock()
+                .write_all(text.as_bytes())
+                .and_then(|()| io::stdout().flush()),
             Self::Stderr => io::stderr().lock().write_all(text.as_bytes()),
         };
     }

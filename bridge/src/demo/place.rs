@@ -46,7 +46,11 @@ impl Place {
                 (made.path().to_owned(), Some(made))
             }
         };
-        Ok(Self { root, _root: made, sockets })
+        Ok(Self {
+            root,
+            _root: made,
+            sockets,
+        })
     }
 
     pub(crate) fn root(&self) -> &Path {

@@ -38,8 +38,15 @@ impl Process {
             Tie::Leash => Stdio::null(),
             Tie::Stdin => Stdio::piped(),
         };
-        command.stdin(stdin).stdout(log.try_clone()?).stderr(log).process_group(0);
-        let mut process = Self { child: command.spawn()?, leash: None };
+        command
+            .stdin(stdin)
+            .stdout(log.try_clone()?)
+            .stderr(log)
+            .process_group(0);
+        let mut process = Self {
+            child: command.spawn()?,
+            leash: None,
+        };
         if tie == Tie::Leash {
             process.leash = Some(Leash::tie(process.pid())?);
         }
@@ -119,13 +126,19 @@ mod tests {
     #[tokio::test]
     async fn stop_waits_for_a_good_end_and_kills_what_does_not_end() {
         let dir = tempfile::tempdir().unwrap();
-        let ended = sleeper(dir.path(), Tie::Leash).stop(Duration::from_secs(20)).await.unwrap();
+        let ended = sleeper(dir.path(), Tie::Leash)
+            .stop(Duration::from_secs(20))
+            .await
+            .unwrap();
         assert!(ended.is_some());
 
         let mut command = Command::new("/bin/sh");
         command.args(["-c", "trap '' TERM; echo deaf; while :; do sleep 600; done"]);
         let deaf = Process::spawn(command, &dir.path().join("deaf"), Tie::Stdin).unwrap();
-        while std::fs::read_to_string(dir.path().join("deaf")).unwrap().is_empty() {
+        while std::fs::read_to_string(dir.path().join("deaf"))
+            .unwrap()
+            .is_empty()
+        {
             tokio::task::yield_now().await;
         }
         let pid = deaf.pid();

@@ -45,7 +45,9 @@ impl Record {
     }
 
     pub(crate) fn parse(line: &str) -> Result<Self, BadRecord> {
-        Self::fields(line).ok_or_else(|| BadRecord { line: line.to_owned() })
+        Self::fields(line).ok_or_else(|| BadRecord {
+            line: line.to_owned(),
+        })
     }
 
     fn fields(line: &str) -> Option<Self> {
@@ -59,7 +61,15 @@ impl Record {
         let (app, instance, node, id) = (text()?, text()?, text()?, text()?);
         let attempt = fields.next()?.parse().ok()?;
         let at_us = fields.next()?.parse().ok()?;
-        let record = Self { happened, app, instance, node, id, attempt, at_us };
+        let record = Self {
+            happened,
+            app,
+            instance,
+            node,
+            id,
+            attempt,
+            at_us,
+        };
         fields.next().is_none().then_some(record)
     }
 
@@ -94,7 +104,10 @@ impl Recorder {
     /// Creates the file, which must not exist: a life has a file of its own, so that no torn line is ever appended to.
     pub(crate) fn create(path: &Path) -> io::Result<Self> {
         let file = OpenOptions::new().append(true).create_new(true).open(path)?;
-        Ok(Self { file, lines: String::new() })
+        Ok(Self {
+            file,
+            lines: String::new(),
+        })
     }
 
     /// Adds a line to what the next [`flush`](Self::flush) writes.

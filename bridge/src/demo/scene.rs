@@ -54,7 +54,10 @@ pub(crate) async fn set(
         options.sync_always = sync_always;
         let hub = LocalHub::start(options).await?;
         let jetstream = create_stream(&hub.url()).await?;
-        output.line(&format!("hub       {server} on {}, sync always: {sync_always}", hub.url()));
+        output.line(&format!(
+            "hub       {server} on {}, sync always: {sync_always}",
+            hub.url()
+        ));
 
         let ack_wait = if args.quick { ACK_WAIT_QUICK } else { ACK_WAIT };
         let nodes = nodes(args, place, &hub.url(), ack_wait);
@@ -75,9 +78,20 @@ pub(crate) async fn set(
             "cluster   {} nodes, {} applications with {} instances on each node: all connected",
             args.nodes, args.apps, args.instances
         ));
-        Ok(Scene { watch, fleet, jetstream, hub, nodes, records, server, ack_wait })
+        Ok(Scene {
+            watch,
+            fleet,
+            jetstream,
+            hub,
+            nodes,
+            records,
+            server,
+            ack_wait,
+        })
     };
-    stop.run_until_cancelled(Box::pin(setting)).await.unwrap_or(Err(DemoError::Interrupted))
+    stop.run_until_cancelled(Box::pin(setting))
+        .await
+        .unwrap_or(Err(DemoError::Interrupted))
 }
 
 /// A fetch may take a while, so it has a thread of its own.
@@ -93,7 +107,10 @@ async fn find_server(stop: &CancellationToken) -> Result<ServerBinary, DemoError
 }
 
 async fn create_stream(url: &str) -> Result<Context, DemoError> {
-    let client = async_nats::ConnectOptions::new().name("fanin-demo").connect(url).await;
+    let client = async_nats::ConnectOptions::new()
+        .name("fanin-demo")
+        .connect(url)
+        .await;
     let client = client.map_err(hub_call("connecting"))?;
     let jetstream = ContextBuilder::new().ack_timeout(FEED_ACK_TIMEOUT).build(client);
     let config = stream::Config {
@@ -102,7 +119,10 @@ async fn create_stream(url: &str) -> Result<Context, DemoError> {
         storage: stream::StorageType::File,
         ..Default::default()
     };
-    jetstream.create_stream(config).await.map_err(hub_call("creating the stream"))?;
+    jetstream
+        .create_stream(config)
+        .await
+        .map_err(hub_call("creating the stream"))?;
     Ok(jetstream)
 }
 
@@ -145,7 +165,11 @@ async fn wait_ready(
     loop {
         fleet.all_up()?;
         let views = watch.views();
-        let Some((node, view)) = nodes.iter().zip(&views).find(|(_, view)| !is_ready(view.as_ref(), each)) else {
+        let Some((node, view)) = nodes
+            .iter()
+            .zip(&views)
+            .find(|(_, view)| !is_ready(view.as_ref(), each))
+        else {
             return Ok(());
         };
         if Instant::now() > deadline {

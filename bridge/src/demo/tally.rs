@@ -74,19 +74,32 @@ pub(crate) struct AppCounts {
 
 impl Tally {
     pub(crate) fn new(stream: &str, apps: impl IntoIterator<Item = String>) -> Self {
-        let apps: BTreeMap<String, AppTally> = apps.into_iter().map(|app| (app, AppTally::default())).collect();
+        let apps: BTreeMap<String, AppTally> =
+            apps.into_iter().map(|app| (app, AppTally::default())).collect();
         let share = apps.keys().map(|app| (app.clone(), Share::default())).collect();
-        Self { stream: stream.to_owned(), apps, share, strangers: 0, lines: 0 }
+        Self {
+            stream: stream.to_owned(),
+            apps,
+            share,
+            strangers: 0,
+            lines: 0,
+        }
     }
 
     pub(crate) fn add(&mut self, record: &Record) {
         self.lines += 1;
-        let (Some(app), Some(share)) = (self.apps.get_mut(&record.app), self.share.get_mut(&record.app)) else {
+        let (Some(app), Some(share)) = (self.apps.get_mut(&record.app), self.share.get_mut(&record.app))
+        else {
             self.strangers += 1;
             return;
         };
-        let of_stream = record.id.rsplit_once(':').is_some_and(|(stream, _)| stream == self.stream);
-        let sequence = record.sequence().filter(|sequence| of_stream && (1..=LINES_MAX).contains(sequence));
+        let of_stream = record
+            .id
+            .rsplit_once(':')
+            .is_some_and(|(stream, _)| stream == self.stream);
+        let sequence = record
+            .sequence()
+            .filter(|sequence| of_stream && (1..=LINES_MAX).contains(sequence));
         let Some(index) = sequence.and_then(|sequence| usize::try_from(sequence - 1).ok()) else {
             app.foreign += 1;
             return;
@@ -94,7 +107,9 @@ impl Tally {
         if index >= app.cells.len() {
             app.cells.resize(index + 1, Cell::default());
         }
-        let Some(cell) = app.cells.get_mut(index) else { return };
+        let Some(cell) = app.cells.get_mut(index) else {
+            return;
+        };
         match record.happened {
             Happened::Received => {
                 app.received_ids += u64::from(cell.received == 0);
@@ -122,17 +137,23 @@ impl Tally {
 
     /// Messages an application received, and those it acknowledged, each counted once.
     pub(crate) fn progress(&self, app: &str) -> (u64, u64) {
-        self.apps.get(app).map_or((0, 0), |app| (app.received_ids, app.acked_ids))
+        self.apps
+            .get(app)
+            .map_or((0, 0), |app| (app.received_ids, app.acked_ids))
     }
 
     /// Deliveries beyond the first of a message.
     pub(crate) fn again(&self, app: &str) -> u64 {
-        self.apps.get(app).map_or(0, |app| app.received_lines - app.received_ids)
+        self.apps
+            .get(app)
+            .map_or(0, |app| app.received_lines - app.received_ids)
     }
 
     /// Confirmed acknowledgements beyond the first of a message.
     pub(crate) fn twice(&self, app: &str) -> u64 {
-        self.apps.get(app).map_or(0, |app| app.acked_lines - app.acked_ids)
+        self.apps
+            .get(app)
+            .map_or(0, |app| app.acked_lines - app.acked_ids)
     }
 
     /// Whether every application received all of `published` messages.
@@ -143,7 +164,9 @@ impl Tally {
     /// Judges an application against an input of `published` messages.
     pub(crate) fn counts(&self, app: &str, published: u64) -> AppCounts {
         let mut counts = AppCounts::default();
-        let Some(app) = self.apps.get(app) else { return counts };
+        let Some(app) = self.apps.get(app) else {
+            return counts;
+        };
         counts.foreign = app.foreign;
         for sequence in 1..=published.max(app.cells.len() as u64) {
             let index = usize::try_from(sequence - 1).unwrap_or(usize::MAX);
@@ -214,7 +237,10 @@ mod tests {
         assert_eq!(counts.missing_ids, ["SHOP:5", "SHOP:6"]);
         assert_eq!(counts.acknowledged_twice_ids, ["SHOP:4"]);
         assert_eq!((tally.again("billing"), tally.twice("billing")), (1, 1));
-        assert_eq!(tally.share("billing").nodes, BTreeMap::from([("node-1".to_owned(), 4)]));
+        assert_eq!(
+            tally.share("billing").nodes,
+            BTreeMap::from([("node-1".to_owned(), 4)])
+        );
         assert!(!tally.all_received(6));
     }
 

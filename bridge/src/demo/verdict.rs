@@ -61,6 +61,8 @@ pub(crate) struct Facts<'a> {
     pub(crate) at_rest: Option<AtRest>,
     /// Nothing moved for so long that the run was given up.
     pub(crate) stalled: bool,
+    /// Bridges that did not end as they should when they were asked to.
+    pub(crate) bad_ends: Vec<String>,
     pub(crate) seed: u64,
     pub(crate) seconds: f64,
 }
@@ -106,8 +108,13 @@ impl Verdict {
         let f = &self.faults;
         writeln!(
             out,
-            "verdict: {} messages, {} bridge kills, {} bridge pauses, {} instance kills, {:.1} s, seed {}",
-            self.published, f.bridge_kills, f.bridge_pauses, f.instance_kills, self.seconds, self.seed
+            "verdict: {}, {}, {}, {}, {:.1} s, seed {}",
+            counted(self.published, "message"),
+            counted(f.bridge_kills, "bridge kill"),
+            counted(f.bridge_pauses, "bridge pause"),
+            counted(f.instance_kills, "instance kill"),
+            self.seconds,
+            self.seed
         )?;
         writeln!(out)?;
         writeln!(
@@ -119,14 +126,23 @@ impl Verdict {
             writeln!(
                 out,
                 "{:<12} {:>9} {:>9} {:>8} {:>9} {:>9} {:>9}",
-                app, c.acknowledged_once, c.outcome_unknown, c.missing, c.acknowledged_twice, c.received_once,
+                app,
+                c.acknowledged_once,
+                c.outcome_unknown,
+                c.missing,
+                c.acknowledged_twice,
+                c.received_once,
                 c.received_again
             )?;
         }
         writeln!(out)?;
         let acked: u64 = self.nodes.values().sum();
         for (node, count) in &self.nodes {
-            writeln!(out, "{node:<12} {count:>9} acknowledgements {}", percent(*count, acked))?;
+            writeln!(
+                out,
+                "{node:<12} {count:>9} acknowledgements {}",
+                percent(*count, acked)
+            )?;
             for app in &self.apps {
                 let mut parts = Vec::new();
                 let total = app.share.nodes.values().sum();
@@ -157,7 +173,10 @@ impl Verdict {
             )?;
         }
         if self.passed {
-            writeln!(out, "PASSED: every application has every message, none acknowledged twice.")?;
+            writeln!(
+                out,
+                "PASSED: every application has every message, none acknowledged twice."
+            )?;
         } else {
             for reason in &self.reasons {
                 writeln!(out, "FAILED: {reason}")?;
@@ -179,28 +198,46 @@ fn reasons(facts: &Facts<'_>, apps: &[AppVerdict]) -> Vec<String> {
             (counts.foreign, "not of the input"),
         ] {
             if count > 0 {
-                reasons.push(format!("{app}: {count} messages {what}"));
+                reasons.push(format!("{app}: {} {what}", counted(count, "message")));
             }
         }
     }
     if facts.tally.strangers > 0 {
-        reasons.push(format!("{} records of unknown applications", facts.tally.strangers));
+        reasons.push(format!(
+            "{} of unknown applications",
+            counted(facts.tally.strangers, "record")
+        ));
     }
     match facts.at_rest {
         None => reasons.push("a bridge did not tell its status at the end".to_owned()),
-        Some(AtRest { backlog, dead_letters }) => {
+        Some(AtRest {
+            backlog,
+            dead_letters,
+        }) => {
             if backlog > 0 {
-                reasons.push(format!("{backlog} messages still wait on the nodes"));
+                reasons.push(format!(
+                    "{} still waiting on the nodes",
+                    counted(backlog, "message")
+                ));
             }
             if dead_letters > 0 {
-                reasons.push(format!("{dead_letters} messages became dead letters"));
+                reasons.push(format!("{} set aside as dead", counted(dead_letters, "message")));
             }
         }
     }
     if facts.faults.unexpected_exits > 0 {
-        reasons.push(format!("{} processes ended by themselves", facts.faults.unexpected_exits));
+        reasons.push(format!(
+            "processes ended by themselves: {}",
+            facts.faults.unexpected_exits
+        ));
     }
+    reasons.extend(facts.bad_ends.iter().cloned());
     reasons
+}
+
+/// `1 message`, `2 messages`.
+fn counted(count: u64, what: &str) -> String {
+    format!("{count} {what}{}", if count == 1 { "" } else { "s" })
 }
 
 fn percent(part: u64, whole: u64) -> String {
@@ -232,9 +269,13 @@ mod tests {
         Facts {
             tally,
             published: 10,
-            faults: Faults { bridge_kills: 3, ..Faults::default() },
+            faults: Faults {
+                bridge_kills: 3,
+                ..Faults::default()
+            },
             at_rest: Some(AtRest::default()),
             stalled: false,
+            bad_ends: Vec::new(),
             seed: 1,
             seconds: 1.0,
         }
@@ -245,9 +286,15 @@ mod tests {
         let tally = flawless();
         let verdict = Verdict::new(&facts(&tally));
         assert!(verdict.passed, "{:?}", verdict.reasons);
-        assert_eq!(verdict.nodes, BTreeMap::from([("node-1".to_owned(), 10), ("node-2".to_owned(), 10)]));
+        assert_eq!(
+            verdict.nodes,
+            BTreeMap::from([("node-1".to_owned(), 10), ("node-2".to_owned(), 10)])
+        );
         let text = verdict.render();
-        assert!(text.contains("PASSED") && text.contains("billing-1 5 (50%)"), "{text}");
+        assert!(
+            text.contains("PASSED") && text.contains("billing-1 5 (50%)"),
+            "{text}"
+        );
         let json = serde_json::to_value(&verdict).unwrap();
         assert_eq!(json["apps"][0]["acknowledged_once"], 10);
         assert_eq!(json["apps"][0]["missing"], 0);
@@ -259,7 +306,10 @@ mod tests {
         tally.add(&sample(Happened::Received, "billing", "node-1", 2));
         tally.add(&sample(Happened::Received, "shipping", "node-1", 11));
         tally.add(&sample(Happened::Received, "billing", "node-1", 11));
-        let verdict = Verdict::new(&Facts { published: 11, ..facts(&tally) });
+        let verdict = Verdict::new(&Facts {
+            published: 11,
+            ..facts(&tally)
+        });
         assert!(verdict.passed, "{:?}", verdict.reasons);
         assert_eq!(verdict.apps[0].counts.outcome_unknown, 1);
         assert!(verdict.render().contains("* received"));
@@ -269,22 +319,59 @@ mod tests {
     fn each_flaw_fails() {
         let tally = flawless();
         let failing = [
-            Facts { published: 11, ..facts(&tally) },
-            Facts { published: 9, ..facts(&tally) },
-            Facts { at_rest: None, ..facts(&tally) },
-            Facts { at_rest: Some(AtRest { backlog: 1, dead_letters: 0 }), ..facts(&tally) },
-            Facts { at_rest: Some(AtRest { backlog: 0, dead_letters: 1 }), ..facts(&tally) },
-            Facts { faults: Faults { unexpected_exits: 1, ..Faults::default() }, ..facts(&tally) },
-            Facts { stalled: true, ..facts(&tally) },
+            Facts {
+                published: 11,
+                ..facts(&tally)
+            },
+            Facts {
+                published: 9,
+                ..facts(&tally)
+            },
+            Facts {
+                at_rest: None,
+                ..facts(&tally)
+            },
+            Facts {
+                at_rest: Some(AtRest {
+                    backlog: 1,
+                    dead_letters: 0,
+                }),
+                ..facts(&tally)
+            },
+            Facts {
+                at_rest: Some(AtRest {
+                    backlog: 0,
+                    dead_letters: 1,
+                }),
+                ..facts(&tally)
+            },
+            Facts {
+                faults: Faults {
+                    unexpected_exits: 1,
+                    ..Faults::default()
+                },
+                ..facts(&tally)
+            },
+            Facts {
+                stalled: true,
+                ..facts(&tally)
+            },
+            Facts {
+                bad_ends: vec!["node-1 ended with 1".to_owned()],
+                ..facts(&tally)
+            },
         ];
         for facts in failing {
             let verdict = Verdict::new(&facts);
-            assert!(!verdict.passed && verdict.render().contains("FAILED"), "{facts:?}");
+            assert!(
+                !verdict.passed && verdict.render().contains("FAILED"),
+                "{facts:?}"
+            );
         }
         let mut twice = flawless();
         twice.add(&sample(Happened::Acked, "shipping", "node-2", 3));
         let verdict = Verdict::new(&facts(&twice));
-        assert_eq!(verdict.reasons, ["shipping: 1 messages acknowledged twice"]);
+        assert_eq!(verdict.reasons, ["shipping: 1 message acknowledged twice"]);
         assert!(verdict.render().contains("shipping: acknowledged twice: SHOP:3"));
     }
 }

@@ -75,7 +75,10 @@ impl Watch {
         for (node, socket) in sockets.iter().enumerate() {
             askers.spawn(ask_on(socket.clone(), node, Arc::clone(&views)));
         }
-        Self { views, _askers: askers }
+        Self {
+            views,
+            _askers: askers,
+        }
     }
 
     /// The last answer of each node; none when it did not answer the last question.
@@ -98,7 +101,10 @@ impl Watch {
 async fn ask_on(socket: PathBuf, node: usize, views: Arc<Mutex<Vec<Option<NodeView>>>>) {
     loop {
         let asked = Instant::now();
-        let answer = tokio::time::timeout(STATUS_TIMEOUT, ask(&socket)).await.ok().flatten();
+        let answer = tokio::time::timeout(STATUS_TIMEOUT, ask(&socket))
+            .await
+            .ok()
+            .flatten();
         if let Some(view) = views.lock().get_mut(node) {
             *view = answer.map(|status| NodeView::of(asked, &status));
         }
@@ -108,7 +114,9 @@ async fn ask_on(socket: PathBuf, node: usize, views: Arc<Mutex<Vec<Option<NodeVi
 
 /// A bridge that is down or frozen has no answer, which is nothing to tell about here.
 async fn ask(socket: &Path) -> Option<StatusResponse> {
-    let client = Client::builder().socket(socket_uri(socket)).connect_timeout(STATUS_TIMEOUT);
+    let client = Client::builder()
+        .socket(socket_uri(socket))
+        .connect_timeout(STATUS_TIMEOUT);
     client.connect().await.ok()?.status().await.ok()
 }
 
@@ -120,19 +128,45 @@ mod tests {
     use super::*;
 
     fn view(asked: Instant, backlog: u64) -> NodeView {
-        let app = AppStatus { backlog_messages: backlog, dead_letters: 1, ..Default::default() };
-        let mapping = MappingStatus { state: "active".to_owned(), apps: vec![app.clone(), app], ..Default::default() };
-        NodeView::of(asked, &StatusResponse { mappings: vec![mapping], ..Default::default() })
+        let app = AppStatus {
+            backlog_messages: backlog,
+            dead_letters: 1,
+            ..Default::default()
+        };
+        let mapping = MappingStatus {
+            state: "active".to_owned(),
+            apps: vec![app.clone(), app],
+            ..Default::default()
+        };
+        NodeView::of(
+            asked,
+            &StatusResponse {
+                mappings: vec![mapping],
+                ..Default::default()
+            },
+        )
     }
 
     #[test]
     fn an_old_or_missing_answer_is_none() {
         let then = Instant::now();
         let now = then + STATUS_INTERVAL;
-        let watch = |views| Watch { views: Arc::new(Mutex::new(views)), _askers: JoinSet::new() };
+        let watch = |views| Watch {
+            views: Arc::new(Mutex::new(views)),
+            _askers: JoinSet::new(),
+        };
         let all = watch(vec![Some(view(now, 3)), Some(view(now, 0))]);
-        assert_eq!(all.at_rest(now), Some(AtRest { backlog: 6, dead_letters: 4 }));
-        assert_eq!(watch(vec![Some(view(now, 0)), Some(view(then, 0))]).at_rest(now), None);
+        assert_eq!(
+            all.at_rest(now),
+            Some(AtRest {
+                backlog: 6,
+                dead_letters: 4
+            })
+        );
+        assert_eq!(
+            watch(vec![Some(view(now, 0)), Some(view(then, 0))]).at_rest(now),
+            None
+        );
         assert_eq!(watch(vec![Some(view(now, 0)), None]).at_rest(now), None);
     }
 }

@@ -25,7 +25,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::batches::{Batches, Permits};
 use super::disk::Names;
-use super::intake::{IntakeTask, Room};
+use super::intake::IntakeTask;
 use super::join::Source;
 use super::ledger_io::{Appended, TailTask};
 use super::limits::{EVENTS_MAX, TICK};
@@ -178,7 +178,6 @@ pub struct Driver {
     pub(super) watches: BySource<WatchTask>,
     pub(super) intakes: BySource<IntakeTask>,
     pub(super) gates: BySource<watch::Sender<bool>>,
-    pub(super) room: Room,
     /// Why a source cannot be pulled from, when waiting does not help.
     pub(super) missing: BySource<String>,
     pub(super) ledger_full: bool,
@@ -201,15 +200,7 @@ impl Driver {
     #[must_use]
     pub fn new(parts: DriverParts) -> (Driver, TopicEvents, mpsc::Receiver<Event>) {
         let (events_tx, events) = mpsc::channel(EVENTS_MAX);
-        let config = &parts.options.config;
-        let room = Room::new(
-            config.in_flight,
-            parts.options.staged_bytes,
-            config.batch.messages,
-            config.batch.bytes.0,
-        );
         let driver = Driver {
-            room,
             settles: SettleQueue::new(Settler::new(&parts.hub)),
             options: parts.options,
             node: parts.node,

@@ -7,7 +7,7 @@ use fanin_hub::CreatePolicy;
 use tokio::sync::watch;
 
 use super::driver::Driver;
-use super::intake::IntakeTask;
+use super::intake::{IntakeTask, Room};
 use super::join::pause;
 use super::ledger_io::error_chain;
 use super::limits::AHEAD_FACTOR;
@@ -47,7 +47,16 @@ impl Driver {
             (_, false) => CreatePolicy::Never,
         };
         let spec = consumer_spec(&self.options, incarnation, &source);
-        let (hub, events, room) = (self.hub.clone(), self.events_tx.clone(), self.room.clone());
+        let (hub, events) = (self.hub.clone(), self.events_tx.clone());
+        // Each source has room of its own: an idle one that waits for messages must not hold back a busy one.
+        let config = &self.options.config;
+        let share = self.options.staged_bytes / self.sources.len().max(1) as u64;
+        let room = Room::new(
+            config.in_flight,
+            share,
+            config.batch.messages,
+            config.batch.bytes.0,
+        );
         let (gate, open) = watch::channel(false);
         self.gates.insert(incarnation, gate);
         let mapping = self.options.name.clone();

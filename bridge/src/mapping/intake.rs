@@ -14,7 +14,7 @@ use super::join::pause;
 use super::ledger_io::error_chain;
 use super::limits::PULL_WAIT;
 
-/// The room that all sources of a mapping share.
+/// The room of one source: in its window of unsettled messages, and in memory.
 #[derive(Clone, Debug)]
 pub struct Room {
     messages: Arc<Semaphore>,

@@ -22,8 +22,11 @@ use super::{MappingOptions, limits};
 /// How long JetStream may take to come up behind a server that answers already.
 const JETSTREAM_WAIT: Duration = Duration::from_secs(3);
 
-/// Most unconfirmed nonces kept; each is one try at an EPOCH whose outcome was never heard.
+/// Most unconfirmed nonces kept; each is one process that ended before it heard of its EPOCH.
 const INTENTS_MAX: usize = 256;
+
+/// How often the last EPOCH record is read again when the hub's answer is older than its refusal.
+const STALE_READS_MAX: u32 = 8;
 
 /// Why a mapping cannot take part.
 #[derive(Debug, thiserror::Error)]
@@ -156,6 +159,9 @@ pub struct Joined {
     pub ledger: Ledger,
     /// The own epoch.
     pub epoch: Epoch,
+    /// The record it followed on its subject: compare-and-set has shown that everything up to there is this node's past,
+    /// also what earlier tries of this process wrote without hearing of it.
+    pub follows: LedgerSeq,
     /// What the disk now remembers.
     pub epochs: Epochs,
     /// This process's nonce.
@@ -179,11 +185,15 @@ pub struct JoinContext<'a> {
 }
 
 /// One try at joining: verifies the hub's side and appends the own EPOCH. `epochs` follows what the disk remembers, also
-/// when the try fails.
+/// when the try fails; `tried` is the nonce whose outcome is unknown, for the next try.
 ///
 /// # Errors
 /// `JoinError`; `retryable` says whether to try again.
-pub async fn join(context: &JoinContext<'_>, epochs: &mut Epochs) -> Result<Joined, JoinError> {
+pub async fn join(
+    context: &JoinContext<'_>,
+    epochs: &mut Epochs,
+    tried: &mut Option<Nonce>,
+) -> Result<Joined, JoinError> {
     let (options, hub) = (context.options, context.hub);
     hub.check_jetstream(JETSTREAM_WAIT).await?;
     let sources = find_sources(options, hub).await?;
@@ -208,10 +218,11 @@ pub async fn join(context: &JoinContext<'_>, epochs: &mut Epochs) -> Result<Join
         });
     }
     write_genesis(&ledger).await?;
-    let (epoch, nonce) = begin_epoch(context, &ledger, epochs).await?;
+    let (epoch, follows, nonce) = begin_epoch(context, &ledger, epochs, tried).await?;
     Ok(Joined {
         ledger,
         epoch,
+        follows,
         epochs: epochs.clone(),
         nonce,
         sources,
@@ -266,11 +277,14 @@ async fn begin_epoch(
     context: &JoinContext<'_>,
     ledger: &Ledger,
     epochs: &mut Epochs,
-) -> Result<(Epoch, Nonce), JoinError> {
+    tried: &mut Option<Nonce>,
+) -> Result<(Epoch, LedgerSeq, Nonce), JoinError> {
     let fresh = epochs.last == 0 && epochs.intents.is_empty();
     let mut expected = LedgerSeq(epochs.last);
+    let mut stale_reads = 0;
     loop {
-        let nonce = Nonce(rand::random());
+        // One nonce serves every try whose outcome is unknown: compare-and-set lets at most one of them land.
+        let nonce = *tried.get_or_insert_with(|| Nonce(rand::random()));
         epochs.intents.insert(nonce.0);
         while epochs.intents.len() > INTENTS_MAX {
             epochs.intents.pop_first();
@@ -301,12 +315,18 @@ async fn begin_epoch(
                     ledger_created_ns: ledger.created_ns(),
                 };
                 keep(context, epochs).await?;
-                return Ok((LedgerSeq(ack.seq), nonce));
+                return Ok((LedgerSeq(ack.seq), expected, nonce));
             }
             Err(AppendError::WrongLastSequence { .. }) => {
                 let Some(last) = ledger.last_of_subject(&subject).await? else {
                     continue;
                 };
+                if last.seq <= expected && stale_reads < STALE_READS_MAX {
+                    // The hub refused because there is a later record; a read that does not show it is stale.
+                    tokio::time::sleep(pause(stale_reads)).await;
+                    stale_reads += 1;
+                    continue;
+                }
                 let node = context.options.node.clone();
                 let Ok(Record {
                     body: Body::Epoch(found),
@@ -320,6 +340,7 @@ async fn begin_epoch(
                     Conflict::Adopt(at) => {
                         epochs.last = at.0;
                         epochs.intents.remove(&found.nonce.0);
+                        *tried = None;
                         expected = at;
                     }
                     Conflict::Succeed(at) => expected = at,

@@ -79,7 +79,8 @@ impl MappingOptions {
                 accept_terms,
                 ..Policy::default()
             },
-            staged_bytes: config.memory.staged.0,
+            // The node's bound, in equal parts: a busy mapping cannot take another's.
+            staged_bytes: config.memory.staged.0 / config.mappings.len().max(1) as u64,
             recreate_consumer,
         }
     }

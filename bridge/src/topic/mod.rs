@@ -197,7 +197,14 @@ impl Topic {
             absent,
             clock,
         } = options;
-        let restored = restore::restore(space, (&apps, &absent), batches, recovery.values, recovery.records, &*store)?;
+        let restored = restore::restore(
+            space,
+            (&apps, &absent),
+            batches,
+            recovery.values,
+            recovery.records,
+            &*store,
+        )?;
         let shared = Arc::new(TopicShared::new(Parts {
             name,
             node,

@@ -3,16 +3,12 @@
 use bytes::Bytes;
 use fanin_store::{Class, Key, Location, Op, Options, SegmentLog, Store};
 use fjall::{Database, Keyspace, KeyspaceCreateOptions, KvSeparationOptions, PersistMode};
+use parking_lot::Mutex;
 use protobuf::well_known_types::BytesValue;
 use raft_engine::{Engine, LogBatch, MessageExt, ReadableSize};
 use redb::{ReadableDatabase, TableDefinition};
 use rusqlite::{Connection, OptionalExtension};
-use std::{
-    collections::BTreeMap,
-    error::Error,
-    path::Path,
-    sync::{Arc, Mutex},
-};
+use std::{collections::BTreeMap, error::Error, path::Path, sync::Arc};
 
 pub type Res<T> = Result<T, Box<dyn Error + Send + Sync>>;
 
@@ -86,15 +82,12 @@ impl Log for Segments {
         };
         let ops = rows.into_iter().enumerate().map(append).collect();
         let at = self.runtime.block_on(self.log.commit(Class::Intake, ops))?;
-        self.at
-            .lock()
-            .map_err(|e| e.to_string())?
-            .extend((first..).zip(at));
+        self.at.lock().extend((first..).zip(at));
         Ok(())
     }
 
     fn read(&self, row: u64) -> Res<Option<Vec<u8>>> {
-        let at = self.at.lock().map_err(|e| e.to_string())?.get(&row).copied();
+        let at = self.at.lock().get(&row).copied();
         Ok(at.map(|at| self.log.read_body(at)).transpose()?.map(Vec::from))
     }
 
@@ -217,7 +210,7 @@ impl Sqlite {
         };
         let writer = connect()?;
         let create = "CREATE TABLE IF NOT EXISTS rows (number INTEGER PRIMARY KEY, body BLOB)";
-        writer.lock().map_err(|e| e.to_string())?.execute(create, [])?;
+        writer.lock().execute(create, [])?;
         Ok(Self {
             writer,
             reader: connect()?,
@@ -227,7 +220,7 @@ impl Sqlite {
 
 impl Log for Sqlite {
     fn commit(&self, first: u64, rows: Vec<Vec<u8>>) -> Res<()> {
-        let mut writer = self.writer.lock().map_err(|e| e.to_string())?;
+        let mut writer = self.writer.lock();
         let write = writer.transaction()?;
         {
             let mut insert = write.prepare_cached("INSERT INTO rows VALUES (?, ?)")?;
@@ -239,7 +232,7 @@ impl Log for Sqlite {
     }
 
     fn read(&self, row: u64) -> Res<Option<Vec<u8>>> {
-        let reader = self.reader.lock().map_err(|e| e.to_string())?;
+        let reader = self.reader.lock();
         let mut select = reader.prepare_cached("SELECT body FROM rows WHERE number = ?")?;
         Ok(select.query_row([row as i64], |r| r.get(0)).optional()?)
     }

@@ -99,15 +99,24 @@ fn run(name: &str, dir: &Path, messages: &str) -> Res<()> {
             spread(figures.iter().map(|f| f.reopen_ms).collect(), 0),
         );
         let late = last - LATE_COMMITS * rows_per_commit(rows);
-        for (what, dir, row) in [("middle", &dir, last / 2), ("late", &late_dir, late)] {
-            let hits = flip_row(dir, row, rows)?;
+        let frame_dir = dir.with_extension("frame");
+        let _ = std::fs::remove_dir_all(&frame_dir);
+        copy(&late_dir, &frame_dir)?;
+        let inside = 40;
+        let behind = row_bytes(rows) + 8;
+        for (what, dir, row, at) in [
+            ("the middle row", &dir, last / 2, inside),
+            ("the late row", &late_dir, late, inside),
+            ("what follows the late row", &frame_dir, late, behind),
+        ] {
+            let hits = flip(dir, row, rows, at)?;
             let checked = phase("check", name, dir, &last.to_string(), rows)?.output()?;
             let said = String::from_utf8_lossy(&checked.stdout);
             let error = String::from_utf8_lossy(&checked.stderr);
             let error = error.lines().find(|l| !l.trim().is_empty()).unwrap_or("");
             let error: String = error.chars().take(300).collect();
             println!(
-                "  bit flipped in the {what} row {row} ({hits}): {} {error}",
+                "  bit flipped in {what} {row} ({hits}): {} {error}",
                 said.trim_end()
             );
             std::fs::remove_dir_all(dir)?;
@@ -350,28 +359,22 @@ fn disk_bytes(dir: &Path) -> Res<u64> {
     sizes.sum::<std::io::Result<u64>>().map_err(Into::into)
 }
 
-/// Flips a bit in every place on disk that holds the start of this row, or, where none shows it in plain, in the middle of
-/// what the largest file holds. Says which.
-fn flip_row(dir: &Path, number: u64, rows: &str) -> Res<String> {
+/// Flips a bit so many bytes behind every place on disk that holds the start of this row. Says in how many.
+fn flip(dir: &Path, number: u64, rows: &str, behind: usize) -> Res<String> {
     let row = make_row(&pool(), number, row_bytes(rows));
-    let flip = |path: &Path, content: &[u8], at: usize| {
-        let file = std::fs::File::options().write(true).open(path)?;
-        file.write_all_at(&[content[at] ^ 1], at as u64)
-    };
     let mut hits = 0;
-    let mut largest = (0, PathBuf::new());
     for path in files(dir)? {
         let content = std::fs::read(&path)?;
-        for at in memchr::memmem::find_iter(&content, &row[..64]) {
-            flip(&path, &content, at + 40)?;
+        for start in memchr::memmem::find_iter(&content, &row[..64]) {
+            let at = start + behind;
+            let byte = content.get(at).ok_or("the file ends before the bit to flip")?;
+            let file = std::fs::File::options().write(true).open(&path)?;
+            file.write_all_at(&[byte ^ 1], at as u64)?;
             hits += 1;
         }
-        let written = content.iter().rposition(|byte| *byte != 0).unwrap_or(0);
-        largest = largest.max((written, path));
     }
-    if hits > 0 {
-        return Ok(format!("in {hits} place(s) on disk"));
+    if hits == 0 {
+        return Err(format!("row {number} is nowhere on disk in plain").into());
     }
-    flip(&largest.1, &std::fs::read(&largest.1)?, largest.0 / 2)?;
-    Ok("not found in plain: in the middle of the largest file".into())
+    Ok(format!("in {hits} place(s) on disk"))
 }

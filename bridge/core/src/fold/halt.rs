@@ -110,46 +110,92 @@ impl fmt::Display for Halt {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Halt::CheckpointDamaged { position } => {
-                write!(f, "the checkpoint at ledger position {position} is damaged: its bytes are not the state its hash names")
+                write!(
+                    f,
+                    "the checkpoint at ledger position {position} is damaged: its bytes are not the state its hash names"
+                )
             }
-            Halt::Diverged { at, position, ours, theirs } => write!(
+            Halt::Diverged {
+                at,
+                position,
+                ours,
+                theirs,
+            } => write!(
                 f,
                 "ledger record {at} was written by a bridge whose state at position {position} has hash {theirs}, ours has {ours}: \
                  the ledger was truncated, regrown or split, or two bridges fold by different rules"
             ),
             Halt::Gap { first, last } => {
-                write!(f, "ledger records {first} to {last} are missing and no complete checkpoint covers them")
+                write!(
+                    f,
+                    "ledger records {first} to {last} are missing and no complete checkpoint covers them"
+                )
             }
             Halt::LedgerRecreated => write!(f, "the ledger stream was deleted and created again"),
             Halt::LedgerShrank { last, read } => {
-                write!(f, "the ledger ends at position {last}, but position {read} was read from it before")
+                write!(
+                    f,
+                    "the ledger ends at position {last}, but position {read} was read from it before"
+                )
             }
-            Halt::NoGenesis { position } => write!(f, "ledger record {position} stands before any GENESIS record"),
+            Halt::NoGenesis { position } => {
+                write!(f, "ledger record {position} stands before any GENESIS record")
+            }
             Halt::Reserved { position, what } => {
-                write!(f, "ledger record {position} is a {what}, which rule version 1 does not fold: upgrade this bridge")
+                write!(
+                    f,
+                    "ledger record {position} is a {what}, which rule version 1 does not fold: upgrade this bridge"
+                )
             }
             Halt::SourceRecreated { stream } => write!(
                 f,
                 "stream {stream} on the hub is not the one the ledger's terms name: it was deleted and created again, or restored"
             ),
-            Halt::TermsOutOfOrder { position, found, expected } => {
-                write!(f, "TERMS record {position} has version {found}, expected {expected}")
+            Halt::TermsOutOfOrder {
+                position,
+                found,
+                expected,
+            } => {
+                write!(
+                    f,
+                    "TERMS record {position} has version {found}, expected {expected}"
+                )
             }
             Halt::UnknownFeature { position, feature } => {
-                write!(f, "ledger record {position} activates feature {feature}, which this version lacks: upgrade this bridge")
+                write!(
+                    f,
+                    "ledger record {position} activates feature {feature}, which this version lacks: upgrade this bridge"
+                )
             }
             Halt::UnknownRecord { position, error } => {
-                write!(f, "ledger record {position} is not understood: {error}; a newer bridge wrote it, or something else did")
+                write!(
+                    f,
+                    "ledger record {position} is not understood: {error}; a newer bridge wrote it, or something else did"
+                )
             }
-            Halt::UnsupportedRules { position, found, supported } => write!(
+            Halt::UnsupportedRules {
+                position,
+                found,
+                supported,
+            } => write!(
                 f,
                 "ledger record {position} demands rule version {found}, this bridge has {supported}: upgrade this bridge"
             ),
-            Halt::WrongSubject { position, found, expected } => {
-                write!(f, "ledger record {position} stands on subject {found}, its type belongs on {expected}")
+            Halt::WrongSubject {
+                position,
+                found,
+                expected,
+            } => {
+                write!(
+                    f,
+                    "ledger record {position} stands on subject {found}, its type belongs on {expected}"
+                )
             }
             Halt::WonDiffers { batch } => {
-                write!(f, "the ledger and the local log disagree on what batch {batch} won: one of them was damaged or rolled back")
+                write!(
+                    f,
+                    "the ledger and the local log disagree on what batch {batch} won: one of them was damaged or rolled back"
+                )
             }
         }
     }

@@ -16,7 +16,9 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use crate::hash::{Hash128, Hasher128};
 use crate::ids::{Epoch, Incarnation, LedgerSeq, NodeUuid, StreamSeq, TermsVersion};
 use crate::limits::WITNESS_RING;
-use crate::record::{Body, Claim, ClaimKind, Close, EpochRecord, Genesis, NodeState, Progress, Record, Terms, Witness};
+use crate::record::{
+    Body, Claim, ClaimKind, Close, EpochRecord, Genesis, NodeState, Progress, Record, Terms, Witness,
+};
 use crate::seq_set::SeqSet;
 
 /// The rules this version folds by.
@@ -143,7 +145,10 @@ impl Fold {
             return Ok(Folded::Repeat);
         }
         if position != self.position.next() {
-            return Err(ApplyError::Gap { expected: self.position.next(), found: position });
+            return Err(ApplyError::Gap {
+                expected: self.position.next(),
+                found: position,
+            });
         }
         let record = self.admit(position, subject, bytes).map_err(ApplyError::Halt)?;
         let folded = match record.body {
@@ -164,14 +169,25 @@ impl Fold {
             Body::Close(body) => self.apply_close(body),
             Body::Progress(body) => self.apply_progress(body),
             Body::Checkpoint(body) => {
-                let of = Witness { position: body.position, hash: body.hash };
-                Folded::Checkpoint { of, part: body.part, parts: body.parts }
+                let of = Witness {
+                    position: body.position,
+                    hash: body.hash,
+                };
+                Folded::Checkpoint {
+                    of,
+                    part: body.part,
+                    parts: body.parts,
+                }
             }
             // `admit` halted on it.
             Body::Handoff(_) => Folded::Repeat,
         };
         self.position = position;
-        self.chain = Hasher128::new().bytes(&self.chain.to_bytes()).u64(position.0).bytes(bytes).finish();
+        self.chain = Hasher128::new()
+            .bytes(&self.chain.to_bytes())
+            .u64(position.0)
+            .bytes(bytes)
+            .finish();
         self.remember();
         Ok(folded)
     }
@@ -180,7 +196,11 @@ impl Fold {
     fn admit(&self, position: LedgerSeq, subject: &str, bytes: &[u8]) -> Result<Record, Halt> {
         let record = Record::decode(bytes).map_err(|error| Halt::UnknownRecord { position, error })?;
         if record.subject() != subject {
-            return Err(Halt::WrongSubject { position, found: subject.to_owned(), expected: record.subject() });
+            return Err(Halt::WrongSubject {
+                position,
+                found: subject.to_owned(),
+                expected: record.subject(),
+            });
         }
         self.compare(position, record.witness)?;
         match &record.body {
@@ -198,41 +218,74 @@ impl Fold {
             }
         }
         match &record.body {
-            Body::Terms(body) if body.version.0 != self.terms.version.0 + 1 => {
-                Err(Halt::TermsOutOfOrder { position, found: body.version, expected: self.terms.version.0 + 1 })
-            }
-            Body::Handoff(_) => Err(Halt::Reserved { position, what: "HANDOFF" }),
-            Body::Claim(Claim { kind: ClaimKind::Quarantine | ClaimKind::Reclaim, .. }) => {
-                Err(Halt::Reserved { position, what: "CLAIM of a reserved kind" })
-            }
+            Body::Terms(body) if body.version.0 != self.terms.version.0 + 1 => Err(Halt::TermsOutOfOrder {
+                position,
+                found: body.version,
+                expected: self.terms.version.0 + 1,
+            }),
+            Body::Handoff(_) => Err(Halt::Reserved {
+                position,
+                what: "HANDOFF",
+            }),
+            Body::Claim(Claim {
+                kind: ClaimKind::Quarantine | ClaimKind::Reclaim,
+                ..
+            }) => Err(Halt::Reserved {
+                position,
+                what: "CLAIM of a reserved kind",
+            }),
             Body::Checkpoint(body) => {
-                self.compare(position, Witness { position: body.position, hash: body.hash })?;
+                self.compare(
+                    position,
+                    Witness {
+                        position: body.position,
+                        hash: body.hash,
+                    },
+                )?;
                 Ok(record)
             }
-            Body::Genesis(_) | Body::Terms(_) | Body::Epoch(_) | Body::Claim(_) | Body::Close(_) | Body::Progress(_) => {
-                Ok(record)
-            }
+            Body::Genesis(_)
+            | Body::Terms(_)
+            | Body::Epoch(_)
+            | Body::Claim(_)
+            | Body::Close(_)
+            | Body::Progress(_) => Ok(record),
         }
     }
 
     pub(crate) fn admit_rules(position: LedgerSeq, genesis: &Genesis) -> Result<(), Halt> {
         if genesis.rules != RULES {
-            return Err(Halt::UnsupportedRules { position, found: genesis.rules, supported: RULES });
+            return Err(Halt::UnsupportedRules {
+                position,
+                found: genesis.rules,
+                supported: RULES,
+            });
         }
         match genesis.features.first() {
-            Some(feature) => Err(Halt::UnknownFeature { position, feature: feature.clone() }),
+            Some(feature) => Err(Halt::UnknownFeature {
+                position,
+                feature: feature.clone(),
+            }),
             None => Ok(()),
         }
     }
 
     fn compare(&self, at: LedgerSeq, witness: Witness) -> Result<(), Halt> {
         if witness.position >= at {
-            return Err(Halt::Diverged { at, position: witness.position, ours: Hash128::default(), theirs: witness.hash });
+            return Err(Halt::Diverged {
+                at,
+                position: witness.position,
+                ours: Hash128::default(),
+                theirs: witness.hash,
+            });
         }
         match self.hash_at(witness.position) {
-            Some(ours) if ours != witness.hash => {
-                Err(Halt::Diverged { at, position: witness.position, ours, theirs: witness.hash })
-            }
+            Some(ours) if ours != witness.hash => Err(Halt::Diverged {
+                at,
+                position: witness.position,
+                ours,
+                theirs: witness.hash,
+            }),
             Some(_) | None => Ok(()),
         }
     }
@@ -265,7 +318,11 @@ impl Fold {
         incarnation: Incarnation,
         terms: TermsVersion,
     ) -> Result<(), Void> {
-        let entry = self.nodes.get(&node).filter(|entry| entry.epoch == epoch).ok_or(Void::OldEpoch)?;
+        let entry = self
+            .nodes
+            .get(&node)
+            .filter(|entry| entry.epoch == epoch)
+            .ok_or(Void::OldEpoch)?;
         if entry.state != NodeState::Active {
             return Err(Void::State);
         }
@@ -282,11 +339,17 @@ impl Fold {
     }
 
     fn apply_claim(&mut self, position: LedgerSeq, claim: Claim) -> Folded {
-        let key = ClaimKey { node: claim.node_uuid, batch: claim.batch };
+        let key = ClaimKey {
+            node: claim.node_uuid,
+            batch: claim.batch,
+        };
         if let Err(void) = self.admits_claim(claim.node_uuid, claim.epoch, claim.incarnation, claim.terms) {
             return Folded::ClaimVoid(key, void);
         }
-        let done = self.nodes.get(&key.node).is_some_and(|entry| entry.done.contains(key.batch.0));
+        let done = self
+            .nodes
+            .get(&key.node)
+            .is_some_and(|entry| entry.done.contains(key.batch.0));
         if done || self.claims.contains_key(&key) {
             // P3: a later copy of a batch's claim wins nothing and loses nothing, whatever epoch sent it.
             return Folded::ClaimRepeated(key);
@@ -313,14 +376,19 @@ impl Fold {
     }
 
     fn apply_close(&mut self, close: Close) -> Folded {
-        let Some(closed) = self.closed.get_mut(&close.incarnation) else { return Folded::CloseVoid };
+        let Some(closed) = self.closed.get_mut(&close.incarnation) else {
+            return Folded::CloseVoid;
+        };
         if close.terms != self.terms.version || close.through <= *closed {
             return Folded::CloseVoid;
         }
         let from = core::mem::replace(closed, close.through);
         let finished: Vec<_> = self
             .done_above
-            .range((close.incarnation, StreamSeq(0), ClaimKey::MIN)..=(close.incarnation, close.through, ClaimKey::MAX))
+            .range(
+                (close.incarnation, StreamSeq(0), ClaimKey::MIN)
+                    ..=(close.incarnation, close.through, ClaimKey::MAX),
+            )
             .copied()
             .collect();
         for element in finished {
@@ -331,12 +399,18 @@ impl Fold {
             owners.forget_through(close.through);
         }
         self.drop_empty_owners(close.incarnation);
-        Folded::Closed { incarnation: close.incarnation, from, through: close.through }
+        Folded::Closed {
+            incarnation: close.incarnation,
+            from,
+            through: close.through,
+        }
     }
 
     fn apply_progress(&mut self, progress: Progress) -> Folded {
         let uuid = progress.node_uuid;
-        let Some(entry) = self.nodes.get_mut(&uuid) else { return Folded::Progress(uuid) };
+        let Some(entry) = self.nodes.get_mut(&uuid) else {
+            return Folded::Progress(uuid);
+        };
         // An evacuated node's messages are re-driven from what was known at its fence: a late report must not count.
         if entry.state == NodeState::Evacuated {
             return Folded::Progress(uuid);
@@ -344,8 +418,11 @@ impl Fold {
         let fresh = progress.done.difference(&entry.done);
         entry.done.union(&progress.done);
         for &(first, last) in fresh.ranges() {
-            let keys: Vec<_> =
-                self.claims.range(ClaimKey::new(uuid, first)..=ClaimKey::new(uuid, last)).map(|(key, _)| *key).collect();
+            let keys: Vec<_> = self
+                .claims
+                .range(ClaimKey::new(uuid, first)..=ClaimKey::new(uuid, last))
+                .map(|(key, _)| *key)
+                .collect();
             for key in keys {
                 self.settle_done(key);
             }
@@ -355,7 +432,9 @@ impl Fold {
 
     /// A done claim is forgotten once its whole range is at or below W, and kept until then (P7).
     pub(crate) fn settle_done(&mut self, key: ClaimKey) {
-        let Some(entry) = self.claims.get(&key) else { return };
+        let Some(entry) = self.claims.get(&key) else {
+            return;
+        };
         let last = StreamSeq(entry.seqs.last().unwrap_or_default());
         if last <= self.closed.get(&entry.incarnation).copied().unwrap_or_default() {
             self.forget(key);
@@ -388,7 +467,10 @@ impl Fold {
     #[must_use]
     pub fn hash_at(&self, position: LedgerSeq) -> Option<Hash128> {
         let at = self.recent.partition_point(|&(p, _)| p < position);
-        self.recent.get(at).filter(|&&(p, _)| p == position).map(|&(_, hash)| hash)
+        self.recent
+            .get(at)
+            .filter(|&&(p, _)| p == position)
+            .map(|&(_, hash)| hash)
     }
 
     /// What a record written now carries.

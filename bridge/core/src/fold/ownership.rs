@@ -23,7 +23,11 @@ impl Owners {
     /// The owner of a sequence.
     #[must_use]
     pub fn owner(&self, seq: StreamSeq) -> Option<ClaimKey> {
-        self.ranges.range(..=seq.0).next_back().filter(|&(_, &(last, _))| last >= seq.0).map(|(_, &(_, key))| key)
+        self.ranges
+            .range(..=seq.0)
+            .next_back()
+            .filter(|&(_, &(last, _))| last >= seq.0)
+            .map(|(_, &(_, key))| key)
     }
 
     /// The elements of `seqs` that nobody owns.
@@ -31,7 +35,11 @@ impl Owners {
     pub fn unowned(&self, seqs: &SeqSet) -> SeqSet {
         let mut free = seqs.clone();
         for &(first, last) in seqs.ranges() {
-            let from = self.ranges.range(..=first).next_back().map_or(first, |(&start, _)| start);
+            let from = self
+                .ranges
+                .range(..=first)
+                .next_back()
+                .map_or(first, |(&start, _)| start);
             for (&start, &(end, _)) in self.ranges.range(from..=last) {
                 free.remove_range(start, end);
             }
@@ -65,6 +73,8 @@ impl Owners {
             .next_back()
             .filter(|&(_, &(last, _))| last >= from.0)
             .map_or(from.0, |(&first, _)| first);
-        self.ranges.range(start..).map(|(&first, &(last, key))| (StreamSeq(first), StreamSeq(last), key))
+        self.ranges
+            .range(start..)
+            .map(|(&first, &(last, key))| (StreamSeq(first), StreamSeq(last), key))
     }
 }

@@ -20,13 +20,22 @@ pub struct ClaimKey {
 }
 
 impl ClaimKey {
-    pub(crate) const MIN: ClaimKey = ClaimKey { node: NodeUuid(0), batch: BatchNo(0) };
-    pub(crate) const MAX: ClaimKey = ClaimKey { node: NodeUuid(u128::MAX), batch: BatchNo(u64::MAX) };
+    pub(crate) const MIN: ClaimKey = ClaimKey {
+        node: NodeUuid(0),
+        batch: BatchNo(0),
+    };
+    pub(crate) const MAX: ClaimKey = ClaimKey {
+        node: NodeUuid(u128::MAX),
+        batch: BatchNo(u64::MAX),
+    };
 
     /// The key of a batch number of a node.
     #[must_use]
     pub fn new(node: NodeUuid, batch: u64) -> Self {
-        ClaimKey { node, batch: BatchNo(batch) }
+        ClaimKey {
+            node,
+            batch: BatchNo(batch),
+        }
     }
 }
 
@@ -157,7 +166,10 @@ impl Fold {
     /// The hash of the whole state at the present position. Costs the small parts, not the claims.
     #[must_use]
     pub fn hash(&self) -> Hash128 {
-        Hasher128::new().bytes(&self.encode_small()).bytes(&self.claims_hash.to_bytes()).finish()
+        Hasher128::new()
+            .bytes(&self.encode_small())
+            .bytes(&self.claims_hash.to_bytes())
+            .finish()
     }
 
     fn encode_small(&self) -> Vec<u8> {
@@ -241,15 +253,25 @@ impl Fold {
         for (&key, entry) in &self.claims {
             self.claims_hash.add(entry.hash(key));
             let mut won = entry.won();
-            won.remove_range(0, self.closed.get(&entry.incarnation).copied().unwrap_or_default().0);
+            won.remove_range(
+                0,
+                self.closed.get(&entry.incarnation).copied().unwrap_or_default().0,
+            );
             if !won.is_empty() {
-                self.owners.entry(entry.incarnation).or_default().assign(&won, key);
+                self.owners
+                    .entry(entry.incarnation)
+                    .or_default()
+                    .assign(&won, key);
             }
         }
         let done: Vec<_> = self
             .claims
             .keys()
-            .filter(|key| self.nodes.get(&key.node).is_some_and(|node| node.done.contains(key.batch.0)))
+            .filter(|key| {
+                self.nodes
+                    .get(&key.node)
+                    .is_some_and(|node| node.done.contains(key.batch.0))
+            })
             .copied()
             .collect();
         for key in done {

@@ -44,7 +44,9 @@ impl Node {
     }
 
     pub(super) fn on_closed(&mut self, incarnation: Incarnation, through: StreamSeq) {
-        let Some(state) = self.close.get_mut(&incarnation) else { return };
+        let Some(state) = self.close.get_mut(&incarnation) else {
+            return;
+        };
         state.due_since = None;
         state.holes.remove_range(0, through.0);
         state.sightings.retain(|_, (last, _)| *last > through.0);
@@ -71,15 +73,36 @@ impl Node {
             let asks = state.due_audits(now, &plan.gaps, self.policy.audit_ms, self.policy.resend_ms);
             let terms = self.fold.terms().version;
             for first in asks {
-                out.push(Effect::Audit { incarnation, terms, first: StreamSeq(first) });
+                out.push(Effect::Audit {
+                    incarnation,
+                    terms,
+                    first: StreamSeq(first),
+                });
             }
-            if advances && state.sent_at.is_none_or(|sent| now.since(sent) >= self.policy.close_ms) {
+            if advances
+                && state
+                    .sent_at
+                    .is_none_or(|sent| now.since(sent) >= self.policy.close_ms)
+            {
                 state.sent_at = Some(now);
                 let (floor, holes) = (state.floor, plan.holes);
                 if holes > 0 {
-                    out.push(Effect::Fact(Fact::Holes { incarnation, count: holes }));
+                    out.push(Effect::Fact(Fact::Holes {
+                        incarnation,
+                        count: holes,
+                    }));
                 }
-                self.append(Body::Close(Close { incarnation, through: plan.through, terms, floor, holes }), None, out);
+                self.append(
+                    Body::Close(Close {
+                        incarnation,
+                        through: plan.through,
+                        terms,
+                        floor,
+                        holes,
+                    }),
+                    None,
+                    out,
+                );
             }
         }
     }
@@ -88,10 +111,18 @@ impl Node {
         let closed = self.fold.closed(incarnation);
         let none = CloseState::default();
         let state = self.close.get(&incarnation).unwrap_or(&none);
-        let mut plan = Plan { through: closed, holes: 0, gaps: Vec::new() };
+        let mut plan = Plan {
+            through: closed,
+            holes: 0,
+            gaps: Vec::new(),
+        };
         let mut advancing = true;
         let mut next = closed.0 + 1;
-        let owned = self.fold.owners(incarnation).into_iter().flat_map(|owners| owners.from(closed.next()));
+        let owned = self
+            .fold
+            .owners(incarnation)
+            .into_iter()
+            .flat_map(|owners| owners.from(closed.next()));
         for (steps, (first, last, key)) in owned.enumerate() {
             if first.0 > next {
                 advancing = plan.pass_gap(state, next, first.0 - 1, advancing);
@@ -102,7 +133,9 @@ impl Node {
                 advancing = false;
             }
             next = last.0 + 1;
-            if steps >= CLOSE_STEPS_MAX || (!advancing && (next > state.floor.0 || plan.gaps.len() >= AUDITS_MAX)) {
+            if steps >= CLOSE_STEPS_MAX
+                || (!advancing && (next > state.floor.0 || plan.gaps.len() >= AUDITS_MAX))
+            {
                 return plan;
             }
         }
@@ -124,28 +157,48 @@ impl Node {
             return;
         }
         let audit_ms = self.policy.audit_ms;
-        let in_hand = |seq: u64| self.in_hand.get(&incarnation).is_some_and(|seqs| seqs.contains(seq));
+        let in_hand = |seq: u64| {
+            self.in_hand
+                .get(&incarnation)
+                .is_some_and(|seqs| seqs.contains(seq))
+        };
         let unclaimed = next_matching.filter(|&seq| {
-            seq > self.fold.closed(incarnation) && self.fold.owner(incarnation, seq).is_none() && !in_hand(seq.0)
+            seq > self.fold.closed(incarnation)
+                && self.fold.owner(incarnation, seq).is_none()
+                && !in_hand(seq.0)
         });
-        let Some(state) = self.close.get_mut(&incarnation) else { return };
+        let Some(state) = self.close.get_mut(&incarnation) else {
+            return;
+        };
         state.asked.remove(&first.0);
         let floor = state.floor;
         let last = next_matching.map_or(floor.0, |seq| floor.0.min(seq.0 - 1));
         state.sight(now, first.0, last, audit_ms);
-        let Some(found) = unclaimed.filter(|&seq| seq <= floor) else { return };
+        let Some(found) = unclaimed.filter(|&seq| seq <= floor) else {
+            return;
+        };
         let since = *state.suspects.entry(found.0).or_insert(now);
         if now.since(since) >= audit_ms {
             state.suspects.insert(found.0, now);
-            out.push(Effect::Fact(Fact::Repair { incarnation, seq: found }));
-            out.push(Effect::FetchRepair { incarnation, seq: found });
+            out.push(Effect::Fact(Fact::Repair {
+                incarnation,
+                seq: found,
+            }));
+            out.push(Effect::FetchRepair {
+                incarnation,
+                seq: found,
+            });
         }
         // Behind the found message the gap goes on.
         if found < floor && state.asked.len() < AUDITS_MAX {
             let first = found.next();
             if self.fold.owner(incarnation, first).is_none() {
                 state.asked.insert(first.0, now);
-                out.push(Effect::Audit { incarnation, terms: self.fold.terms().version, first });
+                out.push(Effect::Audit {
+                    incarnation,
+                    terms: self.fold.terms().version,
+                    first,
+                });
             }
         }
     }
@@ -175,9 +228,16 @@ impl CloseState {
         self.asked.retain(|_, asked| now.since(*asked) < resend_ms);
         let mut due = Vec::new();
         for &(first, _) in gaps {
-            let sighted = self.sightings.range(..=first).next_back().filter(|&(_, &(last, _))| last >= first);
+            let sighted = self
+                .sightings
+                .range(..=first)
+                .next_back()
+                .filter(|&(_, &(last, _))| last >= first);
             let waits = sighted.is_some_and(|(_, &(_, seen))| now.since(seen) < audit_ms);
-            let suspect = self.suspects.get(&first).is_some_and(|&seen| now.since(seen) < audit_ms);
+            let suspect = self
+                .suspects
+                .get(&first)
+                .is_some_and(|&seen| now.since(seen) < audit_ms);
             if !waits && !suspect && !self.asked.contains_key(&first) && self.asked.len() < AUDITS_MAX {
                 self.asked.insert(first, now);
                 due.push(first);

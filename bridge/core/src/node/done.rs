@@ -23,7 +23,9 @@ impl Done {
 
 impl Node {
     pub(super) fn on_finished(&mut self, number: BatchNo, out: &mut Vec<Effect>) {
-        let Some(batch) = self.batches.get_mut(&number) else { return };
+        let Some(batch) = self.batches.get_mut(&number) else {
+            return;
+        };
         if batch.state == BatchState::Finished {
             return;
         }
@@ -40,7 +42,9 @@ impl Node {
     }
 
     pub(super) fn on_done_persisted(&mut self, out: &mut Vec<Effect>) {
-        let Some(persisted) = self.done.persisting.take() else { return };
+        let Some(persisted) = self.done.persisting.take() else {
+            return;
+        };
         for number in persisted.difference(&self.done.durable).iter().map(BatchNo) {
             if self.batches.remove(&number).is_some() {
                 out.push(Effect::Release(number));
@@ -53,7 +57,13 @@ impl Node {
     /// What a PROGRESS record may report: durable, and at most so many ranges.
     pub(super) fn reportable(&self) -> SeqSet {
         let mut report = SeqSet::new();
-        for &(first, last) in self.done.durable.ranges().iter().take(crate::limits::DONE_RANGES_REPORTED_MAX) {
+        for &(first, last) in self
+            .done
+            .durable
+            .ranges()
+            .iter()
+            .take(crate::limits::DONE_RANGES_REPORTED_MAX)
+        {
             report.insert_range(first, last);
         }
         report

@@ -39,7 +39,9 @@ impl Node {
         let room = self.unresolved < UNRESOLVED_BATCHES_MAX;
         for message in messages.iter().filter(|_| acts) {
             match self.turn(now, incarnation, message.seq) {
-                Turn::Stage if room && stage.len() < BATCH_MESSAGES_MAX as u64 && !stage.contains(message.seq.0) => {
+                Turn::Stage
+                    if room && stage.len() < BATCH_MESSAGES_MAX as u64 && !stage.contains(message.seq.0) =>
+                {
                     stage.insert(message.seq.0);
                     published_ns.0 = published_ns.0.min(message.published_ns);
                     published_ns.1 = published_ns.1.max(message.published_ns);
@@ -54,31 +56,48 @@ impl Node {
             self.next_batch = number.next();
             self.in_hand.entry(incarnation).or_default().union(&stage);
             self.unresolved += 1;
-            self.batches.insert(number, Batch::new(incarnation, kind, stage.clone(), published_ns));
-            out.push(Effect::Stage { ticket, batch: number, incarnation, kind, seqs: stage });
+            self.batches
+                .insert(number, Batch::new(incarnation, kind, stage.clone(), published_ns));
+            out.push(Effect::Stage {
+                ticket,
+                batch: number,
+                incarnation,
+                kind,
+                seqs: stage,
+            });
         }
-        out.push(Effect::Turned { ticket, settle, delay });
+        out.push(Effect::Turned {
+            ticket,
+            settle,
+            delay,
+        });
     }
 
     fn turn(&self, now: Tick, incarnation: Incarnation, seq: StreamSeq) -> Turn {
         if seq <= self.fold.closed(incarnation) {
             return Turn::Settle;
         }
-        if self.in_hand.get(&incarnation).is_some_and(|seqs| seqs.contains(seq.0)) {
+        if self
+            .in_hand
+            .get(&incarnation)
+            .is_some_and(|seqs| seqs.contains(seq.0))
+        {
             return Turn::Drop;
         }
         match self.fold.owner(incarnation, seq) {
             None => Turn::Stage,
-            Some(key) if key.node == self.identity.uuid => match self.batches.get(&key.batch).map(|batch| &batch.state) {
-                // Own messages are settled only when their publication is durable (P5).
-                Some(BatchState::Published { .. } | BatchState::Finished) | None => Turn::Settle,
-                Some(
-                    BatchState::Staging
-                    | BatchState::Staged
-                    | BatchState::Claiming { .. }
-                    | BatchState::Resolving { .. },
-                ) => Turn::Drop,
-            },
+            Some(key) if key.node == self.identity.uuid => {
+                match self.batches.get(&key.batch).map(|batch| &batch.state) {
+                    // Own messages are settled only when their publication is durable (P5).
+                    Some(BatchState::Published { .. } | BatchState::Finished) | None => Turn::Settle,
+                    Some(
+                        BatchState::Staging
+                        | BatchState::Staged
+                        | BatchState::Claiming { .. }
+                        | BatchState::Resolving { .. },
+                    ) => Turn::Drop,
+                }
+            }
             Some(key) => match self.stable_in(now, key) {
                 0 => Turn::Settle,
                 ms => Turn::Delay(ms.max(DELAY_MS_MIN)),
@@ -90,12 +109,17 @@ impl Node {
     pub(crate) fn stable_in(&self, now: Tick, key: ClaimKey) -> u64 {
         match self.policy.stability {
             Stability::SyncAlways => 0,
-            Stability::After(ms) => self.seen.get(&key).map_or(ms, |&seen| ms.saturating_sub(now.since(seen))),
+            Stability::After(ms) => self
+                .seen
+                .get(&key)
+                .map_or(ms, |&seen| ms.saturating_sub(now.since(seen))),
         }
     }
 
     pub(super) fn on_staged(&mut self, now: Tick, number: BatchNo, out: &mut Vec<Effect>) {
-        let Some(batch) = self.batches.get_mut(&number) else { return };
+        let Some(batch) = self.batches.get_mut(&number) else {
+            return;
+        };
         if batch.state == BatchState::Staging {
             batch.state = BatchState::Staged;
             self.try_claim(now, number, out);
@@ -103,7 +127,13 @@ impl Node {
     }
 
     pub(super) fn on_stage_refused(&mut self, number: BatchNo, out: &mut Vec<Effect>) {
-        let Some(batch) = self.batches.get(&number).filter(|batch| batch.state == BatchState::Staging) else { return };
+        let Some(batch) = self
+            .batches
+            .get(&number)
+            .filter(|batch| batch.state == BatchState::Staging)
+        else {
+            return;
+        };
         if let Some(in_hand) = self.in_hand.get_mut(&batch.incarnation) {
             *in_hand = in_hand.difference(&batch.seqs);
         }

@@ -53,12 +53,19 @@ impl Node {
                 self.expect_known(key, out);
                 let own = key.node == self.identity.uuid;
                 let claiming = |state: &BatchState| matches!(state, BatchState::Claiming { .. });
-                if own && self.batches.get(&key.batch).is_some_and(|batch| claiming(&batch.state)) {
+                if own
+                    && self
+                        .batches
+                        .get(&key.batch)
+                        .is_some_and(|batch| claiming(&batch.state))
+                {
                     out.push(Effect::Fact(Fact::ClaimVoid(void)));
                     self.try_claim(now, key.batch, out);
                 }
             }
-            Folded::Closed { incarnation, through, .. } => {
+            Folded::Closed {
+                incarnation, through, ..
+            } => {
                 self.on_closed(incarnation, through);
                 if self.seen.len() > 1024 + 2 * self.fold.claims().len() {
                     let claims = self.fold.claims();
@@ -83,7 +90,10 @@ impl Node {
 
     fn knows(&self, batch: BatchNo) -> bool {
         self.done.contains(batch)
-            || self.batches.get(&batch).is_some_and(|batch| batch.state != BatchState::Staging)
+            || self
+                .batches
+                .get(&batch)
+                .is_some_and(|batch| batch.state != BatchState::Staging)
     }
 
     fn expect_known_progress(&mut self, out: &mut Vec<Effect>) {
@@ -162,7 +172,13 @@ impl Node {
     }
 
     /// Before the own epoch, every epoch of this identity must be one that this disk wrote.
-    fn expect_known_epoch(&mut self, position: LedgerSeq, own: bool, record: &EpochRecord, out: &mut Vec<Effect>) {
+    fn expect_known_epoch(
+        &mut self,
+        position: LedgerSeq,
+        own: bool,
+        record: &EpochRecord,
+        out: &mut Vec<Effect>,
+    ) {
         let known = position <= self.known_epoch
             || record.nonce == self.identity.nonce
             || self.intents.contains(&record.nonce);
@@ -172,7 +188,9 @@ impl Node {
     }
 
     pub(super) fn check_joined(&mut self, now: Tick, out: &mut Vec<Effect>) {
-        let Some(epoch) = self.epoch.filter(|&epoch| self.phase == Phase::Joining && self.fold.position() >= epoch)
+        let Some(epoch) = self
+            .epoch
+            .filter(|&epoch| self.phase == Phase::Joining && self.fold.position() >= epoch)
         else {
             return;
         };
@@ -198,18 +216,32 @@ impl Node {
         };
         if found > epoch {
             let evacuated = state == NodeState::Evacuated;
-            let reason = if evacuated { FenceReason::Evacuated } else { FenceReason::ForeignEpoch { epoch: found } };
+            let reason = if evacuated {
+                FenceReason::Evacuated
+            } else {
+                FenceReason::ForeignEpoch { epoch: found }
+            };
             self.fence(reason, out);
         } else if state == NodeState::Closed {
             // Only another data directory of the same name closes a node from outside.
-            self.fence(FenceReason::NameTaken { epoch: self.fold.position() }, out);
+            self.fence(
+                FenceReason::NameTaken {
+                    epoch: self.fold.position(),
+                },
+                out,
+            );
         }
         found == epoch && state == NodeState::Active
     }
 
     /// Loads the complete checkpoint with the highest position, at the start or because the tail met a gap, and goes on
     /// right behind its *position*, never behind its record (P7).
-    pub(super) fn on_checkpoint(&mut self, now: Tick, checkpoint: Option<Box<Complete>>, out: &mut Vec<Effect>) {
+    pub(super) fn on_checkpoint(
+        &mut self,
+        now: Tick,
+        checkpoint: Option<Box<Complete>>,
+        out: &mut Vec<Effect>,
+    ) {
         if matches!(self.phase, Phase::Halted(_)) {
             return;
         }
@@ -224,11 +256,19 @@ impl Node {
                 Err(halt) => return self.halt(halt, out),
             },
             (None, Some((expected, found))) => {
-                return self.halt(Halt::Gap { first: expected, last: LedgerSeq(found.0.saturating_sub(1)) }, out);
+                return self.halt(
+                    Halt::Gap {
+                        first: expected,
+                        last: LedgerSeq(found.0.saturating_sub(1)),
+                    },
+                    out,
+                );
             }
             (None, None) => {}
         }
-        out.push(Effect::Tail { from: self.fold.position().next() });
+        out.push(Effect::Tail {
+            from: self.fold.position().next(),
+        });
     }
 
     fn adopt_loaded(&mut self, now: Tick, out: &mut Vec<Effect>) {
@@ -272,7 +312,9 @@ impl Node {
     }
 
     fn check_old_epoch(&mut self, out: &mut Vec<Effect>) {
-        let Some(entry) = self.fold.nodes().get(&self.identity.uuid) else { return };
+        let Some(entry) = self.fold.nodes().get(&self.identity.uuid) else {
+            return;
+        };
         let known = entry.epoch <= self.known_epoch
             || entry.nonce == self.identity.nonce
             || self.intents.contains(&entry.nonce);

@@ -146,13 +146,22 @@ impl Node {
             return;
         }
         match input {
-            Input::Record { position, subject, bytes } => self.on_record(now, position, &subject, &bytes, out),
+            Input::Record {
+                position,
+                subject,
+                bytes,
+            } => self.on_record(now, position, &subject, &bytes, out),
             Input::Checkpoint(checkpoint) => self.on_checkpoint(now, checkpoint, out),
             Input::EpochAppended(epoch) => {
                 self.epoch = Some(epoch);
                 self.check_joined(now, out);
             }
-            Input::Fetched { ticket, incarnation, kind, messages } => {
+            Input::Fetched {
+                ticket,
+                incarnation,
+                kind,
+                messages,
+            } => {
                 self.on_fetched(now, ticket, incarnation, kind, &messages, out);
             }
             Input::Staged(batch) => self.on_staged(now, batch, out),
@@ -162,7 +171,12 @@ impl Node {
             Input::BatchFinished(batch) => self.on_finished(batch, out),
             Input::DonePersisted => self.on_done_persisted(out),
             Input::Floor { incarnation, floor } => self.on_floor(incarnation, floor),
-            Input::Audited { incarnation, terms, first, next_matching } => {
+            Input::Audited {
+                incarnation,
+                terms,
+                first,
+                next_matching,
+            } => {
                 if terms == self.fold.terms().version {
                     self.on_audited(now, incarnation, first, next_matching, out);
                 }
@@ -196,16 +210,31 @@ impl Node {
     }
 
     pub(crate) fn append(&self, body: Body, expect: Option<LedgerSeq>, out: &mut Vec<Effect>) {
-        let record = Box::new(Record { witness: self.fold.witness(), body });
-        out.push(Effect::Append { record, expect, claim: None });
+        let record = Box::new(Record {
+            witness: self.fold.witness(),
+            body,
+        });
+        out.push(Effect::Append {
+            record,
+            expect,
+            claim: None,
+        });
     }
 
     /// Sends the claim of a staged batch, if the ledger would admit it now.
     pub(crate) fn try_claim(&mut self, now: Tick, number: BatchNo, out: &mut Vec<Effect>) {
-        let (Phase::Active, Some(epoch)) = (&self.phase, self.epoch) else { return };
-        let Some(batch) = self.batches.get_mut(&number) else { return };
+        let (Phase::Active, Some(epoch)) = (&self.phase, self.epoch) else {
+            return;
+        };
+        let Some(batch) = self.batches.get_mut(&number) else {
+            return;
+        };
         let terms = self.fold.terms().version;
-        if self.fold.admits_claim(self.identity.uuid, epoch, batch.incarnation, terms).is_err() {
+        if self
+            .fold
+            .admits_claim(self.identity.uuid, epoch, batch.incarnation, terms)
+            .is_err()
+        {
             batch.state = BatchState::Staged;
             return;
         }
@@ -213,8 +242,15 @@ impl Node {
         batch.first_sent.get_or_insert(now);
         batch.state = BatchState::Claiming { sent_at: now };
         let claim = batch.claim(self.identity.uuid, epoch, number, terms);
-        let record = Box::new(Record { witness: self.fold.witness(), body: Body::Claim(claim) });
-        out.push(Effect::Append { record, expect: None, claim: Some((number, batch.attempt)) });
+        let record = Box::new(Record {
+            witness: self.fold.witness(),
+            body: Body::Claim(claim),
+        });
+        out.push(Effect::Append {
+            record,
+            expect: None,
+            claim: Some((number, batch.attempt)),
+        });
     }
 
     /// Claims every batch that waits for permission.
@@ -236,12 +272,20 @@ impl Node {
         if self.unresolved == 0 {
             return Vec::new();
         }
-        self.batches.iter().filter(|(_, batch)| wanted(&batch.state)).map(|(&number, _)| number).collect()
+        self.batches
+            .iter()
+            .filter(|(_, batch)| wanted(&batch.state))
+            .map(|(&number, _)| number)
+            .collect()
     }
 
     fn on_claim_unconfirmed(&mut self, number: BatchNo, now: Tick) {
         // The claim may have landed all the same: wait a full interval for the tail to show it before the next attempt.
-        if let Some(Batch { state: BatchState::Claiming { sent_at }, .. }) = self.batches.get_mut(&number) {
+        if let Some(Batch {
+            state: BatchState::Claiming { sent_at },
+            ..
+        }) = self.batches.get_mut(&number)
+        {
             *sent_at = now;
         }
     }
@@ -282,8 +326,17 @@ impl Node {
                 self.unresolved -= 1;
                 let base = self.next_offset;
                 self.next_offset = base.plus(won.len());
-                batch.state = BatchState::Resolving { base, won: won.clone() };
-                out.push(Effect::Resolve { batch: number, position, terms, base, won });
+                batch.state = BatchState::Resolving {
+                    base,
+                    won: won.clone(),
+                };
+                out.push(Effect::Resolve {
+                    batch: number,
+                    position,
+                    terms,
+                    base,
+                    won,
+                });
             }
             BatchState::Published { unconfirmed } => match unconfirmed.take() {
                 Some(disk) if disk != won => self.halt(Halt::WonDiffers { batch: number }, out),
@@ -296,8 +349,12 @@ impl Node {
     }
 
     fn on_resolved(&mut self, number: BatchNo, out: &mut Vec<Effect>) {
-        let Some(batch) = self.batches.get_mut(&number) else { return };
-        let BatchState::Resolving { won, .. } = &mut batch.state else { return };
+        let Some(batch) = self.batches.get_mut(&number) else {
+            return;
+        };
+        let BatchState::Resolving { won, .. } = &mut batch.state else {
+            return;
+        };
         let won = core::mem::take(won);
         batch.seqs = SeqSet::new();
         batch.state = BatchState::Published { unconfirmed: None };
@@ -314,7 +371,9 @@ impl Node {
     /// # Errors
     /// Why not.
     pub fn may_pull(&self, incarnation: Incarnation) -> Result<(), Withheld> {
-        let (Phase::Active, Some(epoch)) = (&self.phase, self.epoch) else { return Err(Withheld::Phase) };
+        let (Phase::Active, Some(epoch)) = (&self.phase, self.epoch) else {
+            return Err(Withheld::Phase);
+        };
         if self.unresolved >= crate::limits::UNRESOLVED_BATCHES_MAX {
             return Err(Withheld::Unresolved);
         }

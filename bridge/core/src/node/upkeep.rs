@@ -27,7 +27,14 @@ pub(crate) struct Upkeep {
 impl Upkeep {
     pub(super) fn on_append_failed(&mut self, now: Tick) {
         // Whatever it was is asked for again after the usual interval, counted from now.
-        for sent in [&mut self.terms_sent, &mut self.progress_sent, &mut self.checkpoint_sent].into_iter().flatten() {
+        for sent in [
+            &mut self.terms_sent,
+            &mut self.progress_sent,
+            &mut self.checkpoint_sent,
+        ]
+        .into_iter()
+        .flatten()
+        {
             *sent = (*sent).max(now);
         }
     }
@@ -70,8 +77,14 @@ impl Node {
 
     /// This node's place among the active nodes, 0 for the first; `None` when it is not one of them.
     pub(super) fn rank(&self) -> Option<u64> {
-        let mut active = self.fold.nodes().iter().filter(|(_, node)| node.state == NodeState::Active);
-        active.position(|(&uuid, _)| uuid == self.identity.uuid).map(|rank| rank as u64)
+        let mut active = self
+            .fold
+            .nodes()
+            .iter()
+            .filter(|(_, node)| node.state == NodeState::Active);
+        active
+            .position(|(&uuid, _)| uuid == self.identity.uuid)
+            .map(|rank| rank as u64)
     }
 
     /// Writes the first terms; later ones when every active node hosts a new application, when the configuration names a
@@ -90,7 +103,11 @@ impl Node {
         let version = TermsVersion(current.version.0 + 1);
         let mut wanted = current.clone();
         let hosted_by_all = |app: &String| {
-            let mut active = self.fold.nodes().values().filter(|node| node.state == NodeState::Active);
+            let mut active = self
+                .fold
+                .nodes()
+                .values()
+                .filter(|node| node.state == NodeState::Active);
             active.all(|node| node.hosts.contains(app))
         };
         for app in &self.identity.hosts {
@@ -100,9 +117,15 @@ impl Node {
         }
         for (incarnation, source) in &self.identity.sources {
             if self.policy.accept_terms {
-                wanted.sources.retain(|found, named| found == incarnation || named.stream != source.stream);
+                wanted
+                    .sources
+                    .retain(|found, named| found == incarnation || named.stream != source.stream);
                 wanted.sources.insert(*incarnation, source.clone());
-            } else if !current.sources.values().any(|named| named.stream == source.stream) {
+            } else if !current
+                .sources
+                .values()
+                .any(|named| named.stream == source.stream)
+            {
                 wanted.sources.insert(*incarnation, source.clone());
             }
         }
@@ -116,13 +139,27 @@ impl Node {
     /// Reports done batches until the tail shows them.
     fn report_progress(&mut self, now: Tick, out: &mut Vec<Effect>) {
         let report = self.reportable();
-        let known = self.fold.nodes().get(&self.identity.uuid).is_some_and(|entry| entry.done.is_superset(&report));
-        let Some(epoch) = self.epoch.filter(|_| !known && is_due(self.upkeep.progress_sent, now, self.policy.progress_ms))
+        let known = self
+            .fold
+            .nodes()
+            .get(&self.identity.uuid)
+            .is_some_and(|entry| entry.done.is_superset(&report));
+        let Some(epoch) = self
+            .epoch
+            .filter(|_| !known && is_due(self.upkeep.progress_sent, now, self.policy.progress_ms))
         else {
             return;
         };
         self.upkeep.progress_sent = Some(now);
-        self.append(Body::Progress(Progress { node_uuid: self.identity.uuid, epoch, done: report }), None, out);
+        self.append(
+            Body::Progress(Progress {
+                node_uuid: self.identity.uuid,
+                epoch,
+                done: report,
+            }),
+            None,
+            out,
+        );
     }
 
     fn write_checkpoint(&mut self, now: Tick, out: &mut Vec<Effect>) {
@@ -133,20 +170,30 @@ impl Node {
         let Some(rank) = self.rank() else { return };
         let due = *self.upkeep.checkpoint_due.get_or_insert(now);
         let wait_ms = self.policy.resend_ms + self.policy.takeover_ms;
-        if now.since(due) < rank * self.policy.takeover_ms || !is_due(self.upkeep.checkpoint_sent, now, wait_ms) {
+        if now.since(due) < rank * self.policy.takeover_ms
+            || !is_due(self.upkeep.checkpoint_sent, now, wait_ms)
+        {
             return;
         }
-        let Some(records) = checkpoint::write(&self.fold) else { return };
+        let Some(records) = checkpoint::write(&self.fold) else {
+            return;
+        };
         self.upkeep.checkpoint_sent = Some(now);
         out.push(Effect::Fact(Fact::CheckpointWritten(position)));
         for record in records {
-            out.push(Effect::Append { record: Box::new(record), expect: None, claim: None });
+            out.push(Effect::Append {
+                record: Box::new(record),
+                expect: None,
+                claim: None,
+            });
         }
     }
 
     /// Purges behind a complete checkpoint, once it survives a power loss of the hub: otherwise the purge could outlive it.
     fn purge(&mut self, now: Tick, out: &mut Vec<Effect>) {
-        let Some((through, known_at)) = self.upkeep.complete else { return };
+        let Some((through, known_at)) = self.upkeep.complete else {
+            return;
+        };
         let Some(rank) = self.rank() else { return };
         let stable_ms = match self.policy.stability {
             Stability::SyncAlways => 0,
@@ -158,7 +205,10 @@ impl Node {
             return;
         }
         self.upkeep.purged = through;
-        let mut keep = vec![("gen".to_owned(), self.fold.genesis_at()), ("terms".to_owned(), self.fold.terms_at())];
+        let mut keep = vec![
+            ("gen".to_owned(), self.fold.genesis_at()),
+            ("terms".to_owned(), self.fold.terms_at()),
+        ];
         let mut epochs: BTreeMap<String, LedgerSeq> = BTreeMap::new();
         for node in self.fold.nodes().values() {
             let last = epochs.entry(epoch_subject(&node.name)).or_default();

@@ -72,7 +72,12 @@ pub struct Claim {
 
 /// The hash over what identifies a batch's content, the same in every attempt.
 #[must_use]
-pub fn content_hash(incarnation: Incarnation, seqs: &SeqSet, kind: ClaimKind, published_ns: (i64, i64)) -> Hash128 {
+pub fn content_hash(
+    incarnation: Incarnation,
+    seqs: &SeqSet,
+    kind: ClaimKind,
+    published_ns: (i64, i64),
+) -> Hash128 {
     Hasher128::new()
         .u64(incarnation.0)
         .u64(u64::from(kind.code()))

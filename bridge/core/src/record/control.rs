@@ -5,7 +5,8 @@ use std::collections::BTreeSet;
 use crate::hash::Hash128;
 use crate::ids::{BatchNo, Epoch, Incarnation, LedgerSeq, NodeUuid, Nonce, StreamSeq, TermsVersion};
 use crate::limits::{
-    APPS_MAX, CHECKPOINT_PART_BYTES, CHECKPOINT_PARTS_MAX, CLAIM_RANGES_MAX, DONE_RANGES_MAX, FEATURES_MAX, NAME_BYTES_MAX,
+    APPS_MAX, CHECKPOINT_PART_BYTES, CHECKPOINT_PARTS_MAX, CLAIM_RANGES_MAX, DONE_RANGES_MAX, FEATURES_MAX,
+    NAME_BYTES_MAX,
 };
 use crate::seq_set::SeqSet;
 use crate::wire::{DecodeError, Reader, Writer};

@@ -137,7 +137,8 @@ impl Record {
                 _ => return Err(DecodeError::UnknownRecord),
             }
         }
-        body.map(|body| Record { witness, body }).ok_or(DecodeError::UnknownRecord)
+        body.map(|body| Record { witness, body })
+            .ok_or(DecodeError::UnknownRecord)
     }
 
     /// The subject below the mapping's prefix on which this record must stand, so that compare-and-set is per writer.

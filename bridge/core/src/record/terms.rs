@@ -29,7 +29,10 @@ pub struct Terms {
 impl Terms {
     /// The applications a batch claimed under `version` must serve, as far as they are still in the app set.
     pub fn served(&self, version: TermsVersion) -> impl Iterator<Item = &str> {
-        self.apps.iter().filter(move |&(_, &since)| since <= version).map(|(app, _)| app.as_str())
+        self.apps
+            .iter()
+            .filter(move |&(_, &since)| since <= version)
+            .map(|(app, _)| app.as_str())
     }
 
     pub(crate) fn encode(&self) -> Vec<u8> {
@@ -61,7 +64,9 @@ impl Terms {
                 1 => terms.version = TermsVersion(value.uint32()?),
                 2 => {
                     let (incarnation, source) = decode_source(value.bytes()?)?;
-                    if terms.sources.len() >= SOURCES_MAX || terms.sources.insert(incarnation, source).is_some() {
+                    if terms.sources.len() >= SOURCES_MAX
+                        || terms.sources.insert(incarnation, source).is_some()
+                    {
                         return Err(DecodeError::Limit("sources of the terms"));
                     }
                 }
@@ -83,7 +88,10 @@ impl Terms {
 
 fn decode_source(bytes: &[u8]) -> Result<(Incarnation, SourceTerms), DecodeError> {
     let mut incarnation = Incarnation::default();
-    let mut source = SourceTerms { stream: String::new(), filters: Vec::new() };
+    let mut source = SourceTerms {
+        stream: String::new(),
+        filters: Vec::new(),
+    };
     let mut reader = Reader::new(bytes);
     while let Some((number, value)) = reader.field()? {
         match number {

@@ -50,7 +50,10 @@ impl Image {
                 Source::published_ns(kept.seqs.first().unwrap_or(0)),
                 Source::published_ns(kept.seqs.last().unwrap_or(0)),
             ),
-            resolution: kept.resolution.as_ref().map(|found| (found.base, found.won.clone())),
+            resolution: kept
+                .resolution
+                .as_ref()
+                .map(|found| (found.base, found.won.clone())),
         });
         recovery::Disk {
             epoch: self.epoch,
@@ -84,14 +87,27 @@ impl Disk {
     pub(crate) fn apply(&mut self, write: &Write) {
         match write {
             Write::Stage(batch, kept) => {
-                assert!(!self.image.batches.contains_key(batch), "P1: batch {batch} was given out twice");
+                assert!(
+                    !self.image.batches.contains_key(batch),
+                    "P1: batch {batch} was given out twice"
+                );
                 self.image.batches.insert(*batch, kept.clone());
             }
             Write::Resolve(batch, resolution) => {
-                let kept = self.image.batches.get_mut(batch).expect("a resolved batch is on the disk");
-                assert!(kept.resolution.is_none(), "batch {batch} was resolved twice on one disk");
+                let kept = self
+                    .image
+                    .batches
+                    .get_mut(batch)
+                    .expect("a resolved batch is on the disk");
+                assert!(
+                    kept.resolution.is_none(),
+                    "batch {batch} was resolved twice on one disk"
+                );
                 let end = resolution.base.plus(resolution.won.len());
-                assert!(resolution.base >= self.image.next_offset, "offsets of batch {batch} are used already");
+                assert!(
+                    resolution.base >= self.image.next_offset,
+                    "offsets of batch {batch} are used already"
+                );
                 self.image.next_offset = end;
                 kept.resolution = Some(resolution.clone());
             }

@@ -37,14 +37,22 @@ impl Ledger {
             return None;
         }
         self.last = self.last.next();
-        let entry = Entry { subject: subject.to_owned(), bytes: bytes.to_vec(), landed: now };
+        let entry = Entry {
+            subject: subject.to_owned(),
+            bytes: bytes.to_vec(),
+            landed: now,
+        };
         self.entries.insert(self.last, entry);
         Some(self.last)
     }
 
     /// The last sequence of a subject, 0 when it holds none: what compare-and-set compares with.
     pub(crate) fn last_on(&self, subject: &str) -> LedgerSeq {
-        let mut found = self.entries.iter().rev().filter(|(_, entry)| entry.subject == subject);
+        let mut found = self
+            .entries
+            .iter()
+            .rev()
+            .filter(|(_, entry)| entry.subject == subject);
         found.next().map(|(&at, _)| at).unwrap_or_default()
     }
 
@@ -60,8 +68,16 @@ impl Ledger {
     /// The complete checkpoint with the highest position.
     pub(crate) fn checkpoint(&self) -> Option<Box<Complete>> {
         let mut assembler = Assembler::default();
-        for entry in self.entries.values().filter(|entry| entry.subject == "checkpoint") {
-            if let Ok(Record { body: RecordBody::Checkpoint(part), .. }) = Record::decode(&entry.bytes) {
+        for entry in self
+            .entries
+            .values()
+            .filter(|entry| entry.subject == "checkpoint")
+        {
+            if let Ok(Record {
+                body: RecordBody::Checkpoint(part),
+                ..
+            }) = Record::decode(&entry.bytes)
+            {
                 assembler.add(part);
             }
         }
@@ -111,21 +127,27 @@ impl Source {
 
     /// Whether a filter in force lets the message pass, and it is there.
     pub(crate) fn offers(&self, terms: &Terms, seq: u64) -> bool {
-        let Some(source) = terms.sources.get(&INC) else { return false };
+        let Some(source) = terms.sources.get(&INC) else {
+            return false;
+        };
         self.messages.get(&seq).is_some_and(|message| {
-            !message.gone && (source.filters.is_empty() || source.filters.iter().any(|f| f == message.subject))
+            !message.gone
+                && (source.filters.is_empty() || source.filters.iter().any(|f| f == message.subject))
         })
     }
 
     /// The acknowledgement floor that an honest server computes from what it believes.
     pub(crate) fn floor(&self, terms: &Terms) -> StreamSeq {
-        let passes = |seq: &u64| self.acked.contains(seq) || self.skipped.contains(seq) || !self.offers(terms, *seq);
+        let passes =
+            |seq: &u64| self.acked.contains(seq) || self.skipped.contains(seq) || !self.offers(terms, *seq);
         let floor = (1..=self.last()).take_while(passes).last().unwrap_or(0);
         StreamSeq(floor)
     }
 
     /// The answer to an audit.
     pub(crate) fn next_matching(&self, terms: &Terms, from: StreamSeq) -> Option<StreamSeq> {
-        (from.0..=self.last()).find(|&seq| self.offers(terms, seq)).map(StreamSeq)
+        (from.0..=self.last())
+            .find(|&seq| self.offers(terms, seq))
+            .map(StreamSeq)
     }
 }

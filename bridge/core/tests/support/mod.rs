@@ -3,7 +3,11 @@
 //! A test says which message, append, sync and tail step happens when. After every step the invariants of the design
 //! (section 9) are checked against `Truth`, which folds every record that ever landed.
 #![allow(dead_code, reason = "each test binary uses a part")]
-#![allow(clippy::expect_used, clippy::unwrap_used, reason = "test support: a panic is the failure")]
+#![allow(
+    clippy::expect_used,
+    clippy::unwrap_used,
+    reason = "test support: a panic is the failure"
+)]
 
 mod disk;
 mod guard;
@@ -15,7 +19,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use fanin_core::effect::{Effect, Fact};
 use fanin_core::hash::Hash128;
-use fanin_core::ids::{Attempt, BatchNo, Incarnation, LedgerSeq, NodeUuid, Nonce, StreamSeq, TermsVersion, Tick};
+use fanin_core::ids::{
+    Attempt, BatchNo, Incarnation, LedgerSeq, NodeUuid, Nonce, StreamSeq, TermsVersion, Tick,
+};
 use fanin_core::input::Input;
 use fanin_core::node::{Node, Phase, Policy, Stability};
 use fanin_core::record::{Body as RecordBody, Genesis, Record, SourceTerms, Terms, Witness};
@@ -102,12 +108,18 @@ pub(crate) fn names(apps: &[&str]) -> BTreeSet<String> {
 }
 
 pub(crate) fn source_terms(filters: &[&str]) -> SourceTerms {
-    SourceTerms { stream: "S".to_owned(), filters: filters.iter().map(|&f| f.to_owned()).collect() }
+    SourceTerms {
+        stream: "S".to_owned(),
+        filters: filters.iter().map(|&f| f.to_owned()).collect(),
+    }
 }
 
 /// A record as its subject and bytes, without a witness.
 pub(crate) fn record(body: RecordBody) -> Record {
-    Record { witness: Witness::default(), body }
+    Record {
+        witness: Witness::default(),
+        body,
+    }
 }
 
 impl World {
@@ -127,7 +139,10 @@ impl World {
             nonces: 0,
         };
         world.source.publish(messages, "s");
-        world.put(RecordBody::Genesis(Genesis { rules: 1, features: BTreeSet::new() }));
+        world.put(RecordBody::Genesis(Genesis {
+            rules: 1,
+            features: BTreeSet::new(),
+        }));
         world.terms(apps, &[]);
         for node in 0..nodes {
             let uuid = NodeUuid(node as u128 + 1);
@@ -180,7 +195,8 @@ impl World {
 
     /// As `put`, with a witness of the test's choice.
     pub(crate) fn put_record(&mut self, record: &Record) -> LedgerSeq {
-        self.land_bytes(&record.subject(), &record.encode(), None).expect("no condition")
+        self.land_bytes(&record.subject(), &record.encode(), None)
+            .expect("no condition")
     }
 
     /// Lands bytes on a subject; `None` when compare-and-set refuses.
@@ -232,17 +248,29 @@ impl World {
     /// Where a message was made visible to an application.
     pub(crate) fn publishers(&self, app: &str, seq: u64) -> Vec<usize> {
         let found = self.published.get(&(app.to_owned(), seq));
-        found.into_iter().flatten().map(|publication| publication.body).collect()
+        found
+            .into_iter()
+            .flatten()
+            .map(|publication| publication.body)
+            .collect()
     }
 
     /// Every message of `seqs` was published exactly once to every application its claim serves.
     pub(crate) fn assert_once(&self, seqs: impl IntoIterator<Item = u64>) {
         for seq in seqs {
-            let key = self.truth.owner_of.get(&(INC, seq)).unwrap_or_else(|| panic!("nobody owns message {seq}"));
+            let key = self
+                .truth
+                .owner_of
+                .get(&(INC, seq))
+                .unwrap_or_else(|| panic!("nobody owns message {seq}"));
             let terms = self.truth.decided[key].terms;
             for app in self.truth.terms[&terms].served(terms) {
                 let at = self.publishers(app, seq);
-                assert_eq!(at.len(), 1, "message {seq} was published to {app} at {at:?}, owner {key:?}");
+                assert_eq!(
+                    at.len(),
+                    1,
+                    "message {seq} was published to {app} at {at:?}, owner {key:?}"
+                );
             }
         }
     }
@@ -268,7 +296,9 @@ impl World {
         let mut queue = std::collections::VecDeque::from([input]);
         while let Some(input) = queue.pop_front() {
             let now = self.now;
-            let Some(node) = self.bridges[who].node.as_mut() else { return };
+            let Some(node) = self.bridges[who].node.as_mut() else {
+                return;
+            };
             let before = node.phase().clone();
             let mut effects = Vec::new();
             node.handle(now, input, &mut effects);
@@ -284,9 +314,19 @@ impl World {
         let checkpoint = self.ledger.checkpoint();
         let bridge = &mut self.bridges[who];
         match effect {
-            Effect::Append { record, expect, claim } => {
+            Effect::Append {
+                record,
+                expect,
+                claim,
+            } => {
                 let life = bridge.life;
-                self.flights.push(Flight { from: who, life, record: *record, expect, claim });
+                self.flights.push(Flight {
+                    from: who,
+                    life,
+                    record: *record,
+                    expect,
+                    claim,
+                });
             }
             Effect::Audit { terms, first, .. } => bridge.audits.push((terms, first)),
             Effect::Fact(fact) => bridge.facts.push(fact),
@@ -302,19 +342,39 @@ impl World {
             Effect::PersistDone(done) => bridge.disk.unsynced.push_back(disk::Write::Done(done)),
             Effect::Purge { through, keep } => bridge.purges.push((through, keep)),
             Effect::Release(batch) => bridge.disk.unsynced.push_back(disk::Write::Release(batch)),
-            Effect::Resolve { batch, terms, base, won, .. } => {
+            Effect::Resolve {
+                batch,
+                terms,
+                base,
+                won,
+                ..
+            } => {
                 let resolution = disk::Resolution { base, won, terms };
-                bridge.disk.unsynced.push_back(disk::Write::Resolve(batch, resolution));
+                bridge
+                    .disk
+                    .unsynced
+                    .push_back(disk::Write::Resolve(batch, resolution));
             }
             Effect::Settle { won, .. } => {
                 self.source.acked.extend(won.iter());
                 bridge.settled.extend(won.iter());
             }
-            Effect::Stage { batch, incarnation, kind, seqs, .. } => {
+            Effect::Stage {
+                batch,
+                incarnation,
+                kind,
+                seqs,
+                ..
+            } => {
                 if bridge.disk.full {
                     queue.push_back(Input::StageRefused(batch));
                 } else {
-                    let kept = disk::Kept { incarnation, kind, seqs, resolution: None };
+                    let kept = disk::Kept {
+                        incarnation,
+                        kind,
+                        seqs,
+                        resolution: None,
+                    };
                     bridge.disk.unsynced.push_back(disk::Write::Stage(batch, kept));
                 }
             }

@@ -39,7 +39,12 @@ impl World {
                 return Ok((epoch, at));
             }
             let at = self.ledger.last_on(&subject);
-            let bytes = &self.ledger.entries.get(&at).expect("P7 keeps the last record of this subject").bytes;
+            let bytes = &self
+                .ledger
+                .entries
+                .get(&at)
+                .expect("P7 keeps the last record of this subject")
+                .bytes;
             let RecordBody::Epoch(last) = Record::decode(bytes).expect("an EPOCH").body else {
                 panic!("another record on an epoch subject");
             };
@@ -74,7 +79,11 @@ impl World {
             sources: bridge.sources.clone(),
         };
         let freed = bridge.disk.image.done.clone();
-        bridge.disk.image.batches.retain(|batch, _| !freed.contains(batch.0));
+        bridge
+            .disk
+            .image
+            .batches
+            .retain(|batch, _| !freed.contains(batch.0));
         bridge.node = Some(recover(identity, bridge.policy, disk));
         bridge.life += 1;
         bridge.cursor = None;
@@ -129,9 +138,20 @@ impl World {
 
     pub(crate) fn fetch_as(&mut self, who: usize, seqs: &[u64], kind: ClaimKind) {
         self.tickets += 1;
-        let message = |&seq: &u64| FetchedMessage { seq: StreamSeq(seq), published_ns: Source::published_ns(seq) };
+        let message = |&seq: &u64| FetchedMessage {
+            seq: StreamSeq(seq),
+            published_ns: Source::published_ns(seq),
+        };
         let messages = seqs.iter().map(message).collect();
-        self.step(who, Input::Fetched { ticket: self.tickets, incarnation: INC, kind, messages });
+        self.step(
+            who,
+            Input::Fetched {
+                ticket: self.tickets,
+                incarnation: INC,
+                kind,
+                messages,
+            },
+        );
     }
 
     fn apply(&mut self, who: usize, write: &Write) -> Option<Input> {
@@ -139,13 +159,20 @@ impl World {
         match write {
             Write::Stage(batch, _) => Some(Input::Staged(*batch)),
             Write::Resolve(batch, resolution) => {
-                let key = ClaimKey { node: self.bridges[who].uuid, batch: *batch };
+                let key = ClaimKey {
+                    node: self.bridges[who].uuid,
+                    batch: *batch,
+                };
                 let terms = &self.truth.terms[&resolution.terms];
                 for (n, seq) in resolution.won.iter().enumerate() {
                     for app in terms.served(resolution.terms) {
                         let offset = resolution.base.plus(n as u64);
                         let publications = self.published.entry((app.to_owned(), seq)).or_default();
-                        publications.push(Publication { body: who, key, offset });
+                        publications.push(Publication {
+                            body: who,
+                            key,
+                            offset,
+                        });
                         assert!(
                             publications.len() == 1 || self.allow_duplicates,
                             "DUP: message {seq} is visible to {app} at {publications:?}"
@@ -207,7 +234,9 @@ impl World {
         } else {
             self.flights.remove(index);
         }
-        let input = flight.claim.map_or(Input::AppendFailed, |(batch, _)| Input::ClaimUnconfirmed(batch));
+        let input = flight
+            .claim
+            .map_or(Input::AppendFailed, |(batch, _)| Input::ClaimUnconfirmed(batch));
         self.told(&flight, input);
     }
 
@@ -242,11 +271,22 @@ impl World {
 
     /// The tail delivers one record. Says whether there was one.
     pub(crate) fn tail(&mut self, who: usize) -> bool {
-        let Some(cursor) = self.bridges[who].cursor.filter(|_| self.is_up(who)) else { return false };
-        let Some((&position, entry)) = self.ledger.entries.range(cursor..).next() else { return false };
+        let Some(cursor) = self.bridges[who].cursor.filter(|_| self.is_up(who)) else {
+            return false;
+        };
+        let Some((&position, entry)) = self.ledger.entries.range(cursor..).next() else {
+            return false;
+        };
         let (subject, bytes) = (entry.subject.clone(), entry.bytes.clone());
         self.bridges[who].cursor = Some(position.next());
-        self.step(who, Input::Record { position, subject, bytes });
+        self.step(
+            who,
+            Input::Record {
+                position,
+                subject,
+                bytes,
+            },
+        );
         true
     }
 
@@ -298,15 +338,33 @@ impl World {
     /// The hub's floor is read.
     pub(crate) fn floor(&mut self, who: usize) {
         let floor = self.source.floor(self.truth.fold.terms());
-        self.step(who, Input::Floor { incarnation: INC, floor });
+        self.step(
+            who,
+            Input::Floor {
+                incarnation: INC,
+                floor,
+            },
+        );
     }
 
     /// Every audit asked for is answered by the source's leader.
     pub(crate) fn answer_audits(&mut self, who: usize) {
         while !self.bridges[who].audits.is_empty() {
             let (terms, first) = self.bridges[who].audits.remove(0);
-            let next_matching = self.truth.terms.get(&terms).and_then(|terms| self.source.next_matching(terms, first));
-            self.step(who, Input::Audited { incarnation: INC, terms, first, next_matching });
+            let next_matching = self
+                .truth
+                .terms
+                .get(&terms)
+                .and_then(|terms| self.source.next_matching(terms, first));
+            self.step(
+                who,
+                Input::Audited {
+                    incarnation: INC,
+                    terms,
+                    first,
+                    next_matching,
+                },
+            );
         }
     }
 
@@ -338,8 +396,13 @@ impl World {
             return;
         }
         let visible = |state: &BatchState| matches!(state, BatchState::Published { .. });
-        let batches: Vec<_> =
-            self.node(who).batches().iter().filter(|(_, batch)| visible(&batch.state)).map(|(&n, _)| n).collect();
+        let batches: Vec<_> = self
+            .node(who)
+            .batches()
+            .iter()
+            .filter(|(_, batch)| visible(&batch.state))
+            .map(|(&n, _)| n)
+            .collect();
         for batch in batches {
             self.finish(who, batch);
         }
@@ -380,7 +443,10 @@ impl World {
     /// Purges by hand what a checkpoint at `through` covers, keeping what P7 keeps.
     pub(crate) fn purge_through(&mut self, through: LedgerSeq) {
         let fold = &self.truth.fold;
-        let mut keep = vec![("gen".to_owned(), fold.genesis_at()), ("terms".to_owned(), fold.terms_at())];
+        let mut keep = vec![
+            ("gen".to_owned(), fold.genesis_at()),
+            ("terms".to_owned(), fold.terms_at()),
+        ];
         for node in fold.nodes().values() {
             let subject = fanin_core::record::epoch_subject(&node.name);
             keep.push((subject.clone(), self.ledger.last_on(&subject)));

@@ -51,14 +51,33 @@ impl Truth {
                     assert_eq!(other, None, "I1, I2: message {seq} has a second owner at {at}");
                 }
                 let terms = self.fold.terms().version;
-                assert!(self.decided.insert(key, Decided { won, lost, terms, landed: now }).is_none());
+                assert!(
+                    self.decided
+                        .insert(
+                            key,
+                            Decided {
+                                won,
+                                lost,
+                                terms,
+                                landed: now
+                            }
+                        )
+                        .is_none()
+                );
             }
-            Folded::Closed { incarnation, from, through } => {
+            Folded::Closed {
+                incarnation,
+                from,
+                through,
+            } => {
                 assert!(through > from, "I3");
                 for seq in (from.0 + 1..=through.0).filter(|_| incarnation == INC) {
                     let claimed = self.owner_of.contains_key(&(INC, seq));
                     let hole = !source.offers(before.terms(), seq);
-                    assert!(claimed || hole, "I10: W passes message {seq}, which exists and which nobody claimed");
+                    assert!(
+                        claimed || hole,
+                        "I10: W passes message {seq}, which exists and which nobody claimed"
+                    );
                 }
             }
             Folded::Terms(version) => {
@@ -66,7 +85,11 @@ impl Truth {
                 self.terms.insert(version, self.fold.terms().clone());
             }
             Folded::Epoch { uuid, .. } => {
-                let earlier = before.nodes().get(&uuid).map(|entry| entry.epoch).unwrap_or_default();
+                let earlier = before
+                    .nodes()
+                    .get(&uuid)
+                    .map(|entry| entry.epoch)
+                    .unwrap_or_default();
                 assert!(self.fold.nodes()[&uuid].epoch > earlier, "I3");
             }
             Folded::Genesis
@@ -85,7 +108,10 @@ impl Truth {
         if StreamSeq(seq) <= self.fold.closed(INC) {
             return true;
         }
-        let decided = self.owner_of.get(&(INC, seq)).and_then(|key| self.decided.get(key));
+        let decided = self
+            .owner_of
+            .get(&(INC, seq))
+            .and_then(|key| self.decided.get(key));
         decided.is_some_and(|decided| now.since(decided.landed) >= age_ms)
     }
 }
