@@ -5,11 +5,11 @@
 
 use std::time::Duration;
 
-use fanin_tests::process::BridgeOptions;
+use fanin_tests::process::{Bridge, BridgeOptions};
 use fanin_tests::proxy::{Link, Proxy};
 use fanin_tests::wait::eventually;
 
-use crate::cluster::{ACK_WAIT, Cluster, LONG, mapping};
+use crate::cluster::{ACK_WAIT, Cluster, LEDGER, LONG, mapping, orders};
 
 async fn behind_a_proxy() -> (Cluster, Proxy) {
     let mut cluster = Cluster::new(&["billing", "shipping"]).await;
@@ -133,5 +133,35 @@ async fn late_claims_lose() {
     }
     wait_far_share(&cluster, 20).await;
     cluster.stop_stream(trickle).await;
+    cluster.finish().await;
+}
+
+/// Goal: an EPOCH that landed although its process never heard of it is the node's own (P8), also within one process.
+/// Method: a slow line is cut the moment the ledger shows the EPOCH, so that the hub's answer is lost; the node must adopt
+/// it, begin another and take part.
+#[tokio::test]
+async fn an_epoch_whose_answer_was_lost_is_adopted() {
+    let mut cluster = Cluster::new(&["billing"]).await;
+    let proxy = Proxy::start(cluster.hub.port()).await.unwrap();
+    proxy.delay(Duration::from_millis(200));
+    let node = Bridge::spawn(BridgeOptions::new("n1", &proxy.url(), mapping(&cluster.apps))).unwrap();
+    let epochs = || async {
+        let ledger = cluster.jetstream.get_stream(LEDGER).await.map_err(|error| error.to_string())?;
+        // GENESIS is the first record.
+        Ok::<u64, String>(ledger.cached_info().state.last_sequence.saturating_sub(1))
+    };
+    eventually(LONG, "the epoch to land", || async {
+        match epochs().await? {
+            0 => Err("only GENESIS".to_owned()),
+            _ => Ok(()),
+        }
+    })
+    .await;
+    proxy.cut();
+    let status = node.wait_joined().await.unwrap();
+    assert_eq!(orders(&status).epoch, 3, "the first epoch's answer was not lost: {status:?}");
+    cluster.nodes.push(node);
+    cluster.instance(0, "billing", "b1", |options| options).await;
+    cluster.feed(100).await;
     cluster.finish().await;
 }

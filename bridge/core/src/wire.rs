@@ -1,5 +1,5 @@
 //! The few parts of the Protocol Buffers wire format that the ledger's records need, written by hand because this crate has
-//! no dependencies. `proto/fanin/ledger/v1/ledger.proto` is the schema; a test decodes our golden bytes with `prost`.
+//! no dependencies. `proto/fanin/ledger/v1/ledger.proto` is the schema; a test walks golden bytes by it.
 //!
 //! Encoding is canonical: fields in ascending order, defaults left out, varints minimal. Decoding is strict: an unknown
 //! field or a wrong wire type is an error, because rules may only change with the record's version (P10).

@@ -13,7 +13,7 @@ use fanin_core::node::{Phase, Policy, Stability};
 use support::{INC, POLICY, World, names, source_terms};
 
 /// Schedules of an ordinary run.
-const SEEDS: u64 = 250;
+const SEEDS: u64 = 500;
 /// Steps before the healing begins.
 const STEPS: u64 = 300;
 /// Most messages of a schedule.

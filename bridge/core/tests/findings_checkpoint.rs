@@ -6,7 +6,7 @@ mod support;
 use fanin_core::fold::Halt;
 use fanin_core::ids::{BatchNo, LedgerSeq, StreamSeq};
 use fanin_core::node::Phase;
-use fanin_core::record::{Body as RecordBody, Close, Progress};
+use fanin_core::record::{Body as RecordBody, CheckpointPart, Close, Progress};
 use fanin_core::seq_set::SeqSet;
 use support::{A, B, C, World};
 
@@ -181,6 +181,51 @@ fn reclaim_keeps_the_batch_number() {
         w.truth.decided.keys().map(|key| key.batch).collect::<Vec<_>>(),
         [BatchNo(1)]
     );
+}
+
+/// Round two: part 1 of 2 is no checkpoint. Nobody purges behind it, and a node that needs it halts rather than load it;
+/// with part 2 the same node goes on.
+#[test]
+fn incomplete_checkpoint_is_not_used() {
+    let mut w = World::started(2, 2);
+    w.stage(B, &[1]);
+    w.run_all();
+    let whole = fanin_core::checkpoint::write(w.node(A).fold()).unwrap().remove(0);
+    let RecordBody::Checkpoint(body) = whole.body else {
+        panic!("a checkpoint")
+    };
+    let half = body.bytes.len() / 2;
+    let part = |part: u32, bytes: &[u8]| {
+        RecordBody::Checkpoint(CheckpointPart {
+            part,
+            parts: 2,
+            bytes: bytes.to_vec(),
+            ..body.clone()
+        })
+    };
+    w.put(part(0, &body.bytes[..half]));
+    w.tail_all(A);
+    w.later(A, 100_000);
+    assert!(w.bridges[A].purges.is_empty());
+    w.purge_through(body.position);
+    let mut cut_off = w.clone();
+    cut_off.crash(A);
+    cut_off.start(A);
+    assert!(
+        matches!(cut_off.phase(A), Phase::Halted(_)),
+        "{:?}",
+        cut_off.phase(A)
+    );
+    cut_off.fetch(A, &[1, 2]);
+    assert!(cut_off.bridges[A].disk.unsynced.is_empty());
+    w.put(part(1, &body.bytes[half..]));
+    w.crash(A);
+    w.start(A);
+    assert_eq!(*w.phase(A), Phase::Active);
+    w.stage(A, &[1, 2]);
+    w.run_all();
+    w.assert_once(1..=2);
+    assert_eq!(w.publishers("x", 1), [B]);
 }
 
 /// Round two: without done sets a node would keep a re-sent copy of a done claim that others drop.

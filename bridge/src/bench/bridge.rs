@@ -94,12 +94,18 @@ impl Bridge {
             match Client::connect(&socket).await {
                 Ok(client) => break client,
                 Err(error) => {
-                    late(deadline, READY_TIMEOUT, || ("the bridge's start".to_owned(), error.to_string()))?;
+                    late(deadline, READY_TIMEOUT, || {
+                        ("the bridge's start".to_owned(), error.to_string())
+                    })?;
                 }
             }
             tokio::time::sleep(POLL_INTERVAL).await;
         };
-        let mut bridge = Self { child, client, socket };
+        let mut bridge = Self {
+            child,
+            client,
+            socket,
+        };
         let ready = |mapping: &MappingStatus| matches!(mapping.state.as_str(), "gated" | "active");
         bridge.wait("the bridge's join", ready).await?;
         Ok(bridge)
@@ -142,7 +148,10 @@ impl Bridge {
     /// Waits until nothing is left for these applications.
     pub(super) async fn wait_drained(&mut self, apps: &[String]) -> Result<(), BenchError> {
         let left = |app: &AppStatus| apps.contains(&app.name) && app.backlog_messages + app.dead_letters > 0;
-        self.wait("the bridge's last acknowledgements", |mapping| !mapping.apps.iter().any(left)).await
+        self.wait("the bridge's last acknowledgements", |mapping| {
+            !mapping.apps.iter().any(left)
+        })
+        .await
     }
 
     /// What waits for an application, in messages and bytes.
@@ -155,9 +164,17 @@ impl Bridge {
 }
 
 fn describe(mapping: &MappingStatus) -> String {
-    let apps = mapping.apps.iter().map(|app| format!("{} {}", app.name, app.backlog_messages));
+    let apps = mapping
+        .apps
+        .iter()
+        .map(|app| format!("{} {}", app.name, app.backlog_messages));
     let apps: Vec<String> = apps.collect();
-    format!("it is {} ({}), backlogs: {}", mapping.state, mapping.reason, apps.join(", "))
+    format!(
+        "it is {} ({}), backlogs: {}",
+        mapping.state,
+        mapping.reason,
+        apps.join(", ")
+    )
 }
 
 #[cfg(test)]
@@ -178,7 +195,10 @@ mod tests {
         };
         let file = dir.path().join("fanin.yaml");
         std::fs::write(&file, options.render()).unwrap();
-        let request = fanin_config::LoadRequest { file, ..Default::default() };
+        let request = fanin_config::LoadRequest {
+            file,
+            ..Default::default()
+        };
         let loaded = fanin_config::load(&request).unwrap();
         assert!(loaded.warnings.is_empty(), "{:?}", loaded.warnings);
         assert_eq!(loaded.config.store.quota.0, 5 << 30);

@@ -45,7 +45,12 @@ impl Child {
         }
         let child = command.stderr(file).process_group(0).spawn();
         let child = child.map_err(BenchError::io("starting a process"))?;
-        let mut started = Self { name: name.to_owned(), log, child, leash: None };
+        let mut started = Self {
+            name: name.to_owned(),
+            log,
+            child,
+            leash: None,
+        };
         let leash = Leash::tie(started.pid()).map_err(BenchError::io("watching over a process"))?;
         started.leash = Some(leash);
         Ok(started)
@@ -62,7 +67,11 @@ impl Child {
 
     /// An error if it has ended.
     pub(super) fn check(&mut self) -> Result<(), BenchError> {
-        match self.child.try_wait().map_err(BenchError::io("watching a process"))? {
+        match self
+            .child
+            .try_wait()
+            .map_err(BenchError::io("watching a process"))?
+        {
             None => Ok(()),
             Some(_) => Err(self.ended()),
         }
@@ -71,11 +80,17 @@ impl Child {
     pub(super) fn signal(&self, signal: Signal) -> Result<(), BenchError> {
         let pid = i32::try_from(self.pid()).ok().and_then(Pid::from_raw);
         let sent = pid.map_or(Err(rustix::io::Errno::SRCH), |pid| kill_process(pid, signal));
-        sent.map_err(|errno| BenchError::Io { what: "sending a signal", source: errno.into() })
+        sent.map_err(|errno| BenchError::Io {
+            what: "sending a signal",
+            source: errno.into(),
+        })
     }
 
     fn ended(&self) -> BenchError {
-        BenchError::Ended { name: self.name.clone(), log: log_tail(&self.log) }
+        BenchError::Ended {
+            name: self.name.clone(),
+            log: log_tail(&self.log),
+        }
     }
 }
 
@@ -105,7 +120,11 @@ impl App {
         let words = child.child.stdin.take().ok_or_else(missing)?;
         let stdout = child.child.stdout.take().ok_or_else(missing)?;
         let stdout = ChildStdout::from_std(stdout).map_err(BenchError::io("talking to a process"))?;
-        Ok(Self { child, words, lines: BufReader::new(stdout).lines() })
+        Ok(Self {
+            child,
+            words,
+            lines: BufReader::new(stdout).lines(),
+        })
     }
 
     pub(super) fn name(&self) -> &str {
@@ -145,7 +164,10 @@ impl App {
         match tokio::time::timeout(limit, self.lines.next_line()).await {
             Ok(Ok(Some(line))) => Ok(line),
             Ok(Ok(None)) => Err(self.child.ended()),
-            Ok(Err(source)) => Err(BenchError::Io { what: "talking to a process", source }),
+            Ok(Err(source)) => Err(BenchError::Io {
+                what: "talking to a process",
+                source,
+            }),
             Err(_) => Err(BenchError::Late {
                 what: format!("{}, {what},", self.child.name),
                 seconds: limit.as_secs(),
@@ -234,7 +256,10 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let mut app = App::start("app", dir.path(), shell("echo broken >&2; exit 1")).unwrap();
         let error = app.ready().await.unwrap_err();
-        assert!(error.to_string().contains("app ended early") && error.to_string().contains("broken"), "{error}");
+        assert!(
+            error.to_string().contains("app ended early") && error.to_string().contains("broken"),
+            "{error}"
+        );
     }
 
     #[tokio::test]

@@ -5,8 +5,8 @@ use fanin_localhub::ServerBinary;
 use super::error::BenchError;
 use super::figures::Figures;
 use super::limits::{
-    APPS_DEFAULT, APPS_MAX, MESSAGES_DEFAULT, MESSAGES_MAX, REPEAT_DEFAULT, REPEAT_MAX, SIZE_DEFAULT, SIZE_MAX,
-    SIZE_MIN,
+    APPS_DEFAULT, APPS_MAX, MESSAGES_DEFAULT, MESSAGES_MAX, REPEAT_DEFAULT, REPEAT_MAX, SIZE_DEFAULT,
+    SIZE_MAX, SIZE_MIN,
 };
 use super::report::{self, Setting};
 use super::sides::{Run, Side};
@@ -59,8 +59,12 @@ pub(super) async fn run(args: &Args) -> Result<String, BenchError> {
                 size: args.size,
                 sync_always: args.sync_always,
             };
-            let run =
-                Run { program: program.clone(), dir: dir.path().to_owned(), fill, apps: apps.clone() };
+            let run = Run {
+                program: program.clone(),
+                dir: dir.path().to_owned(),
+                fill,
+                apps: apps.clone(),
+            };
             let figures = Figures::of(&Box::pin(run.measure(side)).await?);
             note(&report::progress(name, number, &figures));
             Ok::<_, BenchError>(figures)

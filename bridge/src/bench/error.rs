@@ -112,6 +112,9 @@ impl BenchError {
     }
 
     pub(super) fn hub<E: Error + Send + Sync + 'static>(what: &'static str) -> impl FnOnce(E) -> Self {
-        move |source| Self::Hub { what, source: Box::new(source) }
+        move |source| Self::Hub {
+            what,
+            source: Box::new(source),
+        }
     }
 }

@@ -32,9 +32,13 @@ pub struct Args {
 ///
 /// # Errors
 /// When the bridge refuses.
-pub async fn run(args: &Args) -> Result<(), Box<dyn Error + Send + Sync>> {
+pub(super) async fn run(args: &Args) -> Result<(), Box<dyn Error + Send + Sync>> {
     let mut words = Words::listen();
-    let client = Client::builder().socket(&args.socket).wait_for_bridge(READY_TIMEOUT).connect().await?;
+    let client = Client::builder()
+        .socket(&args.socket)
+        .wait_for_bridge(READY_TIMEOUT)
+        .connect()
+        .await?;
     let subscription = if args.late {
         tell(READY);
         if !words.go().await {

@@ -69,6 +69,7 @@ pub const LOG_TAIL_BYTES: u64 = 2_048;
 const _: () = assert!(SIZE_MIN as usize >= size_of::<u64>() && SIZE_MIN <= SIZE_DEFAULT);
 const _: () = assert!(NATIVE_ACK_PENDING > 2 * NATIVE_BATCH as i64);
 const _: () = assert!(BRIDGE_BATCH <= fanin_config::limits::BATCH_MESSAGES_MAX);
-const _: () = assert!(BRIDGE_BATCH <= BRIDGE_IN_FLIGHT && BRIDGE_IN_FLIGHT <= fanin_config::limits::IN_FLIGHT_MAX);
+const _: () =
+    assert!(BRIDGE_BATCH <= BRIDGE_IN_FLIGHT && BRIDGE_IN_FLIGHT <= fanin_config::limits::IN_FLIGHT_MAX);
 const _: () = assert!(CREDIT_MESSAGES <= fanin_sdk::limits::CREDIT_MESSAGES_MAX);
 const _: () = assert!(CREDIT_BYTES <= fanin_sdk::limits::CREDIT_BYTES_MAX);

@@ -19,7 +19,8 @@ pub(super) struct Cpu {
 impl Cpu {
     /// Reads it for these processes.
     pub(super) fn read(hub: u32, bridge: Option<u32>, apps: &[u32]) -> Result<Self, BenchError> {
-        let of = |pid: u32| fanin_localhub::cpu_time(pid).map_err(BenchError::io("reading a process's CPU time"));
+        let of =
+            |pid: u32| fanin_localhub::cpu_time(pid).map_err(BenchError::io("reading a process's CPU time"));
         Ok(Self {
             hub: of(hub)?,
             bridge: bridge.map_or(Ok(Duration::ZERO), of)?,
@@ -54,7 +55,9 @@ fn busy_time() -> io::Result<Duration> {
     let stat = std::fs::read_to_string("/proc/stat")?;
     let ticks = busy_ticks(&stat).ok_or_else(|| io::Error::from(io::ErrorKind::InvalidData))?;
     let per_second = rustix::param::clock_ticks_per_second().max(1);
-    Ok(Duration::from_nanos(ticks.saturating_mul(1_000_000_000 / per_second)))
+    Ok(Duration::from_nanos(
+        ticks.saturating_mul(1_000_000_000 / per_second),
+    ))
 }
 
 /// User, nice, system, interrupts and stolen time of the first line; idle and waiting left out.

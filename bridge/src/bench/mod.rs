@@ -75,7 +75,9 @@ pub async fn run(args: &Args) -> Result<Exit, Failure> {
         }
     };
     let measured = stop.run_until_cancelled(measure).await;
-    let report = measured.unwrap_or(Err(BenchError::Interrupted)).map_err(BenchError::into_failure)?;
+    let report = measured
+        .unwrap_or(Err(BenchError::Interrupted))
+        .map_err(BenchError::into_failure)?;
     output::print(&report)?;
     Ok(Exit::Done)
 }
@@ -85,7 +87,9 @@ pub async fn run(args: &Args) -> Result<Exit, Failure> {
 /// # Errors
 /// [`Failure`] when the bridge refuses.
 pub async fn run_app(args: &AppArgs) -> Result<Exit, Failure> {
-    fanin_app::run(args).await.map_err(|error| BenchError::App(error).into_failure())?;
+    fanin_app::run(args)
+        .await
+        .map_err(|error| BenchError::App(error).into_failure())?;
     Ok(Exit::Done)
 }
 
@@ -94,6 +98,8 @@ pub async fn run_app(args: &AppArgs) -> Result<Exit, Failure> {
 /// # Errors
 /// [`Failure`] when the hub refuses.
 pub async fn run_native_app(args: &NativeAppArgs) -> Result<Exit, Failure> {
-    native_app::run(args).await.map_err(|error| BenchError::App(error).into_failure())?;
+    native_app::run(args)
+        .await
+        .map_err(|error| BenchError::App(error).into_failure())?;
     Ok(Exit::Done)
 }

@@ -30,7 +30,7 @@ pub struct Args {
 ///
 /// # Errors
 /// When the hub refuses.
-pub async fn run(args: &Args) -> Result<(), Box<dyn Error + Send + Sync>> {
+pub(super) async fn run(args: &Args) -> Result<(), Box<dyn Error + Send + Sync>> {
     let mut words = Words::listen();
     let context = async_nats::jetstream::new(async_nats::connect(&args.server).await?);
     let consumer: PullConsumer = context.get_consumer_from_stream(&args.app, &args.stream).await?;

@@ -17,7 +17,9 @@ pub(super) struct Setting {
 
 /// One JSON document.
 pub(super) fn json(setting: &Setting, pairs: &[(Figures, Figures)]) -> Value {
-    let runs = pairs.iter().map(|(native, fanin)| json!({ "native": native, "fanin": fanin }));
+    let runs = pairs
+        .iter()
+        .map(|(native, fanin)| json!({ "native": native, "fanin": fanin }));
     json!({
         "benchmark": "fanin-vs-native",
         "apps": setting.apps,
@@ -33,10 +35,16 @@ pub(super) fn json(setting: &Setting, pairs: &[(Figures, Figures)]) -> Value {
 
 /// A table.
 pub(super) fn table(setting: &Setting, pairs: &[(Figures, Figures)]) -> String {
-    let head = ["min / median / max", "native", "fanin", "fanin/native"].map(str::to_owned).to_vec();
+    let head = ["min / median / max", "native", "fanin", "fanin/native"]
+        .map(str::to_owned)
+        .to_vec();
     let mut lines = vec![head];
     lines.extend(rows(pairs).iter().map(line));
-    let disturbed = Spread::of(pairs.iter().flat_map(|(native, fanin)| [native.others_s, fanin.others_s]));
+    let disturbed = Spread::of(
+        pairs
+            .iter()
+            .flat_map(|(native, fanin)| [native.others_s, fanin.others_s]),
+    );
     let first = Spread::of(pairs.iter().map(|(_, fanin)| fanin.first_delivery_s * 1e3));
     format!(
         "{} messages of {} B to {} applications, {} repetitions, nats-server {} ({}), {} CPUs\n\n{}\n\
@@ -46,7 +54,11 @@ pub(super) fn table(setting: &Setting, pairs: &[(Figures, Figures)]) -> String {
         setting.apps,
         pairs.len(),
         setting.server_version,
-        if setting.sync_always { "sync_interval always" } else { "default sync_interval" },
+        if setting.sync_always {
+            "sync_interval always"
+        } else {
+            "default sync_interval"
+        },
         cpus(),
         human::table(0, &lines),
         spread(&first, 0),
@@ -68,16 +80,32 @@ pub(super) fn progress(side: &str, number: u32, figures: &Figures) -> String {
 }
 
 fn line(row: &Row) -> Vec<String> {
-    let digits = if row.native.max.max(row.fanin.max) >= 1000.0 { 0 } else { 2 };
+    let digits = if row.native.max.max(row.fanin.max) >= 1000.0 {
+        0
+    } else {
+        2
+    };
     let of = |values: &Spread, digits| {
         let is_nothing = !values.median.is_finite() || values.max == 0.0;
-        if is_nothing { "-".to_owned() } else { spread(values, digits) }
+        if is_nothing {
+            "-".to_owned()
+        } else {
+            spread(values, digits)
+        }
     };
-    vec![row.what.to_owned(), of(&row.native, digits), of(&row.fanin, digits), of(&row.ratio, 3)]
+    vec![
+        row.what.to_owned(),
+        of(&row.native, digits),
+        of(&row.fanin, digits),
+        of(&row.ratio, 3),
+    ]
 }
 
 fn spread(values: &Spread, digits: usize) -> String {
-    format!("{:.digits$} / {:.digits$} / {:.digits$}", values.min, values.median, values.max)
+    format!(
+        "{:.digits$} / {:.digits$} / {:.digits$}",
+        values.min, values.median, values.max
+    )
 }
 
 fn cpus() -> usize {
@@ -93,6 +121,7 @@ mod tests {
     fn a_figure_only_one_side_has_shows_no_ratio() {
         let native = Figures {
             deliveries_per_second: 100_000.0,
+            flowing_per_second: 101_000.0,
             wall_s: 8.0,
             first_delivery_s: 0.01,
             hub_us: 12.0,
@@ -102,7 +131,11 @@ mod tests {
             others_s: 0.2,
             repeated: 0,
         };
-        let fanin = Figures { bridge_us: 2.0, hub_us: 2.0, ..native };
+        let fanin = Figures {
+            bridge_us: 2.0,
+            hub_us: 2.0,
+            ..native
+        };
         let setting = Setting {
             apps: 8,
             messages: 100_000,
@@ -114,10 +147,13 @@ mod tests {
         let bridge = text.lines().find(|line| line.starts_with("bridge")).unwrap();
         let mut cells = bridge.split("  ").map(str::trim).filter(|cell| !cell.is_empty());
         assert_eq!(cells.next(), Some("bridge CPU us/delivery"));
-        assert_eq!((cells.next(), cells.next(), cells.next()), (Some("-"), Some("2.00 / 2.00 / 2.00"), Some("-")));
+        assert_eq!(
+            (cells.next(), cells.next(), cells.next()),
+            (Some("-"), Some("2.00 / 2.00 / 2.00"), Some("-"))
+        );
         let json = json(&setting, &[(native, fanin)]);
-        assert_eq!(json["rows"][2]["fanin"]["median"], 2.0);
-        assert!(json["rows"][2]["ratio"]["median"].is_null());
+        assert_eq!(json["rows"][3]["fanin"]["median"], 2.0);
+        assert!(json["rows"][3]["ratio"]["median"].is_null());
         assert_eq!(json["repetitions"][0]["native"]["hub_us"], 12.0);
     }
 }

@@ -94,7 +94,11 @@ impl Run {
         for (index, name) in self.apps.iter().enumerate() {
             // The bridge pulls when all applications are there: the last one to come is the signal.
             let late = index + 1 == self.apps.len();
-            apps.push(App::start(name, &self.dir, self.fanin_command(&bridge, name, late))?);
+            apps.push(App::start(
+                name,
+                &self.dir,
+                self.fanin_command(&bridge, name, late),
+            )?);
         }
         for app in &mut apps {
             app.ready().await?;
@@ -124,7 +128,11 @@ impl Run {
     }
 
     /// Waits for every application, and returns when the last one was done.
-    async fn wait_done(&self, apps: &mut [App], clock: &Clock) -> Result<(Vec<(String, Done)>, Duration), BenchError> {
+    async fn wait_done(
+        &self,
+        apps: &mut [App],
+        clock: &Clock,
+    ) -> Result<(Vec<(String, Done)>, Duration), BenchError> {
         let deliveries = u32::try_from(self.fill.messages * self.apps.len() as u64).unwrap_or(u32::MAX);
         let limit = PHASE_TIMEOUT + PER_DELIVERY * deliveries;
         let waits = apps.iter_mut().map(async |app| {
@@ -157,7 +165,14 @@ impl Clock {
     fn start(hub: u32, bridge: Option<u32>, apps: &[App]) -> Result<Self, BenchError> {
         let apps: Vec<u32> = apps.iter().map(|app| app.child().pid()).collect();
         let before = Cpu::read(hub, bridge, &apps)?;
-        Ok(Self { hub, bridge, apps, before, started: Instant::now(), started_us: now_us() })
+        Ok(Self {
+            hub,
+            bridge,
+            apps,
+            before,
+            started: Instant::now(),
+            started_us: now_us(),
+        })
     }
 
     fn stop(self, dones: &[(String, Done)], wall: Duration, messages: u64) -> Result<Outcome, BenchError> {
@@ -172,7 +187,11 @@ impl Clock {
                 });
             }
         }
-        let first_us = dones.iter().map(|(_, done)| done.first_us).min().unwrap_or_default();
+        let first_us = dones
+            .iter()
+            .map(|(_, done)| done.first_us)
+            .min()
+            .unwrap_or_default();
         Ok(Outcome {
             deliveries: messages * dones.len() as u64,
             wall,

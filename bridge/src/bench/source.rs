@@ -76,7 +76,10 @@ impl Source {
                 max_ack_pending: NATIVE_ACK_PENDING,
                 ..Default::default()
             };
-            stream.create_consumer(config).await.map_err(BenchError::hub("create a durable"))?;
+            stream
+                .create_consumer(config)
+                .await
+                .map_err(BenchError::hub("create a durable"))?;
         }
         Ok(())
     }
@@ -88,13 +91,16 @@ impl Source {
         synced.map_err(|error| BenchError::io("syncing the disks")(error.into()))?;
         let deadline = Instant::now() + QUIET_TIMEOUT;
         loop {
-            let used = || fanin_localhub::cpu_time(self.pid()).map_err(BenchError::io("reading the hub's CPU time"));
+            let used =
+                || fanin_localhub::cpu_time(self.pid()).map_err(BenchError::io("reading the hub's CPU time"));
             let before = used()?;
             tokio::time::sleep(QUIET_INTERVAL).await;
             if used()?.saturating_sub(before) <= QUIET_CPU {
                 return Ok(());
             }
-            late(deadline, QUIET_TIMEOUT, || ("the hub's start".to_owned(), "it is still busy".to_owned()))?;
+            late(deadline, QUIET_TIMEOUT, || {
+                ("the hub's start".to_owned(), "it is still busy".to_owned())
+            })?;
         }
     }
 
@@ -103,21 +109,32 @@ impl Source {
         let stream = self.stream().await?;
         let deadline = Instant::now() + SETTLE_TIMEOUT;
         loop {
-            let consumers: Vec<_> =
-                stream.consumers().try_collect().await.map_err(BenchError::hub("list the consumers"))?;
+            let consumers: Vec<_> = stream
+                .consumers()
+                .try_collect()
+                .await
+                .map_err(BenchError::hub("list the consumers"))?;
             let open = |info: &jetstream::consumer::Info| info.num_pending + info.num_ack_pending as u64;
             let open: u64 = consumers.iter().map(open).sum();
             if open == 0 && !consumers.is_empty() {
                 return Ok(());
             }
-            let hint = || ("the hub's last acknowledgements".to_owned(), format!("{open} are missing"));
+            let hint = || {
+                (
+                    "the hub's last acknowledgements".to_owned(),
+                    format!("{open} are missing"),
+                )
+            };
             late(deadline, SETTLE_TIMEOUT, hint)?;
             tokio::time::sleep(POLL_INTERVAL).await;
         }
     }
 
     async fn stream(&self) -> Result<stream::Stream, BenchError> {
-        self.context.get_stream(STREAM).await.map_err(BenchError::hub("show the stream"))
+        self.context
+            .get_stream(STREAM)
+            .await
+            .map_err(BenchError::hub("show the stream"))
     }
 }
 
@@ -131,11 +148,17 @@ pub(super) fn late(
         return Ok(());
     }
     let (what, hint) = describe();
-    Err(BenchError::Late { what, seconds: limit.as_secs(), hint })
+    Err(BenchError::Late {
+        what,
+        seconds: limit.as_secs(),
+        hint,
+    })
 }
 
 async fn connect(hub: &LocalHub) -> Result<Context, BenchError> {
-    let client = async_nats::connect(hub.url()).await.map_err(BenchError::hub("accept a connection"))?;
+    let client = async_nats::connect(hub.url())
+        .await
+        .map_err(BenchError::hub("accept a connection"))?;
     let mut context = jetstream::new(client);
     context.set_timeout(READY_TIMEOUT);
     Ok(context)
@@ -147,7 +170,10 @@ async fn fill_stream(context: &Context, fill: &Fill) -> Result<(), BenchError> {
         subjects: vec![SUBJECT.to_owned()],
         ..Default::default()
     };
-    let stream = context.create_stream(config).await.map_err(BenchError::hub("create the stream"))?;
+    let stream = context
+        .create_stream(config)
+        .await
+        .map_err(BenchError::hub("create the stream"))?;
     let filler = filler((fill.size as usize).saturating_sub(size_of::<u64>()));
     let mut next = 0;
     while next < fill.messages {
@@ -155,11 +181,19 @@ async fn fill_stream(context: &Context, fill: &Fill) -> Result<(), BenchError> {
         publish_all(context, (next..end).map(|number| payload(number, &filler))).await?;
         next = end;
     }
-    let stored = stream.get_info().await.map_err(BenchError::hub("show the stream"))?.state.messages;
+    let stored = stream
+        .get_info()
+        .await
+        .map_err(BenchError::hub("show the stream"))?
+        .state
+        .messages;
     if stored == fill.messages {
         return Ok(());
     }
-    Err(BenchError::Filled { stored, expected: fill.messages })
+    Err(BenchError::Filled {
+        stored,
+        expected: fill.messages,
+    })
 }
 
 /// Publishes, then waits for the hub's word on each.
@@ -169,6 +203,8 @@ async fn publish_all(context: &Context, payloads: impl Iterator<Item = Bytes>) -
         let sent = context.publish(SUBJECT, payload).await;
         confirmations.push(sent.map_err(BenchError::hub("take a message"))?.into_future());
     }
-    try_join_all(confirmations).await.map_err(BenchError::hub("store a message"))?;
+    try_join_all(confirmations)
+        .await
+        .map_err(BenchError::hub("store a message"))?;
     Ok(())
 }

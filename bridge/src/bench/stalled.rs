@@ -11,8 +11,8 @@ use super::child::App;
 use super::compare::{find_server, temporary_dir};
 use super::error::BenchError;
 use super::limits::{
-    BACKLOG_DEFAULT, MESSAGES_MAX, PER_DELIVERY, PHASE_TIMEOUT, RSS_INTERVAL, RUNNING_APPS, SIZE_DEFAULT, SIZE_MAX,
-    SIZE_MIN,
+    BACKLOG_DEFAULT, MESSAGES_MAX, PER_DELIVERY, PHASE_TIMEOUT, RSS_INTERVAL, RUNNING_APPS, SIZE_DEFAULT,
+    SIZE_MAX, SIZE_MIN,
 };
 use super::sides::app_command;
 use super::source::{Fill, Source};
@@ -67,9 +67,22 @@ pub(super) async fn run(args: &Args) -> Result<String, BenchError> {
     let binary = find_server().await?;
     let program = std::env::current_exe().map_err(BenchError::io("finding this program"))?;
     let dir = temporary_dir()?;
-    let messages = args.backlog.0.div_ceil(u64::from(args.size)).clamp(1, MESSAGES_MAX);
-    let fill = Fill { binary, dir: dir.path().join("hub"), messages, size: args.size, sync_always: false };
-    note(&format!("filling the hub with {messages} messages of {} B", args.size));
+    let messages = args
+        .backlog
+        .0
+        .div_ceil(u64::from(args.size))
+        .clamp(1, MESSAGES_MAX);
+    let fill = Fill {
+        binary,
+        dir: dir.path().join("hub"),
+        messages,
+        size: args.size,
+        sync_always: false,
+    };
+    note(&format!(
+        "filling the hub with {messages} messages of {} B",
+        args.size
+    ));
     let source = Source::start(&fill).await?;
     source.settle_down().await?;
 
@@ -103,7 +116,9 @@ pub(super) async fn run(args: &Args) -> Result<String, BenchError> {
     note("the backlog grows");
     let limit = PHASE_TIMEOUT + PER_DELIVERY * u32::try_from(messages * 3).unwrap_or(u32::MAX);
     let started = Instant::now();
-    let waits = running.iter_mut().map(async |app| app.done(limit).await.map(|_| ()));
+    let waits = running
+        .iter_mut()
+        .map(async |app| app.done(limit).await.map(|_| ()));
     let all = async { futures_util::future::try_join_all(waits).await.map(|_| ()) };
     let growing = watch(&mut bridge, all).await?;
     let growing_time = started.elapsed();
@@ -118,7 +133,14 @@ pub(super) async fn run(args: &Args) -> Result<String, BenchError> {
     let draining_time = started.elapsed();
     bridge.wait_drained(&options.apps).await?;
 
-    let outcome = Outcome { idle, growing, growing_time, backlog, draining, draining_time };
+    let outcome = Outcome {
+        idle,
+        growing,
+        growing_time,
+        backlog,
+        draining,
+        draining_time,
+    };
     if args.json {
         return Ok(format!("{}\n", outcome.json(args.size)));
     }
@@ -171,10 +193,21 @@ impl Outcome {
     }
 
     fn text(&self) -> String {
-        let row = |what: &str, max: String, last: String, time: String| vec![what.to_owned(), max, last, time];
+        let row =
+            |what: &str, max: String, last: String, time: String| vec![what.to_owned(), max, last, time];
         let lines = [
-            row("bridge RSS", "max".to_owned(), "at the end".to_owned(), "time".to_owned()),
-            row("no traffic yet", human::bytes(self.idle), human::bytes(self.idle), "-".to_owned()),
+            row(
+                "bridge RSS",
+                "max".to_owned(),
+                "at the end".to_owned(),
+                "time".to_owned(),
+            ),
+            row(
+                "no traffic yet",
+                human::bytes(self.idle),
+                human::bytes(self.idle),
+                "-".to_owned(),
+            ),
             row(
                 "one application frozen, the others take everything",
                 human::bytes(self.growing.max),

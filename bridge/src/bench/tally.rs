@@ -26,7 +26,15 @@ pub(super) struct Tally {
 impl Tally {
     pub(super) fn new(messages: u64) -> Self {
         let words = usize::try_from(messages.div_ceil(64)).unwrap_or(usize::MAX);
-        Self { seen: vec![0; words], messages, done: Done { received: 0, distinct: 0, first_us: 0 } }
+        Self {
+            seen: vec![0; words],
+            messages,
+            done: Done {
+                received: 0,
+                distinct: 0,
+                first_us: 0,
+            },
+        }
     }
 
     /// Counts a delivery by the number in its payload. True when that was the last message missing.
@@ -39,7 +47,9 @@ impl Tally {
             return false;
         };
         let bit = 1 << (number % 64);
-        let word = usize::try_from(number / 64).ok().and_then(|word| self.seen.get_mut(word));
+        let word = usize::try_from(number / 64)
+            .ok()
+            .and_then(|word| self.seen.get_mut(word));
         let Some(word) = word.filter(|word| **word & bit == 0) else {
             return false;
         };

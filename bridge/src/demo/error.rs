@@ -18,7 +18,7 @@ use crate::telemetry::codes;
 pub(crate) enum DemoError {
     #[error("the input cannot be fed")]
     Input(#[from] InputError),
-    #[error("{path} cannot be used: {cure}")]
+    #[error("{path} cannot be used")]
     Place {
         path: PathBuf,
         cure: &'static str,
@@ -78,15 +78,27 @@ impl DemoError {
             | Self::Json(_) => (Exit::Failed, codes::DEMO_FAILED),
             Self::Interrupted => (Exit::Failed, codes::INTERRUPTED),
         };
-        let interrupted = matches!(self, Self::Interrupted);
-        let failure = Failure::of(exit, code, self);
-        match failure {
-            // There is nothing to send the rest of.
-            Failure::Told(mut report) if interrupted => {
-                report.cure = None;
+        // What the table of codes says fits other commands better than these cases, which name their own.
+        let cure = match &self {
+            Self::Place { cure, .. } => Some(Some((*cure).to_owned())),
+            Self::Input(_) | Self::Interrupted => Some(None),
+            Self::Program(_)
+            | Self::NoServer(_)
+            | Self::Hub(_)
+            | Self::HubCall { .. }
+            | Self::NotReady { .. }
+            | Self::Fleet(_)
+            | Self::Feed(_)
+            | Self::Journal(_)
+            | Self::Task(_)
+            | Self::Json(_) => None,
+        };
+        match (Failure::of(exit, code, self), cure) {
+            (Failure::Told(mut report), Some(cure)) => {
+                report.cure = cure;
                 Failure::Told(report)
             }
-            failure @ (Failure::Told(_) | Failure::ClosedPipe) => failure,
+            (failure, _) => failure,
         }
     }
 }

@@ -16,7 +16,7 @@ use super::rng::Rng;
 const DAY_STARTS_MS: u64 = 1_772_438_400_000;
 const CUSTOMERS: u64 = 20_000;
 const ARTICLES: u64 = 3_000;
-const ITEMS_MAX: u64 = 14;
+const ITEMS_MAX: u64 = 22;
 
 const CITIES: &[&str] = &[
     "Leipzig", "Lyon", "Porto", "Gdansk", "Aarhus", "Graz", "Ghent", "Turku", "Brno", "Cork",
@@ -107,7 +107,12 @@ impl Events {
 
     fn place_order(&mut self) -> (&'static str, Value) {
         self.orders += 1;
-        let count = 1 + self.rng.skewed(ITEMS_MAX);
+        // A household buys a few things, a business many.
+        let count = if self.rng.chance(4) {
+            self.rng.within(8, ITEMS_MAX)
+        } else {
+            1 + self.rng.skewed(8)
+        };
         let mut total_cents = 0;
         let mut items = Vec::new();
         for _ in 0..count {

@@ -117,6 +117,6 @@ mod tests {
         let mapping = &loaded.config.mappings["shop"];
         assert_eq!(mapping.applications.len(), 2);
         assert_eq!(mapping.applications["billing"].instance_in_flight, 128);
-        assert_eq!(mapping.ack_wait.to_string(), "2500ms");
+        assert_eq!(mapping.ack_wait.0, config.ack_wait);
     }
 }

@@ -210,6 +210,9 @@ impl Driver {
                 }
                 crate::failpoint::reach("after_publish");
                 self.feed(Input::Resolved(batch));
+                // The core settles at once or never: what was resolved before the own EPOCH, or in a halted mapping, is
+                // settled when the hub delivers it again, so nothing of it is kept.
+                self.batches.forget(batch);
             }
             Stored::Done => self.feed(Input::DonePersisted),
             Stored::Terms => {}
