@@ -140,6 +140,28 @@ fn p5_owner_settles_after_publish() {
     assert_eq!(w.source.acked, BTreeSet::from([2, 3]));
 }
 
+/// P5 and P6: what W passed is settled at once, also by its owner whose publication is not durable yet. A crash then
+/// loses nothing: the copy is staged, the claim stays in the ledger until the batch is done.
+#[test]
+fn p6_owner_settles_below_the_watermark_before_it_published() {
+    let mut w = World::started(2, 1);
+    w.stage(A, &[1]);
+    w.land(A);
+    w.tail_all(B);
+    w.fetch(B, &[1]);
+    w.close_by(B);
+    assert_eq!(w.closed(), StreamSeq(1));
+    w.tail_all(A);
+    w.fetch(A, &[1]);
+    assert_eq!(w.bridges[A].settled, [1]);
+    assert!(w.publishers("x", 1).is_empty());
+    w.crash(A);
+    w.checkpoint_and_purge(B);
+    w.start(A);
+    w.run_all();
+    assert_eq!(w.publishers("x", 1), [A]);
+}
+
 /// P5: a void claim owns nothing, so a redelivery is staged, not settled.
 #[test]
 fn p5_void_claim_is_not_settled() {

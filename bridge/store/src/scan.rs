@@ -80,7 +80,7 @@ pub(crate) fn scan(bytes: &[u8], header: &SegmentHeader, last: bool) -> Scanned 
         Item::Frame(_) | Item::Unreadable { .. } => None,
     });
     let sealed_at = footer.as_ref().map(|_| position).or(footer_position);
-    let mut synced = sealed_at.into_iter().max().unwrap_or(0).max(header.first_group);
+    let mut synced = proven.chain(sealed_at).max().unwrap_or(0).max(header.first_group);
     if !last && sealed_at.is_none() {
         // Such a segment was cut to what it held before a later one was made.
         synced = synced.max(written_end(bytes)).max(position);
