@@ -87,6 +87,7 @@ async fn run(with_hub: bool) {
     }
     let waited = tokio::time::timeout(Duration::from_secs(600), cluster.wait_rest());
     waited.await.unwrap();
+    cluster.assert_published_once().await;
     eprintln!("{}", cluster.report());
     eprintln!(
         "{} faults, {} acknowledgements lost their answer",

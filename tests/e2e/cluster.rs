@@ -235,6 +235,22 @@ impl Cluster {
         first.ok_or_else(|| "no consumer".to_owned())
     }
 
+    /// Wants every message to have exactly one place in exactly one node's topic. Together with [`Self::wait_rest`] this
+    /// judges also the messages whose confirmation was lost, which the checker has to believe.
+    pub(crate) async fn assert_published_once(&self) {
+        let mut published = Vec::new();
+        for node in &self.nodes {
+            published.push(orders(&node.status().await.unwrap()).head_offset);
+        }
+        let all: u64 = published.iter().sum();
+        assert_eq!(
+            all,
+            self.ids.len() as u64,
+            "published by node: {published:?}\n{}",
+            self.report()
+        );
+    }
+
     /// Judges what was recorded so far.
     pub(crate) fn report(&self) -> Report {
         self.recorder.judge(&self.ids, &self.apps)

@@ -35,6 +35,7 @@ async fn each_application_gets_each_message_once_also_across_restarts_in_order()
     }
     cluster.stop_stream(trickle).await;
     cluster.wait_rest().await;
+    cluster.assert_published_once().await;
 
     let report = cluster.report();
     report.assert_exactly_once_without_doubt();

@@ -39,6 +39,7 @@ async fn die_at_each(points: &[&str]) {
     }
     cluster.stop_stream(trickle).await;
     cluster.wait_rest().await;
+    cluster.assert_published_once().await;
     let report = cluster.report();
     for node in ["n1", "n2"] {
         let by_node = report.apps["billing"]

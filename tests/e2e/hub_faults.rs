@@ -23,6 +23,8 @@ async fn the_hub_may_be_killed() {
     cluster.nodes[0].wait_joined().await.unwrap();
     cluster.wait_more(300).await;
     cluster.stop_stream(trickle).await;
+    cluster.wait_rest().await;
+    cluster.assert_published_once().await;
     cluster.finish().await;
 }
 
@@ -73,5 +75,7 @@ async fn the_hub_may_freeze() {
     cluster.hub.resume().unwrap();
     cluster.wait_more(300).await;
     cluster.stop_stream(trickle).await;
+    cluster.wait_rest().await;
+    cluster.assert_published_once().await;
     cluster.finish().await;
 }

@@ -64,6 +64,8 @@ async fn connections_may_be_cut() {
     proxy.pass().await;
     wait_far_share(&cluster, 10).await;
     cluster.stop_stream(trickle).await;
+    cluster.wait_rest().await;
+    cluster.assert_published_once().await;
     cluster.finish().await;
 }
 
@@ -80,6 +82,8 @@ async fn a_slow_line_costs_time_only() {
     let trickle = cluster.stream(Duration::from_millis(20));
     wait_far_share(&cluster, 100).await;
     cluster.stop_stream(trickle).await;
+    cluster.wait_rest().await;
+    cluster.assert_published_once().await;
     cluster.finish().await;
 }
 
@@ -109,6 +113,8 @@ async fn requests_and_replies_may_vanish() {
     }
     wait_far_share(&cluster, 20).await;
     cluster.stop_stream(trickle).await;
+    cluster.wait_rest().await;
+    cluster.assert_published_once().await;
     cluster.finish().await;
 }
 
@@ -133,6 +139,8 @@ async fn late_claims_lose() {
     }
     wait_far_share(&cluster, 20).await;
     cluster.stop_stream(trickle).await;
+    cluster.wait_rest().await;
+    cluster.assert_published_once().await;
     cluster.finish().await;
 }
 
@@ -146,7 +154,11 @@ async fn an_epoch_whose_answer_was_lost_is_adopted() {
     proxy.delay(Duration::from_millis(200));
     let node = Bridge::spawn(BridgeOptions::new("n1", &proxy.url(), mapping(&cluster.apps))).unwrap();
     let epochs = || async {
-        let ledger = cluster.jetstream.get_stream(LEDGER).await.map_err(|error| error.to_string())?;
+        let ledger = cluster
+            .jetstream
+            .get_stream(LEDGER)
+            .await
+            .map_err(|error| error.to_string())?;
         // GENESIS is the first record.
         Ok::<u64, String>(ledger.cached_info().state.last_sequence.saturating_sub(1))
     };
@@ -159,7 +171,11 @@ async fn an_epoch_whose_answer_was_lost_is_adopted() {
     .await;
     proxy.cut();
     let status = node.wait_joined().await.unwrap();
-    assert_eq!(orders(&status).epoch, 3, "the first epoch's answer was not lost: {status:?}");
+    assert_eq!(
+        orders(&status).epoch,
+        3,
+        "the first epoch's answer was not lost: {status:?}"
+    );
     cluster.nodes.push(node);
     cluster.instance(0, "billing", "b1", |options| options).await;
     cluster.feed(100).await;

@@ -69,6 +69,8 @@ async fn a_frozen_node_on_a_hub_that_syncs_lazily() {
     cluster.nodes[0].resume().unwrap();
     cluster.wait_more(200).await;
     cluster.stop_stream(trickle).await;
+    cluster.wait_rest().await;
+    cluster.assert_published_once().await;
     cluster.finish().await;
 }
 

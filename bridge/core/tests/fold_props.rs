@@ -362,7 +362,7 @@ impl Model {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(128) })]
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(48) })]
 
     /// P2, P6, P8, P9; I1, I2, I3: the fold decides as the model does. A record met again changes nothing.
     #[test]
