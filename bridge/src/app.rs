@@ -90,6 +90,9 @@ pub enum AppError {
         /// Why.
         source: DriverError,
     },
+    /// A mapping's loop met a defect.
+    #[error("FAN-5014: a mapping's loop ended by a defect: {0}")]
+    Crashed(tokio::task::JoinError),
     /// The hub's options cannot be used.
     #[error("{code}: {0}", code = .0.code())]
     Hub(#[from] fanin_hub::ConnectError),
@@ -127,6 +130,7 @@ impl AppError {
             AppError::Identity(error) => error.code(),
             AppError::Mapping { .. } | AppError::Driver { .. } => "FAN-4005",
             AppError::Join { source, .. } => source.code(),
+            AppError::Crashed(_) => "FAN-5014",
             AppError::Hub(error) => error.code(),
             AppError::Socket(_) => "FAN-4015",
             AppError::Damaged { .. } => "FAN-4007",
@@ -150,9 +154,11 @@ impl AppError {
                 JoinError::Source(_)
                 | JoinError::Ledger(_)
                 | JoinError::LedgerRecreated { .. }
+                | JoinError::LedgerShrank { .. }
                 | JoinError::IdentityConflict { .. }
                 | JoinError::UnknownEpoch { .. } => 78,
             },
+            AppError::Crashed(_) => 1,
             AppError::Hub(_) => 69,
             AppError::Socket(_) | AppError::Admin { .. } => 73,
         }
@@ -551,7 +557,9 @@ async fn supervise(
             () = shutdown.cancelled() => return Ok(()),
             Some(ended) = loops.join_next() => match ended {
                 Ok((mapping, Err(source))) => return Err(AppError::Driver { mapping, source }),
-                Ok((_, Ok(()))) | Err(_) => {}
+                Ok((_, Ok(()))) => {}
+                // Without its loop a mapping would go on delivering and not see its own fence.
+                Err(source) => return Err(AppError::Crashed(source)),
             },
         }
     }

@@ -42,7 +42,8 @@ pub fn write(fold: &Fold) -> Option<Vec<Record>> {
 /// landed last.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Assembler {
-    open: BTreeMap<(LedgerSeq, Hash128), BTreeMap<u32, Vec<u8>>>,
+    /// By position, hash and number of parts: two versions may cut the same state differently.
+    open: BTreeMap<(LedgerSeq, Hash128, u32), BTreeMap<u32, Vec<u8>>>,
     complete: Option<Complete>,
 }
 
@@ -87,14 +88,18 @@ impl Assembler {
         {
             return false;
         }
-        let parts = self.open.entry((witness.position, witness.hash)).or_default();
+        let parts = self
+            .open
+            .entry((witness.position, witness.hash, part.parts))
+            .or_default();
         parts.insert(part.part, part.bytes);
         if parts.len() as u64 != u64::from(part.parts) {
             return false;
         }
         let state = parts.values().flat_map(|bytes| bytes.iter().copied()).collect();
         self.complete = Some(Complete { witness, state });
-        self.open.retain(|&(position, _), _| position > witness.position);
+        self.open
+            .retain(|&(position, _, _), _| position > witness.position);
         true
     }
 

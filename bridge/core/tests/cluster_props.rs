@@ -411,7 +411,8 @@ fn random_schedules_publish_once() {
         return;
     }
     let (mut messages, mut loads, mut repairs) = (0, 0, 0);
-    for seed in 0..number("FANIN_SEEDS").unwrap_or(SEEDS) {
+    let seeds = number("FANIN_SEEDS").unwrap_or(SEEDS);
+    for seed in 0..seeds {
         match catch_unwind(AssertUnwindSafe(|| run(seed, false))) {
             Ok(world) => {
                 messages += world.truth.owner_of.len();
@@ -430,9 +431,9 @@ fn random_schedules_publish_once() {
             }
         }
     }
-    // The schedules reach the places they are meant to reach.
+    // The schedules of an ordinary run reach the places they are meant to reach.
     assert!(
-        messages > 1_000 && loads > 20 && repairs > 20,
+        seeds < SEEDS || (messages > 1_000 && loads > 20 && repairs > 20),
         "{messages} messages, {loads} loads, {repairs} repairs"
     );
 }

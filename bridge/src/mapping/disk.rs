@@ -57,6 +57,15 @@ pub struct Epochs {
     pub ledger_created_ns: u64,
 }
 
+/// The newest terms a disk knows. Older ones, met again while the ledger is read, must not replace them.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KnownTerms {
+    /// Their version; 0 for none.
+    pub version: u32,
+    /// Since which version each application is served.
+    pub since: BTreeMap<String, u32>,
+}
+
 /// Names of the small values of one mapping.
 #[derive(Clone, Debug)]
 pub struct Names {
@@ -155,8 +164,8 @@ pub struct KeptBatch {
 pub struct Kept {
     /// The epochs.
     pub epochs: Epochs,
-    /// Since which terms version each application is served, as last known.
-    pub since: BTreeMap<String, u32>,
+    /// The newest terms this disk knows.
+    pub terms: KnownTerms,
     /// Finished batches.
     pub done: SeqSet,
     /// Unfinished batches.
@@ -183,7 +192,7 @@ impl Kept {
             kept.epochs = serde_json::from_slice(value).map_err(|e| bad(&names.epochs(), e.to_string()))?;
         }
         if let Some(value) = recovered.values.get(&names.terms()) {
-            kept.since = serde_json::from_slice(value).map_err(|e| bad(&names.terms(), e.to_string()))?;
+            kept.terms = serde_json::from_slice(value).map_err(|e| bad(&names.terms(), e.to_string()))?;
         }
         if let Some(value) = recovered.values.get(&names.done()) {
             kept.done =

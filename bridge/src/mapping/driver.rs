@@ -150,6 +150,8 @@ pub struct DriverParts {
     pub topic_events: TopicEvents,
     /// Bodies on disk of batches that are staged and not published.
     pub batches: Batches,
+    /// The version of the newest terms on disk.
+    pub terms_known: u32,
     /// Where status looks.
     pub view: Shared,
 }
@@ -165,6 +167,7 @@ pub struct Driver {
     pub(super) names: Names,
     pub(super) topic: Topic,
     pub(super) batches: Batches,
+    pub(super) terms_known: u32,
     pub(super) view: Shared,
     pub(super) counts: Counts,
     pub(super) lag: u64,
@@ -211,6 +214,7 @@ impl Driver {
             names: parts.names,
             topic: parts.topic,
             batches: parts.batches,
+            terms_known: parts.terms_known,
             view: parts.view,
             counts: Counts::default(),
             lag: 0,

@@ -8,6 +8,7 @@ use fanin_core::effect::{Effect, Fact, FenceReason};
 use fanin_core::record::Terms;
 use fanin_store::{Class, Op};
 
+use super::disk::KnownTerms;
 use super::driver::Driver;
 use super::ledger_io::{append, load_checkpoint, purge};
 use super::limits::LOOKS_MAX;
@@ -36,19 +37,12 @@ impl Driver {
                 terms,
                 first,
             } => {
-                // Beyond the bound the core asks again when due.
-                if let Some(source) = self
-                    .sources
-                    .get(&incarnation)
-                    .filter(|_| self.looks.len() < LOOKS_MAX)
-                {
-                    self.looks.push(Box::pin(audit(
-                        self.hub.clone(),
-                        incarnation,
-                        terms,
-                        source.clone(),
-                        first,
-                    )));
+                // The filter in force is the terms', which may differ from the configuration (P6). Beyond the bound the
+                // core asks again when due.
+                let named = self.node.fold().terms().sources.get(&incarnation);
+                if let Some(named) = named.filter(|_| self.looks.len() < LOOKS_MAX) {
+                    let look = audit(self.hub.clone(), incarnation, terms, named.clone(), first);
+                    self.looks.push(Box::pin(look));
                 }
             }
             Effect::FetchRepair { incarnation, seq } => {
@@ -197,14 +191,22 @@ impl Driver {
         self.look_over();
     }
 
-    /// New terms: each application's entitlement, on disk before anything resolved under them.
+    /// New terms: each application's entitlement, on disk before anything resolved under them. While a restart reads the
+    /// ledger it meets old terms again; they must not take an entitlement away that this disk knows of already.
     fn on_terms(&mut self, terms: &Terms) {
-        let since: BTreeMap<&str, u32> = terms
+        if terms.version.0 <= self.terms_known {
+            return;
+        }
+        self.terms_known = terms.version.0;
+        let since = terms
             .apps
             .iter()
-            .map(|(app, since)| (app.as_str(), since.0))
+            .map(|(app, since)| (app.clone(), since.0))
             .collect();
-        if let Ok(encoded) = serde_json::to_vec(&since) {
+        if let Ok(encoded) = serde_json::to_vec(&KnownTerms {
+            version: terms.version.0,
+            since,
+        }) {
             self.persist_terms(Bytes::from(encoded));
         }
         for app in self.options.config.applications.keys() {

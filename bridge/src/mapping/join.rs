@@ -60,6 +60,16 @@ pub enum JoinError {
         /// The ledger's stream.
         stream: String,
     },
+    /// The ledger has lost the record of this node's last epoch.
+    #[error(
+        "the ledger {stream} has lost this node's epoch {epoch}: the hub was rolled back or lost what it had confirmed; restore the hub, or start every node of the mapping with a fresh data directory and ledger"
+    )]
+    LedgerShrank {
+        /// The ledger's stream.
+        stream: String,
+        /// The epoch this disk remembers.
+        epoch: Epoch,
+    },
     /// Two bodies use one identity.
     #[error("node {node} is in use: {}", refusal(*same_uuid, *epoch, *state))]
     IdentityConflict {
@@ -107,6 +117,7 @@ impl JoinError {
             JoinError::Store(_)
             | JoinError::Encode(_)
             | JoinError::LedgerRecreated { .. }
+            | JoinError::LedgerShrank { .. }
             | JoinError::IdentityConflict { .. }
             | JoinError::UnknownEpoch { .. } => false,
         }
@@ -136,6 +147,7 @@ impl JoinError {
             JoinError::Append(error) => error.code(),
             JoinError::Store(_) | JoinError::Encode(_) => "FAN-4002",
             JoinError::LedgerRecreated { .. } => "FAN-4010",
+            JoinError::LedgerShrank { .. } => "FAN-4019",
             JoinError::IdentityConflict { .. } => "FAN-4011",
             JoinError::UnknownEpoch { .. } => "FAN-4012",
         }
@@ -318,15 +330,21 @@ async fn begin_epoch(
                 return Ok((LedgerSeq(ack.seq), expected, nonce));
             }
             Err(AppendError::WrongLastSequence { .. }) => {
-                let Some(last) = ledger.last_of_subject(&subject).await? else {
-                    continue;
-                };
-                if last.seq <= expected && stale_reads < STALE_READS_MAX {
-                    // The hub refused because there is a later record; a read that does not show it is stale.
+                let last = ledger.last_of_subject(&subject).await?;
+                let Some(last) = last.filter(|last| last.seq > expected) else {
+                    // The hub refused because its last record is another one; a read that shows no later one is stale,
+                    // or the hub has lost the record this disk remembers.
+                    if stale_reads >= STALE_READS_MAX {
+                        let stream = ledger.stream().to_owned();
+                        return Err(JoinError::LedgerShrank {
+                            stream,
+                            epoch: expected,
+                        });
+                    }
                     tokio::time::sleep(pause(stale_reads)).await;
                     stale_reads += 1;
                     continue;
-                }
+                };
                 let node = context.options.node.clone();
                 let Ok(Record {
                     body: Body::Epoch(found),

@@ -155,15 +155,17 @@ pub fn records(events: Vec<TailEvent>) -> impl Iterator<Item = fanin_hub::ledger
 /// Reads the checkpoint to load. With a gap to cover, a read that does not cover it is repeated: it may be stale.
 pub async fn load_checkpoint(ledger: Ledger, covers: Option<LedgerSeq>) -> Event {
     let mut tries = 0;
+    let mut stale = 0;
     loop {
         match read_checkpoint(&ledger).await {
             Ok(found) => {
                 let position = found.as_ref().map(|complete| complete.witness.position);
                 if covers.is_none_or(|wanted| position.is_some_and(|p| p >= wanted))
-                    || tries >= CHECKPOINT_READS
+                    || stale >= CHECKPOINT_READS
                 {
                     return Event::Checkpoint(found);
                 }
+                stale += 1;
             }
             Err(error) if tries % 10 == 9 => {
                 tracing::warn!(code = error.code(), error = %error_chain(&error), "checkpoint records cannot be read; trying again");

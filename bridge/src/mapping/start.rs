@@ -50,6 +50,7 @@ pub struct Mapping {
     epochs: Epochs,
     disk: Disk,
     batches: Batches,
+    terms_known: u32,
     view: Shared,
 }
 
@@ -111,8 +112,9 @@ impl Mapping {
             name: Arc::from(options.config.topic.as_str()),
             node: Arc::from(options.node.as_str()),
             space,
-            apps: app_specs(&options, &kept.since),
+            apps: app_specs(&options, &kept.terms.since),
             absent: kept
+                .terms
                 .since
                 .keys()
                 .filter(|app| !options.config.applications.contains_key(*app))
@@ -142,6 +144,7 @@ impl Mapping {
             epochs: kept.epochs,
             disk,
             batches,
+            terms_known: kept.terms.version,
             view,
         })
     }
@@ -198,6 +201,7 @@ impl Mapping {
             topic: self.topic,
             topic_events: self.topic_events,
             batches: self.batches,
+            terms_known: self.terms_known,
             view: self.view,
         });
         driver.run(epoch, topic_events, events, quiesce, stop).await

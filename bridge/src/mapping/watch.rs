@@ -2,6 +2,7 @@
 
 use fanin_core::fold::Halt;
 use fanin_core::ids::{Incarnation, StreamSeq, TermsVersion};
+use fanin_core::record::SourceTerms;
 use fanin_hub::{
     Connection, ConsumerSpec, SharedConsumer, SourceError, SourceInfo, StoredMessage, fetch_message,
     next_matching,
@@ -99,17 +100,17 @@ pub async fn audit(
     hub: Connection,
     incarnation: Incarnation,
     terms: TermsVersion,
-    source: Source,
+    source: SourceTerms,
     first: StreamSeq,
 ) -> Option<Event> {
-    let filters = if source.terms.filters.is_empty() {
+    let filters = if source.filters.is_empty() {
         vec![">".to_owned()]
     } else {
-        source.terms.filters.clone()
+        source.filters.clone()
     };
     let mut next: Option<StreamSeq> = None;
     for filter in filters {
-        match next_matching(&hub, &source.terms.stream, first, &filter).await {
+        match next_matching(&hub, &source.stream, first, &filter).await {
             Ok(found) => {
                 next = [next, found.map(|message| message.seq)]
                     .into_iter()

@@ -77,9 +77,10 @@ impl Index {
     }
 
     /// The batch that holds an offset.
-    /// Messages that even the fastest application has not finished.
-    pub(crate) fn least_backlog(&self) -> u64 {
-        let fastest = self.floors.iter().max().copied().unwrap_or(self.head());
+    /// Messages that even the fastest of the applications that count has not finished. `counts` takes their numbers.
+    pub(crate) fn least_backlog(&self, counts: impl Fn(usize) -> bool) -> u64 {
+        let floors = self.floors.iter().enumerate().filter(|(app, _)| counts(*app));
+        let fastest = floors.map(|(_, floor)| *floor).max().unwrap_or(self.head());
         self.head().0.saturating_sub(fastest.0)
     }
 

@@ -263,10 +263,13 @@ impl Topic {
         self.shared.index.lock().len()
     }
 
-    /// Messages that even the fastest application has not durably finished.
+    /// Messages that even the fastest application of the terms has not durably finished.
     #[must_use]
     pub fn least_backlog(&self) -> u64 {
-        self.shared.index.lock().least_backlog()
+        self.shared
+            .index
+            .lock()
+            .least_backlog(|app| self.shared.is_served(app))
     }
 
     /// The applications' names, in order.

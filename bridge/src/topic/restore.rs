@@ -109,21 +109,24 @@ pub(super) fn restore(
     let mut new_cursors = Vec::new();
     let of_apps: Vec<Cursor> = apps
         .iter()
-        .map(|app| match cursors.get(&*app.name) {
-            Some(cursor) => cursor.clone(),
-            None => {
-                let cursor = Cursor {
-                    floor: head,
-                    ..Cursor::default()
-                };
-                let name = super::cursor_name(space, &app.name);
-                new_cursors.push(Op::Put {
-                    name,
-                    value: Bytes::from(cursor.encode()),
-                });
-                cursor
-            }
-        })
+        // Without terms that name it an application is owed nothing: whatever it reached earlier, it starts at the head.
+        .map(
+            |app| match cursors.get(&*app.name).filter(|_| app.since.is_some()) {
+                Some(cursor) => cursor.clone(),
+                None => {
+                    let cursor = Cursor {
+                        floor: head,
+                        ..Cursor::default()
+                    };
+                    let name = super::cursor_name(space, &app.name);
+                    new_cursors.push(Op::Put {
+                        name,
+                        value: Bytes::from(cursor.encode()),
+                    });
+                    cursor
+                }
+            },
+        )
         .collect();
 
     let mut floors: Vec<Offset> = of_apps.iter().map(|cursor| cursor.floor).collect();

@@ -236,6 +236,13 @@ impl TopicShared {
         }
     }
 
+    /// Whether the terms name the application at all.
+    pub(crate) fn is_served(&self, app: usize) -> bool {
+        self.since
+            .get(app)
+            .is_some_and(|since| since.load(Ordering::Acquire) != NEVER)
+    }
+
     /// Whether batches of these terms are for the application.
     pub(crate) fn entitled(&self, app: usize, terms: TermsVersion) -> bool {
         let since = self

@@ -59,6 +59,10 @@ impl Node {
         let Some(rank) = self.rank() else { return };
         let sources: Vec<_> = self.fold.terms().sources.keys().copied().collect();
         for incarnation in sources {
+            // A node that is configured otherwise than the terms say leaves the judgement to the others.
+            if self.identity.sources.get(&incarnation) != self.fold.terms().sources.get(&incarnation) {
+                continue;
+            }
             let plan = self.plan_close(now, incarnation);
             let advances = plan.through > self.fold.closed(incarnation);
             let state = self.close.entry(incarnation).or_default();

@@ -17,9 +17,12 @@ pub(crate) struct Upkeep {
     checkpoint_sent: Option<Tick>,
     checkpoint_due: Option<Tick>,
     /// Parts of checkpoints that are not complete.
-    parts: BTreeMap<Witness, BTreeSet<u32>>,
+    parts: BTreeMap<(Witness, u32), BTreeSet<u32>>,
     /// The complete checkpoint with the highest position, and when it became known.
     complete: Option<(LedgerSeq, Tick)>,
+    /// The complete checkpoint to purge behind, once it is stable. Newer ones do not replace it: under steady load there
+    /// is always a newer one that is not stable yet.
+    candidate: Option<(LedgerSeq, Tick)>,
     /// Through which position a purge was asked for.
     purged: LedgerSeq,
 }
@@ -43,18 +46,20 @@ impl Upkeep {
         if self.complete.is_some_and(|(position, _)| position >= of.position) {
             return;
         }
-        let seen = self.parts.entry(of).or_default();
+        let seen = self.parts.entry((of, parts)).or_default();
         seen.insert(part);
         if seen.len() as u64 == u64::from(parts) {
             self.complete = Some((of.position, now));
+            self.candidate = self.candidate.or(self.complete);
             self.checkpoint_due = None;
-            self.parts.retain(|other, _| other.position > of.position);
+            self.parts.retain(|(other, _), _| other.position > of.position);
         }
     }
 
     pub(super) fn on_loaded(&mut self, now: Tick, position: LedgerSeq) {
         self.complete = Some((position, now));
-        self.parts.retain(|other, _| other.position > position);
+        self.candidate = self.candidate.or(self.complete);
+        self.parts.retain(|(other, _), _| other.position > position);
     }
 
     fn last_checkpoint(&self) -> LedgerSeq {
@@ -191,7 +196,7 @@ impl Node {
 
     /// Purges behind a complete checkpoint, once it survives a power loss of the hub: otherwise the purge could outlive it.
     fn purge(&mut self, now: Tick, out: &mut Vec<Effect>) {
-        let Some((through, known_at)) = self.upkeep.complete else {
+        let Some((through, known_at)) = self.upkeep.candidate else {
             return;
         };
         let Some(rank) = self.rank() else { return };
@@ -201,7 +206,11 @@ impl Node {
         };
         // A purge cannot be seen from here; another node's is repeated, which deletes nothing more.
         let wait_ms = stable_ms.saturating_add(rank * self.policy.takeover_ms);
-        if now.since(known_at) < wait_ms || through <= self.upkeep.purged {
+        if now.since(known_at) < wait_ms {
+            return;
+        }
+        self.upkeep.candidate = self.upkeep.complete.filter(|&(newer, _)| newer > through);
+        if through <= self.upkeep.purged {
             return;
         }
         self.upkeep.purged = through;
