@@ -93,7 +93,7 @@ impl BenchError {
     pub(super) fn into_failure(self) -> Failure {
         let (exit, code) = match &self {
             Self::Server(_) | Self::Start(_) => (Exit::Unavailable, codes::NO_LOCAL_HUB),
-            Self::Interrupted => (Exit::Failed, codes::BENCH_FAILED),
+            Self::Interrupted => (Exit::Failed, codes::INTERRUPTED),
             Self::Io { .. } => (Exit::Io, codes::BENCH_FAILED),
             Self::Stop(_)
             | Self::Hub { .. }
@@ -104,7 +104,15 @@ impl BenchError {
             | Self::Miscounted { .. }
             | Self::App(_) => (Exit::Failed, codes::BENCH_FAILED),
         };
-        Failure::of(exit, code, self)
+        let interrupted = matches!(self, Self::Interrupted);
+        match Failure::of(exit, code, self) {
+            // The code's cure is for commands that have something left to send.
+            Failure::Told(mut report) if interrupted => {
+                report.cure = None;
+                Failure::Told(report)
+            }
+            failure @ (Failure::Told(_) | Failure::ClosedPipe) => failure,
+        }
     }
 
     pub(super) fn io(what: &'static str) -> impl FnOnce(io::Error) -> Self {

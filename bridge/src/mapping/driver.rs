@@ -256,6 +256,7 @@ impl Driver {
         clock.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         self.looks.push(Box::pin(first_checkpoint(self.ledger.clone())));
         self.feed(Input::EpochAppended(epoch));
+        let mut presence = self.topic.connected_apps();
         while self.failure.is_none() {
             tokio::select! {
                 biased;
@@ -274,6 +275,8 @@ impl Driver {
                 }
                 _ = clock.tick() => self.on_tick(),
                 event = topic_events.next() => self.on_topic(event)?,
+                // The gate opens as soon as the last application is there.
+                Ok(()) = presence.changed() => self.look_over(),
                 Some(event) = events.recv() => self.on_event(event),
             }
         }

@@ -86,7 +86,7 @@ codes! {
         "A process of the demo ended or did not start, or a file could not be written.",
         "Run it with --keep DIR and see the logs there.";
     BENCH_FAILED = "FAN-5022", "the benchmark has no result",
-        "A process of the benchmark ended, did not start, did not finish in time or counted wrong, or it was interrupted.",
+        "A process of the benchmark ended, did not start, did not finish in time or counted wrong.",
         "Run it on a machine with nothing else to do and enough disk below the temporary directory (TMPDIR).";
 }
 
