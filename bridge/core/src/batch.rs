@@ -2,8 +2,9 @@
 //!
 //! ```text
 //! Staging -> Staged -> Claiming -> Resolving -> Published -> Finished -> (released)
-//!               ^          |           `------ won nothing -----^
-//!               `-- void --'
+//!               ^          |    ^      `------ won nothing -----^
+//!               `-- void --'    |                               |
+//!                            Damaged ---- never claimed --------'
 //! ```
 
 use crate::hash::Hash128;
@@ -37,6 +38,9 @@ pub enum BatchState {
     Staging,
     /// Durable; a claim is wanted as soon as the node may claim. Never dropped from here on (P3).
     Staged,
+    /// Staged by an earlier life, and unreadable since. Never claimed again. If a claim of that life was valid, it resolves
+    /// like any other, and the shell fetches what it won again by sequence; if none was by the own EPOCH, none will be.
+    Damaged,
     /// A claim was sent; sent again until the tail shows it resolved.
     Claiming {
         /// When it was sent last.
@@ -78,7 +82,10 @@ impl Batch {
     pub fn is_unresolved(&self) -> bool {
         match self.state {
             BatchState::Staging | BatchState::Staged | BatchState::Claiming { .. } => true,
-            BatchState::Resolving { .. } | BatchState::Published { .. } | BatchState::Finished => false,
+            BatchState::Damaged
+            | BatchState::Resolving { .. }
+            | BatchState::Published { .. }
+            | BatchState::Finished => false,
         }
     }
 

@@ -179,6 +179,8 @@ pub enum Fact {
     ClaimVoid(crate::fold::Void),
     /// A checkpoint was written at a position.
     CheckpointWritten(LedgerSeq),
+    /// A damaged batch had not been claimed: nothing of it is this node's, and its number is used up.
+    DamagedForgotten(BatchNo),
     /// Sequences were closed as holes.
     Holes {
         /// The source.

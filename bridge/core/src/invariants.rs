@@ -44,6 +44,13 @@ pub fn check(node: &Node) -> Result<(), String> {
             }
         }
         match &batch.state {
+            BatchState::Damaged => {
+                if entry.is_some() {
+                    return Err(format!(
+                        "P2: damaged batch {number} was decided in the ledger and is still unresolved"
+                    ));
+                }
+            }
             BatchState::Resolving { won, .. } => {
                 if entry.is_some_and(|entry| entry.won() != *won) {
                     return Err(format!(

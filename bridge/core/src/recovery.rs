@@ -25,6 +25,8 @@ pub struct DiskBatch {
     pub published_ns: (i64, i64),
     /// Its resolution, when that is durable: base offset and what was won.
     pub resolution: Option<(Offset, SeqSet)>,
+    /// The messages cannot be read any more; of an unresolved batch nothing but the number need be known then.
+    pub damaged: bool,
 }
 
 /// What a disk keeps of one mapping.
@@ -80,6 +82,11 @@ pub fn recover(identity: Identity, policy: Policy, disk: Disk) -> Node {
                 batch.state = BatchState::Published {
                     unconfirmed: Some(won),
                 };
+            }
+            // Not held any more, so not to be claimed: the ledger tells whether an earlier life had claimed it.
+            None if kept.damaged => {
+                batch.seqs = SeqSet::new();
+                batch.state = BatchState::Damaged;
             }
             None => {
                 node.in_hand

@@ -65,6 +65,8 @@ struct Plan {
     retention: bool,
     /// The last node reads its tail rarely, so that purges overtake it.
     slow_node: bool,
+    /// Disks lose bodies of staged batches.
+    damage: bool,
     policy: Policy,
 }
 
@@ -82,6 +84,7 @@ impl Plan {
             poor_node: dice.one_in(4),
             retention: dice.one_in(4),
             slow_node: dice.one_in(2),
+            damage: dice.one_in(2),
             policy: Policy {
                 stability,
                 checkpoint_records: 3 + dice.below(20),
@@ -281,6 +284,11 @@ impl Run {
                 let kept = self.dice.index(3);
                 self.note(&format!("n{who} crash"));
                 self.w.crash_keeping(who, kept);
+                while self.plan.damage && self.dice.one_in(2) {
+                    let pick = self.dice.index(64);
+                    self.note(&format!("n{who} damage {pick}"));
+                    self.w.damage(who, pick);
+                }
             }
             _ => {}
         }

@@ -193,7 +193,8 @@ pub struct Recovered {
     pub records: Vec<RecoveredRecord>,
     /// Bytes of an unsynced torn tail that were cut, 0 when there was none.
     pub torn_bytes: u64,
-    /// Records behind a synced point that are damaged: the caller halts what they belong to.
+    /// What is damaged behind a synced point: the caller halts what it belongs to, or mends it by appending the record again
+    /// under the same key. Reported at every start until the key is released.
     pub damaged: Vec<Damage>,
 }
 
@@ -217,8 +218,23 @@ pub struct Damage {
     pub segment: u64,
     /// Byte position.
     pub position: u64,
-    /// What is known of the record, when its header could be read.
+    /// The unit that was hit, when that is known.
     pub key: Option<Key>,
+    /// What is known of the record that was hit; set with `key`.
+    pub record: Option<DamagedRecord>,
+    /// The named value that was hit, when that is known. What [`Recovered::values`] holds under this name is older, or nothing.
+    pub value: Option<String>,
     /// What is wrong, for people.
     pub what: String,
+}
+
+/// An appended record that is damaged. It still belongs to its key, and goes when that is released.
+#[derive(Clone, Debug)]
+pub struct DamagedRecord {
+    /// Its kind.
+    pub kind: u8,
+    /// Its head, when only the body is damaged.
+    pub head: Option<Bytes>,
+    /// Where it lies.
+    pub at: Location,
 }

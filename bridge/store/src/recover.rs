@@ -1,7 +1,7 @@
 //! What a directory holds when it is opened: footers for sealed segments, a scan for the last one.
 
 use crate::{
-    Damage, Key, Location, Recovered, RecoveredRecord,
+    Damage, DamagedRecord, Key, Location, Recovered, RecoveredRecord,
     files::Dir,
     format::{
         Entry, FRAME_HEADER, FRAMES_START, FrameHeader, FrameType, HeaderFault, SegmentHeader, TRAILER,
@@ -284,6 +284,8 @@ impl Found {
                 segment,
                 position,
                 key: None,
+                record: None,
+                value: None,
                 what: what.into(),
             },
             None,
@@ -368,6 +370,12 @@ impl Found {
                 segment,
                 position: entry.at.position,
                 key: Some(entry.key),
+                record: Some(DamagedRecord {
+                    kind: entry.kind,
+                    head: Some(entry.head.clone()),
+                    at: entry.at,
+                }),
+                value: None,
                 what,
             };
             self.damages.push((damage, Some(entry.clone())));
@@ -407,6 +415,8 @@ impl Found {
                 segment,
                 position: *position,
                 key: None,
+                record: None,
+                value: None,
                 what: what.into(),
             };
             match header.frame_type {
@@ -417,9 +427,16 @@ impl Found {
                         head: Bytes::new(),
                         at,
                     };
+                    let intact_head = *fault == Fault::Body;
+                    let record = DamagedRecord {
+                        kind: header.kind,
+                        head: intact_head.then(|| Bytes::copy_from_slice(&content[head.clone()])),
+                        at,
+                    };
                     self.damages.push((
                         Damage {
                             key: Some(key),
+                            record: Some(record),
                             ..damage
                         },
                         Some(entry),
@@ -428,7 +445,9 @@ impl Found {
                 FrameType::Put | FrameType::Delete if *fault == Fault::Body => {
                     let name = String::from_utf8_lossy(&content[head.clone()]).into_owned();
                     let what = format!("the named value {name:?} does not match its checksum");
-                    self.damaged_values.insert(name, Damage { what, ..damage });
+                    let value = Some(name.clone());
+                    self.damaged_values
+                        .insert(name, Damage { what, value, ..damage });
                 }
                 FrameType::Put | FrameType::Delete => self.damages.push((damage, None)),
                 // These hold nothing of the caller's: a lost release may come undone.

@@ -91,7 +91,8 @@ impl Node {
                     // Own messages are settled only when their publication is durable (P5).
                     Some(BatchState::Published { .. } | BatchState::Finished) | None => Turn::Settle,
                     Some(
-                        BatchState::Staging
+                        BatchState::Damaged
+                        | BatchState::Staging
                         | BatchState::Staged
                         | BatchState::Claiming { .. }
                         | BatchState::Resolving { .. },

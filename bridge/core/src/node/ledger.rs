@@ -205,7 +205,24 @@ impl Node {
         out.push(Effect::Joined(epoch));
         self.check_sources(out);
         self.check_published(out);
+        self.forget_damaged(out);
         self.claim_waiting(now, out);
+    }
+
+    /// A damaged batch that no valid claim has named by the own EPOCH will never have one: claims of older epochs are void
+    /// from here on, and this life sent none. Its messages are the hub's to deliver again.
+    fn forget_damaged(&mut self, out: &mut Vec<Effect>) {
+        if self.phase != Phase::Active {
+            return;
+        }
+        let damaged = self
+            .batches
+            .iter()
+            .filter(|(_, batch)| batch.state == BatchState::Damaged);
+        for number in damaged.map(|(&number, _)| number).collect::<Vec<_>>() {
+            out.push(Effect::Fact(Fact::DamagedForgotten(number)));
+            self.on_finished(number, out);
+        }
     }
 
     /// Fences the node when the fold knows a newer epoch of it, or its evacuation.

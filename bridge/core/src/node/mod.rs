@@ -338,6 +338,32 @@ impl Node {
                     won,
                 });
             }
+            BatchState::Damaged => {
+                // The sequences went with the record; the claim has them.
+                let key = ClaimKey::new(self.identity.uuid, number.0);
+                if let Some(entry) = self.fold.claims().get(&key) {
+                    batch.incarnation = entry.incarnation;
+                }
+                out.push(Effect::Fact(Fact::ClaimResolved {
+                    won: won.len(),
+                    lost: 0,
+                    tombstoned: 0,
+                    took_ms: 0,
+                }));
+                let base = self.next_offset;
+                self.next_offset = base.plus(won.len());
+                batch.state = BatchState::Resolving {
+                    base,
+                    won: won.clone(),
+                };
+                out.push(Effect::Resolve {
+                    batch: number,
+                    position,
+                    terms,
+                    base,
+                    won,
+                });
+            }
             BatchState::Published { unconfirmed } => match unconfirmed.take() {
                 Some(disk) if disk != won => self.halt(Halt::WonDiffers { batch: number }, out),
                 // The process died between the tombstone and the report that nothing is left to do.

@@ -24,6 +24,8 @@ pub(crate) struct Kept {
     pub(crate) kind: ClaimKind,
     pub(crate) seqs: SeqSet,
     pub(crate) resolution: Option<Resolution>,
+    /// Its body cannot be read any more.
+    pub(crate) damaged: bool,
 }
 
 /// What survives a crash.
@@ -43,9 +45,18 @@ impl Image {
     pub(crate) fn recoverable(&self) -> recovery::Disk {
         let batches = self.batches.iter().map(|(&number, kept)| DiskBatch {
             number,
-            incarnation: kept.incarnation,
+            // Of a damaged record only the number is known.
+            incarnation: if kept.damaged {
+                Incarnation::default()
+            } else {
+                kept.incarnation
+            },
             kind: kept.kind,
-            seqs: kept.seqs.clone(),
+            seqs: if kept.damaged {
+                SeqSet::new()
+            } else {
+                kept.seqs.clone()
+            },
             published_ns: (
                 Source::published_ns(kept.seqs.first().unwrap_or(0)),
                 Source::published_ns(kept.seqs.last().unwrap_or(0)),
@@ -54,6 +65,7 @@ impl Image {
                 .resolution
                 .as_ref()
                 .map(|found| (found.base, found.won.clone())),
+            damaged: kept.damaged,
         });
         recovery::Disk {
             epoch: self.epoch,

@@ -60,7 +60,7 @@ impl World {
                 RecordBody::Claim(claim) => {
                     let kept = bridge.disk.image.batches.get(&claim.batch);
                     assert!(
-                        kept.is_some_and(|kept| kept.seqs == claim.seqs),
+                        kept.is_some_and(|kept| kept.seqs == claim.seqs && !kept.damaged),
                         "I6: {claim:?} without a durable stage"
                     );
                 }

@@ -374,6 +374,7 @@ impl World {
                         kind,
                         seqs,
                         resolution: None,
+                        damaged: false,
                     };
                     bridge.disk.unsynced.push_back(disk::Write::Stage(batch, kept));
                 }

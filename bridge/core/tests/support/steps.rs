@@ -119,6 +119,18 @@ impl World {
         }
     }
 
+    /// The disk of a process that is down loses the body of a batch. Says whether it had one.
+    pub(crate) fn damage(&mut self, who: usize, pick: usize) -> bool {
+        assert!(!self.is_up(who), "damage is met at a start");
+        let batches = &mut self.bridges[who].disk.image.batches;
+        let open = batches.values_mut().filter(|kept| !kept.damaged);
+        let mut open: Vec<_> = open.collect();
+        let count = open.len().max(1);
+        open.get_mut(pick % count)
+            .map(|kept| kept.damaged = true)
+            .is_some()
+    }
+
     /// The process dies; nothing unsynced survives. What it sent is still on its way.
     pub(crate) fn crash(&mut self, who: usize) {
         self.crash_keeping(who, 0);
