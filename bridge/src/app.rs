@@ -13,15 +13,16 @@ use fanin_config::{Config, Durability, Listen, Loaded};
 use fanin_core::ids::NodeUuid;
 use fanin_hub::{Connection, HubOptions, Login, Secret, TlsOptions};
 use fanin_proto::v1::{HubStatus, StatusResponse, StoreStatus};
-use fanin_store::{Class, CommitError, Op, OpenError, Options, Recovered, SegmentLog, Store};
+use fanin_store::{Class, CommitError, Damage, Op, OpenError, Options, Recovered, SegmentLog, Store};
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use crate::codes::{Code, Refusal};
 use crate::identity::{self, IdentityError};
 use crate::mapping::MappingOptions;
-use crate::mapping::disk::Names;
+use crate::mapping::disk::{DiskError, Names, is_of_mapping};
 use crate::mapping::driver::DriverError;
 use crate::mapping::join::JoinError;
 use crate::mapping::start::{Mapping, MappingError, MappingHandle};
@@ -99,7 +100,7 @@ pub enum AppError {
     /// The socket cannot be served.
     #[error(transparent)]
     Socket(#[from] SocketError),
-    /// Damage in the local log behind a synced point.
+    /// Damage in the local log behind a synced point that concerns the node as a whole.
     #[error("FAN-4007: the local log in {dir} is damaged: {what}; nothing was changed. Restore the disk, or evacuate the node and start with an empty data directory", dir = dir.display())]
     Damaged {
         /// The data directory.
@@ -207,14 +208,11 @@ impl Running {
         let usage = self.store.usage();
         let mut mappings = Vec::with_capacity(self.mappings.len());
         for mapping in &self.mappings {
-            let mut status = mapping.view.get().to_status(&mapping.name, mapping.topic.name());
-            status.apps = mapping
-                .topic
-                .stats()
-                .await
-                .iter()
-                .map(crate::topic::AppStats::to_status)
-                .collect();
+            let mut status = mapping.view.get().to_status(&mapping.name, &mapping.topic_name);
+            if let Some(topic) = &mapping.topic {
+                let stats = topic.stats().await;
+                status.apps = stats.iter().map(crate::topic::AppStats::to_status).collect();
+            }
             mappings.push(status);
         }
         StatusResponse {
@@ -303,6 +301,7 @@ where
         tail / READ_CACHE_SHARE,
     ));
     let mut mappings = Vec::new();
+    let mut handles = Vec::new();
     for (name, section) in &config.mappings {
         let own = MappingOptions::of(
             &config,
@@ -320,12 +319,22 @@ where
             Arc::clone(&dyn_store),
             Arc::clone(&cache),
         )
-        .await
-        .map_err(|source| AppError::Mapping {
-            mapping: name.clone(),
-            source,
-        })?;
-        mappings.push(mapping);
+        .await;
+        match mapping {
+            Ok(mapping) => {
+                handles.push(mapping.handle());
+                mappings.push(mapping);
+            }
+            // The other mappings of the node are not concerned.
+            Err(MappingError::Disk(why @ DiskError::Damaged { .. })) => {
+                tracing::error!(code = "FAN-4044", mapping = name, reason = %why, "the mapping is held back");
+                handles.push(MappingHandle::held(name, &section.topic, &why));
+            }
+            Err(source) => {
+                let mapping = name.clone();
+                return Err(AppError::Mapping { mapping, source });
+            }
+        }
     }
     drop(recovered);
 
@@ -337,12 +346,18 @@ where
         durability: config.hub.durability,
         hub: hub.clone(),
         store: Arc::clone(&store),
-        mappings: mappings.iter().map(Mapping::handle).collect(),
+        mappings: handles,
         admin: Mutex::new(None),
     });
     let topics = Arc::new(Topics::default());
     for mapping in running.mappings() {
-        topics.add(mapping.topic.clone());
+        match &mapping.topic {
+            Some(topic) => topics.add(topic.clone()),
+            None => topics.hold(
+                &mapping.topic_name,
+                Refusal::new(Code::Damaged, mapping.view.get().reason),
+            ),
+        }
     }
     let Listen::Unix(socket) = &config.listen;
     let serve = ServeOptions {
@@ -417,13 +432,9 @@ async fn open_store(config: &Config) -> Result<(Arc<SegmentLog>, Recovered), App
         Ok(opened) => opened?,
         Err(_) => return Err(CommitError::Closed.into()),
     };
-    if let Some(damage) = recovered.damaged.first() {
-        let key = damage
-            .key
-            .map(|key| format!(", batch {} of space {}", key.id, key.space))
-            .unwrap_or_default();
+    if let Some(damage) = recovered.damaged.iter().find(|damage| hits_all(damage)) {
         let what = format!(
-            "{} place(s), first in segment {} at byte {}{key}: {}",
+            "{} place(s), of which segment {} at byte {} may concern everything: {}",
             recovered.damaged.len(),
             damage.segment,
             damage.position,
@@ -432,6 +443,14 @@ async fn open_store(config: &Config) -> Result<(Arc<SegmentLog>, Recovered), App
         return Err(AppError::Damaged { dir, what });
     }
     Ok((store, recovered))
+}
+
+/// Whether nobody can tell which mapping a damage concerns, or it concerns the node itself.
+fn hits_all(damage: &Damage) -> bool {
+    match &damage.value {
+        Some(value) => !is_of_mapping(value),
+        None => damage.key.is_none(),
+    }
 }
 
 /// The number of each mapping's space in the log, given once and for ever.

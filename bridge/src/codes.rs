@@ -65,6 +65,9 @@ codes! {
     Fenced = "FAN-3008", true, "the node is fenced",
         "The ledger shows another epoch of this node, or its evacuation; it may deliver nothing more.",
         "See `fanin status` on this node; connect to another node.";
+    Damaged = "FAN-3009", true, "the topic is held back by damage",
+        "The node's disk has lost what tells which messages its applications have finished; delivering might repeat or skip some.",
+        "See `fanin status` on this node; connect to another node.";
 }
 
 /// Why a call is refused or ended, as the application gets to know it.

@@ -45,7 +45,7 @@ pub struct StagedMessage {
     pub seq: StreamSeq,
     /// When the hub stored it, nanoseconds since the Unix epoch.
     pub published_ns: i64,
-    /// The subject it was published to.
+    /// The subject it was published to; empty for one that is [`lost`](StagedMessage::lost).
     pub subject: String,
     /// Headers in the publisher's order; a name may come more than once.
     pub headers: Vec<(String, String)>,
@@ -105,6 +105,27 @@ pub enum StageDecodeError {
     /// The bytes contradict the layout.
     #[error("the record is malformed: {0}")]
     Malformed(&'static str),
+}
+
+impl StagedMessage {
+    /// Stands for a won message whose body the disk lost and the source does not have any more. No message of a hub has an
+    /// empty subject.
+    #[must_use]
+    pub fn lost(seq: StreamSeq) -> StagedMessage {
+        StagedMessage {
+            seq,
+            published_ns: 0,
+            subject: String::new(),
+            headers: Vec::new(),
+            payload: Bytes::new(),
+        }
+    }
+
+    /// Whether nothing is left of the message but its sequence.
+    #[must_use]
+    pub fn is_lost(&self) -> bool {
+        self.subject.is_empty()
+    }
 }
 
 impl StagedBatch {

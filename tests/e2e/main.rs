@@ -13,6 +13,7 @@ mod bad_input;
 mod bar;
 mod cluster;
 mod consumers;
+mod damage;
 mod delivery;
 mod disk;
 mod failpoints;

@@ -15,7 +15,7 @@ use crate::mapping::view::{State, View};
 use crate::serve::StatusSource;
 use crate::telemetry::{metrics as names, node_codes};
 
-const STATES: [State; 9] = [
+const STATES: [State; 10] = [
     State::Starting,
     State::Joining,
     State::Active,
@@ -24,6 +24,7 @@ const STATES: [State; 9] = [
     State::Withheld,
     State::Halted,
     State::Fenced,
+    State::Damaged,
     State::Stopping,
 ];
 
@@ -83,7 +84,9 @@ fn ledger(mapping: &MappingHandle) -> Check {
     match state {
         State::Active => Check::pass(name),
         State::Gated | State::Full | State::Withheld | State::Halted => Check::condition(name, detail),
-        State::Starting | State::Joining | State::Fenced | State::Stopping => Check::fail(name, detail),
+        State::Starting | State::Joining | State::Fenced | State::Damaged | State::Stopping => {
+            Check::fail(name, detail)
+        }
     }
 }
 
@@ -96,8 +99,8 @@ impl StatusSource for NodeHealth {
 impl Health for NodeHealth {
     fn stalled_for(&self) -> Duration {
         let age = |mapping: &MappingHandle| match mapping.view.get().state {
-            // Before the hub answers, and at the end, no loop runs.
-            State::Starting | State::Stopping => Duration::ZERO,
+            // Before the hub answers, at the end, and for a mapping held back by damage no loop runs.
+            State::Starting | State::Damaged | State::Stopping => Duration::ZERO,
             State::Joining
             | State::Active
             | State::Gated

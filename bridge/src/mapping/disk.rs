@@ -11,6 +11,8 @@ use fanin_store::{Key, Location, Op, Recovered};
 use serde::{Deserialize, Serialize};
 
 use crate::stage::{RECORD_RESOLUTION, RECORD_STAGE, Resolution, StageDecodeError, StageHead, StagedBatch};
+use crate::topic::deadletter::DeadLetterHead;
+use crate::topic::{DEAD_LETTER_SPACE, cursor_name};
 
 /// Most ranges in a done set on disk; the core merges them, so a node would need as many unfinished batches.
 const DONE_RANGES_MAX: usize = 1 << 20;
@@ -35,6 +37,19 @@ pub enum DiskError {
     Record {
         /// Why.
         source: StageDecodeError,
+    },
+    /// What belongs to the mapping is damaged, and no copy of it is anywhere else.
+    #[error(
+        "FAN-4044: the local log is damaged in segment {segment} at byte {position}: {what}; without it nobody can tell what this node's \
+         applications have finished. Restore the disk, or evacuate the node and start with an empty data directory"
+    )]
+    Damaged {
+        /// The segment.
+        segment: u64,
+        /// The byte position in it.
+        position: u64,
+        /// What is damaged.
+        what: String,
     },
     /// A resolution without its batch.
     #[error(
@@ -118,6 +133,13 @@ impl Names {
         }
     }
 
+    /// Whether a named value belongs to this mapping.
+    #[must_use]
+    pub fn owns(&self, value: &str) -> bool {
+        [self.epochs(), self.done(), self.head(), self.terms()].contains(&value.to_owned())
+            || value.starts_with(&cursor_name(self.space, ""))
+    }
+
     /// Sets the epochs.
     ///
     /// # Errors
@@ -148,13 +170,23 @@ impl Names {
     }
 }
 
+/// Whether a named value belongs to some mapping, and not to the node.
+#[must_use]
+pub fn is_of_mapping(value: &str) -> bool {
+    ["epochs/", "done/", "head/", "terms/", "cursor/"]
+        .iter()
+        .any(|prefix| value.starts_with(prefix))
+}
+
 /// A batch that was staged, with where its body lies.
 #[derive(Clone, Debug)]
 pub struct KeptBatch {
-    /// Its head.
-    pub head: StageHead,
+    /// Its head; `None` when that is damaged with the body.
+    pub head: Option<StageHead>,
     /// Its body.
     pub at: Location,
+    /// The body cannot be read.
+    pub damaged: bool,
     /// Its resolution, when that is durable.
     pub resolution: Option<Resolution>,
 }
@@ -205,6 +237,7 @@ impl Kept {
                 .map_err(|_| bad(&names.head(), "length".to_owned()))?;
             kept.head = Offset(u64::from_be_bytes(bytes));
         }
+        kept.take_damaged(recovered, space)?;
         for record in recovered
             .records
             .iter()
@@ -219,12 +252,15 @@ impl Kept {
                 RECORD_STAGE => {
                     let head = StagedBatch::decode_head(&record.head)
                         .map_err(|source| DiskError::Record { source })?;
+                    // A second one was written to mend the first.
+                    let resolution = kept.batches.remove(&batch).and_then(|kept| kept.resolution);
                     kept.batches.insert(
                         batch,
                         KeptBatch {
-                            head,
+                            head: Some(head),
                             at: record.at,
-                            resolution: None,
+                            damaged: false,
+                            resolution,
                         },
                     );
                 }
@@ -246,19 +282,78 @@ impl Kept {
         Ok(kept)
     }
 
+    /// Batches whose body is damaged; other damage means that nothing can be made of the mapping's data.
+    fn take_damaged(&mut self, recovered: &Recovered, space: u32) -> Result<(), DiskError> {
+        let names = Names::of(space);
+        for damage in &recovered.damaged {
+            let lost = |what: String| DiskError::Damaged {
+                segment: damage.segment,
+                position: damage.position,
+                what,
+            };
+            if let Some(value) = damage.value.as_ref().filter(|value| names.owns(value)) {
+                return Err(lost(format!("the value {value}")));
+            }
+            let Some((key, record)) = damage.key.zip(damage.record.as_ref()) else {
+                continue;
+            };
+            if key.space == DEAD_LETTER_SPACE + space {
+                let head = record
+                    .head
+                    .as_ref()
+                    .and_then(|head| DeadLetterHead::decode(head).ok());
+                let message = head.map(|head| format!("{}:{} of {}", head.stream, head.seq, head.app));
+                tracing::warn!(
+                    code = "FAN-4046",
+                    id = key.id,
+                    message = message.unwrap_or_default(),
+                    "a dead letter is damaged and cannot be viewed any more"
+                );
+            }
+            if key.space != space {
+                continue;
+            }
+            let batch = BatchNo(key.id);
+            if self.done.contains(batch.0) {
+                self.leftover.insert(batch);
+            } else if record.kind == RECORD_STAGE {
+                let head = record.head.as_ref().map(|head| StagedBatch::decode_head(head));
+                let head = head.transpose().map_err(|source| DiskError::Record { source })?;
+                self.batches.insert(
+                    batch,
+                    KeptBatch {
+                        head,
+                        at: record.at,
+                        damaged: true,
+                        resolution: None,
+                    },
+                );
+            } else {
+                return Err(lost(format!("the resolution of batch {batch}")));
+            }
+        }
+        Ok(())
+    }
+
     /// What the core's recovery wants.
     #[must_use]
     pub fn disk(&self) -> Disk {
-        let batches = self.batches.values().map(|kept| DiskBatch {
-            number: kept.head.batch,
-            incarnation: kept.head.incarnation,
-            kind: ClaimKind::from_code(u32::from(kept.head.kind)).unwrap_or_default(),
-            seqs: runs_to_set(&kept.head.seqs),
-            published_ns: kept.head.published_ns,
-            resolution: kept
-                .resolution
-                .as_ref()
-                .map(|found| (found.base, runs_to_set(&found.won))),
+        let batches = self.batches.iter().map(|(&number, kept)| {
+            let head = kept.head.as_ref();
+            DiskBatch {
+                number,
+                incarnation: head.map_or_else(Default::default, |head| head.incarnation),
+                kind: head
+                    .and_then(|head| ClaimKind::from_code(u32::from(head.kind)))
+                    .unwrap_or_default(),
+                seqs: head.map_or_else(SeqSet::new, |head| runs_to_set(&head.seqs)),
+                published_ns: head.map_or((0, 0), |head| head.published_ns),
+                resolution: kept
+                    .resolution
+                    .as_ref()
+                    .map(|found| (found.base, runs_to_set(&found.won))),
+                damaged: kept.damaged,
+            }
         });
         Disk {
             epoch: LedgerSeq(self.epochs.last),

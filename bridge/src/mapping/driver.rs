@@ -29,6 +29,7 @@ use super::intake::IntakeTask;
 use super::join::Source;
 use super::ledger_io::{Appended, TailTask};
 use super::limits::{EVENTS_MAX, TICK};
+use super::mend::Mending;
 use super::settle::SettleQueue;
 use super::storing::Stored;
 use super::view::{Counts, Shared};
@@ -86,6 +87,8 @@ pub enum Event {
         /// Why.
         text: String,
     },
+    /// A damaged batch was fetched again, or could not be.
+    Refetched(super::mend::Refetched),
     /// A message that the hub had skipped.
     Repaired {
         /// The source.
@@ -150,6 +153,8 @@ pub struct DriverParts {
     pub topic_events: TopicEvents,
     /// Bodies on disk of batches that are staged and not published.
     pub batches: Batches,
+    /// Published batches whose body is damaged.
+    pub damaged: BTreeSet<BatchNo>,
     /// The version of the newest terms on disk.
     pub terms_known: u32,
     /// Where status looks.
@@ -184,6 +189,7 @@ pub struct Driver {
     /// Why a source cannot be pulled from, when waiting does not help.
     pub(super) missing: BySource<String>,
     pub(super) ledger_full: bool,
+    pub(super) mending: Mending,
     /// Room in the local log without which pulling is in vain: about what it refused last; 0 when it refused nothing.
     pub(super) room_wanted: u64,
     /// Applications that have been connected here in this process.
@@ -229,6 +235,7 @@ impl Driver {
             gates: BTreeMap::new(),
             missing: BTreeMap::new(),
             ledger_full: false,
+            mending: Mending::of(parts.damaged),
             room_wanted: 0,
             ever_present: BTreeSet::new(),
             tickets: 0,
@@ -358,6 +365,7 @@ impl Driver {
                     self.note_missing(incarnation, text);
                 }
             }
+            Event::Refetched(refetched) => self.on_refetched(refetched),
             Event::Repaired { incarnation, message } => self.on_repaired(incarnation, *message),
             Event::Floor { incarnation, info } => {
                 self.missing.remove(&incarnation);
@@ -420,6 +428,10 @@ impl Driver {
                 }
                 Ok(())
             }
+            TopicEvent::Damaged(batch) => {
+                self.on_damaged(batch);
+                Ok(())
+            }
             TopicEvent::Failed(TopicFailure::Store(error)) => Err(error.into()),
             TopicEvent::Failed(TopicFailure::Missing(offset)) => {
                 Err(DriverError::Topic(TopicFailure::Missing(offset)))
@@ -460,6 +472,7 @@ impl Driver {
 
     fn on_tick(&mut self) {
         self.feed(Input::Tick);
+        self.mend_next();
         self.look_over();
     }
 

@@ -168,6 +168,9 @@ impl Driver {
                     .increment(1);
                 tracing::debug!(mapping = mapping(), ?why, "a claim was void; it goes out again");
             }
+            Fact::DamagedForgotten(batch) => {
+                tracing::info!(mapping = mapping(), %batch, "a damaged batch had not been claimed; the hub delivers its messages again");
+            }
             Fact::CheckpointWritten(position) => {
                 tracing::debug!(mapping = mapping(), position = position.0, "checkpoint written");
             }

@@ -142,6 +142,19 @@ impl Driver {
             Phase::Fenced(reason) => return (State::Fenced, format!("FAN-3008: {reason}")),
             Phase::Active => {}
         }
+        if let Some((batch, why)) = self.mending.first() {
+            let why = if why.is_empty() {
+                String::new()
+            } else {
+                format!(" ({why})")
+            };
+            return (
+                State::Withheld,
+                format!(
+                    "FAN-4043: batch {batch} of the local log is damaged and is being fetched again from its source{why}"
+                ),
+            );
+        }
         if let Some(missing) = self.missing.values().next() {
             return (State::Withheld, missing.clone());
         }

@@ -43,6 +43,12 @@ pub const CHECKPOINT_READS: u32 = 5;
 /// Looks for holes and repairs under way at once, over all sources.
 pub const LOOKS_MAX: usize = 16;
 
+/// Messages of a damaged batch that are being fetched by sequence at once.
+pub const MEND_FETCHES_MAX: usize = 16;
+
+/// Pause between two tries at a damaged batch.
+pub const MEND_PAUSE: Duration = Duration::from_secs(2);
+
 /// Acknowledgement subjects kept of batches that are staged and not yet settled.
 pub const ACKS_MAX: usize = 1_000_000;
 

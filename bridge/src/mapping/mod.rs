@@ -10,6 +10,7 @@
 //! | [`intake`] | pulling by demand: the gate, room on disk and in memory |
 //! | [`ledger_io`] | appending, tailing, loading checkpoints, purging |
 //! | [`settle`] | acknowledging to the hub |
+//! | [`mend`] | batches that the disk has lost are fetched again |
 //! | [`watch`] | looking after the consumer: its floor, holes, repairs |
 //! | [`view`] | what status and metrics see |
 
@@ -23,6 +24,7 @@ pub mod intake;
 pub mod join;
 pub mod ledger_io;
 pub mod limits;
+pub mod mend;
 pub mod settle;
 pub mod start;
 pub mod storing;

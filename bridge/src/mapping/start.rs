@@ -1,11 +1,11 @@
 //! Starting a mapping: its topic at once, from what the disk holds; its place in the cluster as soon as the hub answers.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use fanin_core::delivery::{Backoff, Policy as DeliveryPolicy};
-use fanin_core::ids::{NodeUuid, TermsVersion};
+use fanin_core::ids::{BatchNo, NodeUuid, TermsVersion};
 use fanin_core::node::Identity;
 use fanin_core::recovery::{Disk, recover};
 use fanin_hub::Connection;
@@ -50,6 +50,7 @@ pub struct Mapping {
     epochs: Epochs,
     disk: Disk,
     batches: Batches,
+    damaged: BTreeSet<BatchNo>,
     terms_known: u32,
     view: Shared,
 }
@@ -59,10 +60,30 @@ pub struct Mapping {
 pub struct MappingHandle {
     /// Its name.
     pub name: String,
-    /// Its topic.
-    pub topic: Topic,
+    /// Its topic's name.
+    pub topic_name: String,
+    /// Its topic; `None` when damage in the local log holds the mapping back.
+    pub topic: Option<Topic>,
     /// Where it stands.
     pub view: Shared,
+}
+
+impl MappingHandle {
+    /// A mapping that damage holds back: it is shown, and does nothing.
+    #[must_use]
+    pub fn held(name: &str, topic_name: &str, why: &DiskError) -> MappingHandle {
+        let view = Shared::default();
+        view.update(|view| {
+            view.state = State::Damaged;
+            view.reason = why.to_string();
+        });
+        MappingHandle {
+            name: name.to_owned(),
+            topic_name: topic_name.to_owned(),
+            topic: None,
+            view,
+        }
+    }
 }
 
 impl Mapping {
@@ -90,13 +111,30 @@ impl Mapping {
         }
         let mut published = Vec::new();
         let mut batches = Batches::default();
+        let mut damaged = BTreeSet::new();
         for (number, batch) in &kept.batches {
+            if batch.damaged {
+                tracing::warn!(
+                    code = "FAN-4043",
+                    mapping = options.name,
+                    batch = number.0,
+                    segment = batch.at.segment,
+                    position = batch.at.position,
+                    resolved = batch.resolution.is_some(),
+                    "a batch of the local log is damaged"
+                );
+            }
             match &batch.resolution {
-                Some(resolution) => published.push(RestoredBatch {
-                    head: batch.head.clone(),
-                    at: batch.at,
-                    resolution: resolution.clone(),
-                }),
+                Some(resolution) => {
+                    if batch.damaged {
+                        damaged.insert(*number);
+                    }
+                    published.push(RestoredBatch {
+                        head: batch.head.clone(),
+                        at: batch.at,
+                        resolution: resolution.clone(),
+                    });
+                }
                 None => batches.insert(
                     *number,
                     Flying {
@@ -144,6 +182,7 @@ impl Mapping {
             epochs: kept.epochs,
             disk,
             batches,
+            damaged,
             terms_known: kept.terms.version,
             view,
         })
@@ -154,7 +193,8 @@ impl Mapping {
     pub fn handle(&self) -> MappingHandle {
         MappingHandle {
             name: self.options.name.clone(),
-            topic: self.topic.clone(),
+            topic_name: self.options.config.topic.clone(),
+            topic: Some(self.topic.clone()),
             view: self.view.clone(),
         }
     }
@@ -201,6 +241,7 @@ impl Mapping {
             topic: self.topic,
             topic_events: self.topic_events,
             batches: self.batches,
+            damaged: self.damaged,
             terms_known: self.terms_known,
             view: self.view,
         });

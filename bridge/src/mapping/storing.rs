@@ -14,7 +14,7 @@ use super::disk::set_to_runs;
 use super::driver::{Driver, DriverError};
 use super::limits::FULL_DELAY;
 use crate::stage::{RECORD_RESOLUTION, RECORD_STAGE, Resolution, StagedBatch};
-use crate::topic::{PublishedBatch, ReadFailure};
+use crate::topic::{PublishedBatch, ReadFailure, UnreadBatch};
 
 /// Something that became durable, or was refused.
 pub enum Stored {
@@ -27,12 +27,24 @@ pub enum Stored {
         /// The batch.
         batch: BatchNo,
         /// What is to be published; `None` when nothing was won.
-        published: Option<Box<PublishedBatch>>,
+        published: Option<Box<Published>>,
     },
+    /// A damaged batch was written again.
+    Mended(Location, Arc<StagedBatch>),
+    /// There was no room to write a damaged batch again.
+    MendRefused(BatchNo),
     /// The done set is durable.
     Done,
     /// The terms are durable.
     Terms,
+}
+
+/// What a resolution makes visible.
+pub enum Published {
+    /// A batch with its body.
+    Whole(PublishedBatch),
+    /// A batch whose body the disk has lost, with the reason.
+    Unread(UnreadBatch, ReadFailure),
 }
 
 impl Driver {
@@ -132,18 +144,31 @@ impl Driver {
                 });
             }
             let body = match body {
-                Some(body) => body,
+                Some(body) => Ok(body),
                 // Staged by an earlier life: the body is on disk only.
                 None => tokio::task::spawn_blocking(move || read_back(&*store, at))
                     .await
-                    .unwrap_or(Err(ReadFailure::Cancelled))?,
+                    .unwrap_or(Err(ReadFailure::Cancelled)),
             };
-            let published = PublishedBatch {
-                base,
-                terms,
-                won: runs,
-                at,
-                body,
+            let published = match body {
+                Ok(body) => Published::Whole(PublishedBatch {
+                    base,
+                    terms,
+                    won: runs,
+                    at,
+                    body,
+                }),
+                Err(failure) if failure.is_damage() => Published::Unread(
+                    UnreadBatch {
+                        batch,
+                        base,
+                        terms,
+                        won: runs,
+                        at,
+                    },
+                    failure,
+                ),
+                Err(failure) => return Err(failure.into()),
             };
             Ok(Stored::Resolved {
                 batch,
@@ -202,8 +227,9 @@ impl Driver {
                 self.feed(Input::StageRefused(batch));
             }
             Stored::Resolved { batch, published } => {
-                match published {
-                    Some(published) => self.topic.publish(*published)?,
+                match published.map(|published| *published) {
+                    Some(Published::Whole(whole)) => self.topic.publish(whole)?,
+                    Some(Published::Unread(unread, why)) => self.topic.publish_unread(unread, &why)?,
                     None => {
                         self.batches.forget(batch);
                     }
@@ -214,6 +240,8 @@ impl Driver {
                 // settled when the hub delivers it again, so nothing of it is kept.
                 self.batches.forget(batch);
             }
+            Stored::Mended(at, body) => self.on_mended(at, body)?,
+            Stored::MendRefused(batch) => self.mending.again(batch),
             Stored::Done => self.feed(Input::DonePersisted),
             Stored::Terms => {}
         }

@@ -28,6 +28,8 @@ pub enum State {
     Halted,
     /// Another body acts as this node: nothing is delivered.
     Fenced,
+    /// The local log has lost what cannot be had again: nothing is done, so that nothing is done twice.
+    Damaged,
     /// The process is ending.
     Stopping,
 }
@@ -45,6 +47,7 @@ impl State {
             State::Withheld => "withheld",
             State::Halted => "halted",
             State::Fenced => "fenced",
+            State::Damaged => "damaged",
             State::Stopping => "stopping",
         }
     }
@@ -54,7 +57,7 @@ impl State {
     pub fn delivers(self) -> bool {
         match self {
             State::Active | State::Gated | State::Full | State::Withheld | State::Halted => true,
-            State::Starting | State::Joining | State::Fenced | State::Stopping => false,
+            State::Starting | State::Joining | State::Fenced | State::Damaged | State::Stopping => false,
         }
     }
 }

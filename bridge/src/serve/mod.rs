@@ -49,6 +49,8 @@ pub struct Topics {
 #[derive(Default)]
 struct TopicsState {
     by_name: BTreeMap<String, Topic>,
+    /// Topics that exist and cannot be served, with what their applications are told.
+    held: BTreeMap<String, Refusal>,
     stopping: bool,
 }
 
@@ -56,6 +58,11 @@ impl Topics {
     /// Makes a topic known. One of the same name is replaced.
     pub fn add(&self, topic: Topic) {
         self.state.write().by_name.insert(topic.name().to_owned(), topic);
+    }
+
+    /// Makes a topic known that cannot be served.
+    pub fn hold(&self, name: &str, refusal: Refusal) {
+        self.state.write().held.insert(name.to_owned(), refusal);
     }
 
     /// The topics, in the order of their names.
@@ -71,6 +78,9 @@ impl Topics {
                 Code::Stopping,
                 "the node is stopping; connect again later",
             ));
+        }
+        if let Some(refusal) = state.held.get(name) {
+            return Err(refusal.clone());
         }
         state.by_name.get(name).cloned().ok_or_else(|| {
             let names: Vec<&str> = state.by_name.keys().map(String::as_str).collect();

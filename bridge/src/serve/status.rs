@@ -19,7 +19,7 @@ fn grpc_code(code: Code) -> tonic::Code {
         Code::OpenExpected | Code::Malformed => tonic::Code::InvalidArgument,
         Code::LimitExceeded => tonic::Code::ResourceExhausted,
         Code::NotPermitted => tonic::Code::PermissionDenied,
-        Code::Stopping | Code::Fenced => tonic::Code::Unavailable,
+        Code::Stopping | Code::Fenced | Code::Damaged => tonic::Code::Unavailable,
     }
 }
 

@@ -97,6 +97,21 @@ super::codes::codes! {
     REPAIRED = "FAN-4041", "the hub had skipped a message",
         "Its acknowledgement state was lost or a delivery never came; the message was fetched by its sequence and is not lost.",
         "Nothing. If it happens often, check the hub's disks and replicas.";
+    BATCH_DAMAGED = "FAN-4043", "a batch of the local log is damaged",
+        "The disk returned other bytes than were written, or an error, for a batch that was synced once.",
+        "Nothing at first: its messages are fetched again from the source by sequence, and nothing is pulled until then. Check the disk; if the state stays, see the reason in `fanin status`.";
+    MAPPING_DAMAGED = "FAN-4044", "a mapping is held back by damage",
+        "The disk has lost a small record that tells what the applications of this mapping have finished, and no copy of it is anywhere else.",
+        "Restore the disk. If that is not possible, evacuate the node, and start with an empty data directory. Other mappings go on.";
+    MESSAGES_LOST = "FAN-4045", "messages were lost by damage",
+        "The disk lost them after they were claimed, and the source had no copy any more.",
+        "See the dead letters of reason `lost` for which they are. Let the source keep messages for longer than a node may hold them.";
+    DEAD_LETTER_DAMAGED = "FAN-4046", "a dead letter is damaged",
+        "The disk returned other bytes than were written for a dead letter.",
+        "Fetch the message named in the log from its source. Check the disk.";
+    BATCH_MENDED = "FAN-4047", "a damaged batch was written anew",
+        "Its messages were fetched again from the source.",
+        "Check the disk.";
     INVARIANT = "FAN-4099", "a defect in fanin",
         "The node's state broke one of its own rules.",
         "Please report the log line; restart the bridge.";

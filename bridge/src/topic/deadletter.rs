@@ -99,6 +99,7 @@ impl DeadLetterHead {
         out.put_u8(match self.reason {
             DeadLetterReason::MaxAttempts => 1,
             DeadLetterReason::Rejected => 2,
+            DeadLetterReason::Lost => 3,
         });
         put_bytes(&mut out, self.app.as_bytes());
         put(&mut out, u64::from(self.attempts));
@@ -125,6 +126,7 @@ impl DeadLetterHead {
         let reason = match reader.u8()? {
             1 => DeadLetterReason::MaxAttempts,
             2 => DeadLetterReason::Rejected,
+            3 => DeadLetterReason::Lost,
             _ => return Err(StageDecodeError::Malformed("a reason that does not exist")),
         };
         let head = DeadLetterHead {

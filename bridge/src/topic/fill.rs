@@ -147,6 +147,15 @@ impl AppTask {
                 continue;
             }
             let place = batch.place(candidate.offset);
+            if batch.message(place).is_lost() {
+                if !self.machine.lose(now, candidate.offset, &mut self.effects) {
+                    break false;
+                }
+                self.run_effects(
+                    "the local log was damaged, and the source has no copy of the message any more",
+                );
+                continue;
+            }
             if !self.spec.filter.matches(&batch.message(place).subject) {
                 let passed_over = (place + 1..batch.count())
                     .take_while(|next| !self.spec.filter.matches(&batch.message(*next).subject))

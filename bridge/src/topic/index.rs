@@ -76,7 +76,6 @@ impl Index {
         self.entries.push_back(entry);
     }
 
-    /// The batch that holds an offset.
     /// Messages that even the fastest of the applications that count has not finished. `counts` takes their numbers.
     pub(crate) fn least_backlog(&self, counts: impl Fn(usize) -> bool) -> u64 {
         let floors = self.floors.iter().enumerate().filter(|(app, _)| counts(*app));
@@ -84,9 +83,23 @@ impl Index {
         self.head().0.saturating_sub(fastest.0)
     }
 
+    /// The batch that holds an offset.
     pub(crate) fn find(&self, offset: Offset) -> Option<&IndexEntry> {
         let n = self.entries.partition_point(|entry| entry.end() <= offset);
         self.entries.get(n).filter(|entry| entry.base <= offset)
+    }
+
+    /// Where an unfinished batch lies.
+    pub(crate) fn location_of(&self, batch: BatchNo) -> Option<Location> {
+        let found = self.entries.iter().find(|entry| entry.batch == batch);
+        found.map(|entry| entry.at)
+    }
+
+    /// A batch was written again. Returns its entry, unless every application has finished it meanwhile.
+    pub(crate) fn moved(&mut self, batch: BatchNo, at: Location) -> Option<IndexEntry> {
+        let entry = self.entries.iter_mut().find(|entry| entry.batch == batch)?;
+        entry.at = at;
+        Some(entry.clone())
     }
 
     /// An application has durably finished everything below `floor`. Returns the batches that every application has

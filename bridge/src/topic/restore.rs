@@ -20,8 +20,8 @@ use crate::stage::{RECORD_DEAD_LETTER, Resolution, StageDecodeError, StageHead};
 /// A batch that was published before the restart.
 #[derive(Clone, Debug)]
 pub struct RestoredBatch {
-    /// The head of its STAGE record.
-    pub head: StageHead,
+    /// The head of its STAGE record; `None` when that is damaged.
+    pub head: Option<StageHead>,
     /// Where that record lies.
     pub at: Location,
     /// Its resolution.
@@ -157,7 +157,7 @@ pub(super) fn restore(
         match base.cmp(&index.head()) {
             std::cmp::Ordering::Less => {
                 return Err(StartError::Overlap {
-                    batch: batch.head.batch,
+                    batch: batch.resolution.batch,
                     base,
                 });
             }
@@ -190,7 +190,7 @@ pub(super) fn restore(
     }
     let done = done
         .iter()
-        .map(|batch| (batch.head.batch, batch.resolution.base))
+        .map(|batch| (batch.resolution.batch, batch.resolution.base))
         .collect();
     Ok(Restored {
         index,
@@ -222,13 +222,13 @@ fn read_cursors(
 
 fn entry_of(batch: &RestoredBatch) -> IndexEntry {
     let resolution = &batch.resolution;
+    let staged = match &batch.head {
+        Some(head) => (&*head.seqs, head.published_ns.0, head.payload_bytes),
+        None => (&[][..], 0, 0),
+    };
     entry(
-        (
-            &batch.head.seqs,
-            batch.head.published_ns.0,
-            batch.head.payload_bytes,
-        ),
-        batch.head.batch,
+        staged,
+        resolution.batch,
         resolution.base,
         resolution.terms,
         batch.at,

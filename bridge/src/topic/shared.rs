@@ -1,7 +1,7 @@
 //! What the tasks of a topic share: the index, the bodies, who is connected, and what the owner wants to hear.
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
@@ -9,7 +9,7 @@ use std::{
 };
 
 use fanin_core::ids::{BatchNo, InstanceNo, Offset, TermsVersion, Tick};
-use fanin_store::{CommitError, ReadError, Store};
+use fanin_store::{CommitError, Location, ReadError, Store};
 use parking_lot::Mutex;
 use tokio::{
     sync::{Notify, Semaphore, watch},
@@ -78,6 +78,8 @@ pub struct Presence {
 pub enum TopicEvent {
     /// Every application has durably finished these batches: their keys may be released.
     BatchesDone(Vec<BatchNo>),
+    /// The body of this batch cannot be read any more. Told once, until [`Topic::mend`](super::Topic::mend).
+    Damaged(BatchNo),
     /// Something the topic cannot mend by itself.
     Failed(TopicFailure),
 }
@@ -88,7 +90,7 @@ pub enum TopicFailure {
     /// The local log cannot be used any more: the process must end.
     #[error("the local log failed: {0}")]
     Store(#[from] CommitError),
-    /// A batch cannot be read; it is tried again every two seconds.
+    /// A batch cannot be read, though its bytes are those written; it is tried again every two seconds.
     #[error("batch {batch} cannot be read from the local log: {source}")]
     Unreadable {
         /// The batch.
@@ -116,6 +118,21 @@ pub enum ReadFailure {
     /// The process is ending.
     #[error("the read was cancelled")]
     Cancelled,
+}
+
+impl ReadFailure {
+    /// Whether the disk has lost the bytes for good, so that only another copy helps.
+    #[must_use]
+    pub fn is_damage(&self) -> bool {
+        match self {
+            ReadFailure::Store(error) => match &**error {
+                ReadError::Damaged { .. } => true,
+                ReadError::Io(error) => error.raw_os_error() == Some(rustix::io::Errno::IO.raw_os_error()),
+                ReadError::Gone => false,
+            },
+            ReadFailure::Decode(_) | ReadFailure::Won(_) | ReadFailure::Cancelled => false,
+        }
+    }
 }
 
 /// Whether the topic delivers.
@@ -166,6 +183,9 @@ struct Events {
     /// Each batch is here at most once, so the index bounds it.
     done: Vec<BatchNo>,
     failures: VecDeque<TopicFailure>,
+    /// Unreadable batches that the owner is not told of yet, and all that are not mended; the index bounds them.
+    damaged: Vec<BatchNo>,
+    unreadable: BTreeSet<BatchNo>,
 }
 
 /// What `TopicShared::new` is given.
@@ -296,7 +316,7 @@ impl TopicShared {
             return Ok(batch);
         }
         let store = Arc::clone(&self.store);
-        let batch_no = entry.batch;
+        let (batch_no, entry_at) = (entry.batch, entry.at);
         let read = tokio::task::spawn_blocking(move || {
             let body = store
                 .read_body(entry.at)
@@ -312,6 +332,7 @@ impl TopicShared {
         let result = read.await.unwrap_or(Err(ReadFailure::Cancelled));
         match &result {
             Ok(batch) => self.cache.insert(self.space, Arc::clone(batch), Origin::Read),
+            Err(source) if source.is_damage() => self.note_damage((batch_no, entry_at), source),
             Err(source) => self.fail(TopicFailure::Unreadable {
                 batch: batch_no,
                 source: source.clone(),
@@ -369,6 +390,31 @@ impl TopicShared {
         self.events_wake.notify_one();
     }
 
+    /// A batch cannot be read where it lies: the owner is told, once until it is mended.
+    pub(crate) fn note_damage(&self, (batch, at): (BatchNo, Location), failure: &ReadFailure) {
+        if self.index.lock().location_of(batch) != Some(at) {
+            // It was written anew, or finished, while it was being read.
+            return;
+        }
+        let mut events = self.events.lock();
+        if events.unreadable.insert(batch) {
+            tracing::warn!(code = "FAN-4043", topic = %self.name, %batch, %failure, "a batch of the local log is damaged");
+            events.damaged.push(batch);
+            drop(events);
+            self.events_wake.notify_one();
+        }
+    }
+
+    /// A batch lies elsewhere now. Returns whether anybody still needs it.
+    pub(crate) fn moved(&self, batch: BatchNo, at: Location) -> Option<IndexEntry> {
+        self.events.lock().unreadable.remove(&batch);
+        self.index.lock().moved(batch, at)
+    }
+
+    pub(crate) fn keep_read(&self, batch: Arc<TopicBatch>) {
+        self.cache.insert(self.space, batch, Origin::Read);
+    }
+
     pub(crate) fn missing(&self, offset: Offset) {
         self.fail(TopicFailure::Missing(offset));
     }
@@ -379,6 +425,9 @@ impl TopicShared {
                 let mut events = self.events.lock();
                 if let Some(failure) = events.failures.pop_front() {
                     return TopicEvent::Failed(failure);
+                }
+                if let Some(batch) = events.damaged.pop() {
+                    return TopicEvent::Damaged(batch);
                 }
                 if !events.done.is_empty() {
                     return TopicEvent::BatchesDone(std::mem::take(&mut events.done));

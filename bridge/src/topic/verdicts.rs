@@ -245,6 +245,7 @@ impl AppTask {
         match reason {
             DeadLetterReason::MaxAttempts => self.metrics.dead_max_attempts.increment(1),
             DeadLetterReason::Rejected => self.metrics.dead_rejected.increment(1),
+            DeadLetterReason::Lost => self.metrics.dead_lost.increment(1),
         }
         let last_ms = self.topic.clock.now_ms();
         let first_ms = self.first_failures.remove(&offset).unwrap_or(last_ms);

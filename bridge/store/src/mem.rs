@@ -51,6 +51,7 @@ struct Record {
     head: Bytes,
     body: Bytes,
     bytes: u64,
+    damaged: bool,
 }
 
 #[derive(Debug)]
@@ -115,6 +116,14 @@ impl MemStore {
         }
     }
 
+    /// Loses the bodies of a key's records, as a bad disk would.
+    pub fn damage(&self, key: Key) {
+        let mut state = self.state.lock();
+        for record in state.durable.records.values_mut() {
+            record.damaged |= record.key == key;
+        }
+    }
+
     /// Ends this store as a power cut would, and returns what a start would find: everything up to the last sync.
     /// Waiting commits fail with `Closed`.
     pub fn crash(&self) -> (Arc<Self>, Recovered) {
@@ -170,6 +179,7 @@ impl Durable {
                         head: frame.head,
                         body,
                         bytes,
+                        damaged: false,
                     };
                     locations.push(record.location(position));
                     self.records.insert(position, record);
@@ -268,7 +278,12 @@ impl Store for MemStore {
     fn read_body(&self, at: Location) -> Result<Bytes, ReadError> {
         let state = self.state.lock();
         let record = state.durable.records.get(&at.position).ok_or(ReadError::Gone)?;
-        if record.location(at.position) == at {
+        if record.damaged {
+            Err(ReadError::Damaged {
+                segment: at.segment,
+                position: at.position,
+            })
+        } else if record.location(at.position) == at {
             Ok(record.body.clone())
         } else {
             Err(ReadError::Gone)

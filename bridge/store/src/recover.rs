@@ -446,8 +446,14 @@ impl Found {
                     let name = String::from_utf8_lossy(&content[head.clone()]).into_owned();
                     let what = format!("the named value {name:?} does not match its checksum");
                     let value = Some(name.clone());
-                    self.damaged_values
-                        .insert(name, Damage { what, value, ..damage });
+                    self.damaged_values.insert(
+                        name,
+                        Damage {
+                            what,
+                            value,
+                            ..damage
+                        },
+                    );
                 }
                 FrameType::Put | FrameType::Delete => self.damages.push((damage, None)),
                 // These hold nothing of the caller's: a lost release may come undone.

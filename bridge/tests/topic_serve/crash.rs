@@ -2,8 +2,12 @@
 
 use std::{io, sync::Arc};
 
+use fanin_bridge::stage::{RECORD_STAGE, StagedBatch, StagedMessage};
 use fanin_bridge::topic::{BodyCache, DEAD_LETTER_SPACE, StartError, Topic, TopicFailure, TopicRecovery};
-use fanin_core::{delivery::DeadLetterReason, ids::Offset};
+use fanin_core::{
+    delivery::DeadLetterReason,
+    ids::{BatchNo, Incarnation, LedgerSeq, Offset, StreamSeq},
+};
 use fanin_proto::v1::{Reject, Retry, Verdicts};
 use fanin_store::{Class, Key, Op, Recovered, Store};
 
@@ -275,6 +279,66 @@ async fn an_unreadable_batch_stops_its_readers_and_reaches_the_owner() {
     );
     client.close().await;
     client.until_end().await;
+}
+
+/// Goal: a damaged batch stops its readers, not others, is told once, and is read again where it was written anew; what the
+/// source does not have any more becomes a dead letter. Method: the log's twin loses a body.
+#[tokio::test]
+async fn a_damaged_batch_waits_until_it_is_mended() {
+    let mut world = World::with_memory(vec![app("a"), app("b")], 0, 0).await;
+    let published = world.publish(3).await;
+    world.store.damage(Key { space: SPACE, id: 1 });
+    let mut a = world.open("a", "i").await;
+    a.much_credit().await;
+    let mut b = world.open("b", "i").await;
+    b.much_credit().await;
+    eventually("the owner knows", || !world.damaged.lock().is_empty()).await;
+
+    let message = |seq: u64| StagedMessage {
+        seq: StreamSeq(seq),
+        published_ns: 7,
+        subject: "s".into(),
+        headers: Vec::new(),
+        payload: "again".into(),
+    };
+    let messages = vec![message(1), StagedMessage::lost(StreamSeq(2)), message(3)];
+    let (batch, epoch, incarnation) = (BatchNo(1), LedgerSeq(1), Incarnation(7));
+    let body = Arc::new(StagedBatch::new(
+        batch,
+        incarnation,
+        epoch,
+        1,
+        "ORDERS".into(),
+        messages,
+    ));
+    let (head, pieces) = body.encode();
+    let again = Op::Append {
+        key: Key { space: SPACE, id: 1 },
+        kind: RECORD_STAGE,
+        head,
+        body: pieces,
+    };
+    let at = world.store.commit(Class::Finish, vec![again]).await.unwrap();
+    world.topic.mend(at[0], body).unwrap();
+    for client in [&mut a, &mut b] {
+        let got = client.take(2).await;
+        assert_eq!(got[0].payload, "again");
+        assert_eq!(ids(&got), [published[0].clone(), published[2].clone()]);
+        client.ack(1, 2).await;
+        client.until_confirmed(2).await;
+    }
+    eventually("both copies of the lost one", || {
+        world.topic.dead_letters().len() == 2
+    })
+    .await;
+    let letter = world.topic.dead_letters().remove(0);
+    assert_eq!(
+        (letter.head.reason, letter.head.seq, letter.head.attempts),
+        (DeadLetterReason::Lost, StreamSeq(2), 0)
+    );
+    world.until_done(1..=1).await;
+    assert_eq!(*world.damaged.lock(), [batch], "told once");
+    assert!(world.failures.lock().is_empty());
 }
 
 fn start(recovered: &Recovered, world: &World, leave_out: Option<usize>) -> Result<Topic, StartError> {

@@ -81,6 +81,8 @@ pub(crate) struct World {
     pub(crate) done: Arc<Mutex<Vec<BatchNo>>>,
     /// Failures told since the start.
     pub(crate) failures: Arc<Mutex<Vec<TopicFailure>>>,
+    /// Batches that the topic called damaged.
+    pub(crate) damaged: Arc<Mutex<Vec<BatchNo>>>,
     pub(crate) terms: TermsVersion,
     /// Another node wins the first message of each batch.
     pub(crate) lose_first: bool,
@@ -142,11 +144,14 @@ impl World {
         .unwrap();
         let done = Arc::new(Mutex::new(Vec::new()));
         let failures = Arc::new(Mutex::new(Vec::new()));
+        let damaged = Arc::new(Mutex::new(Vec::new()));
         let (told, told_failures) = (Arc::clone(&done), Arc::clone(&failures));
+        let told_damaged = Arc::clone(&damaged);
         tokio::spawn(async move {
             loop {
                 match events.next().await {
                     TopicEvent::BatchesDone(batches) => told.lock().extend(batches),
+                    TopicEvent::Damaged(batch) => told_damaged.lock().push(batch),
                     TopicEvent::Failed(failure) => told_failures.lock().push(failure),
                 }
             }
@@ -169,6 +174,7 @@ impl World {
             apps,
             done,
             failures,
+            damaged,
             terms: TermsVersion(1),
             lose_first: false,
             next_batch: next.0,
@@ -332,7 +338,7 @@ pub(crate) fn restored(recovered: &Recovered) -> Vec<RestoredBatch> {
         } else if record.kind == RECORD_RESOLUTION {
             let (head, at) = stages[&record.key].clone();
             batches.push(RestoredBatch {
-                head,
+                head: Some(head),
                 at,
                 resolution: Resolution::decode(&record.head).unwrap(),
             });

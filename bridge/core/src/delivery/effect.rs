@@ -22,6 +22,8 @@ pub enum DeadLetterReason {
     MaxAttempts,
     /// An instance rejected it.
     Rejected,
+    /// Its body was lost before anybody could have it.
+    Lost,
 }
 
 /// What ended a counted attempt.

@@ -284,6 +284,31 @@ impl AppDelivery {
         });
     }
 
+    /// The candidate has no body any more: it becomes a dead letter without having been handed over. Returns whether it did;
+    /// not when the offset is not to be handed over now.
+    pub fn lose(&mut self, now: Tick, offset: Offset, out: &mut Vec<Effect>) -> bool {
+        self.redelivery.promote_due(now, &mut self.window);
+        match self.window.get(offset) {
+            Some(Slot::Available) => {
+                self.redelivery.take_waiting(offset);
+                self.start_dead_letter(offset, None);
+            }
+            None if self.window.next_new() == Some(offset) => {
+                self.window.push(Slot::Leased);
+                self.start_dead_letter(offset, None);
+                self.settle();
+            }
+            None | Some(Slot::Leased | Slot::Parked | Slot::DeadLettering | Slot::Finished) => return false,
+        }
+        out.push(Effect::DeadLetter {
+            offset,
+            reason: DeadLetterReason::Lost,
+            attempts: self.redelivery.attempts_of(offset),
+            instance: None,
+        });
+        true
+    }
+
     /// Gives an offset back uncounted. One whose attempts a lowered `max_attempts` has used up goes no further.
     pub(super) fn release_offset(&mut self, offset: Offset, instance: InstanceNo, out: &mut Vec<Effect>) {
         let attempts = self.redelivery.attempts_of(offset);

@@ -54,7 +54,7 @@ pub(crate) struct Flight {
     life: u64,
     pub(crate) record: Record,
     expect: Option<LedgerSeq>,
-    claim: Option<(BatchNo, Attempt)>,
+    pub(crate) claim: Option<(BatchNo, Attempt)>,
 }
 
 /// One bridge process with its disk; `node` is `None` while it is down.

@@ -267,3 +267,38 @@ fn odd_back_off_values_end_and_stay_in_range() {
         }
     }
 }
+
+#[test]
+fn a_lost_message_becomes_a_dead_letter_without_a_delivery() {
+    let mut rig = Rig::new(3);
+    rig.next(1).expect("offset 0");
+    rig.retry(1, None);
+    rig.effects();
+    let mut effects = Vec::new();
+    assert!(rig.machine.lose(rig.now, Offset(1), &mut effects), "a new one");
+    assert!(!rig.machine.lose(rig.now, Offset(1), &mut effects), "once");
+    assert!(
+        !rig.machine.lose(rig.now, Offset(0), &mut effects),
+        "not before its time"
+    );
+    rig.now = rig.machine.next_deadline().expect("a retry");
+    assert!(rig.machine.lose(rig.now, Offset(0), &mut effects), "a due one");
+    let reason = DeadLetterReason::Lost;
+    let dead = |offset, attempts| Effect::DeadLetter {
+        offset: Offset(offset),
+        reason,
+        attempts,
+        instance: None,
+    };
+    assert_eq!(effects, [dead(1, 0), dead(0, 1)]);
+    assert_eq!(
+        rig.machine.floor(),
+        Offset(0),
+        "not finished before the copy is durable"
+    );
+    assert_eq!(rig.hand_over_all(), [2]);
+    rig.machine.dead_lettered(Offset(0), &mut effects);
+    rig.machine.dead_lettered(Offset(1), &mut effects);
+    assert_eq!(rig.machine.floor(), Offset(2));
+    crate::delivery::invariants::check(&rig.machine).unwrap();
+}
