@@ -126,7 +126,7 @@ impl Mapping {
             }
             match &batch.resolution {
                 Some(resolution) => {
-                    if batch.damaged {
+                    if batch.damaged && !resolution.won.is_empty() {
                         damaged.insert(*number);
                     }
                     published.push(RestoredBatch {
