@@ -12,6 +12,7 @@
 //! | [`settle`] | acknowledging to the hub, with a probe that the batch got there |
 //! | [`ledger`] | the ledger stream: ensure, append, tail, read, purge |
 //! | [`messages`] | single messages by sequence, for REPAIR and the hole audit |
+//! | [`port`] | the traits behind which all of this stands for the bridge |
 //! | [`publish`] | publishing with a bounded window of unconfirmed messages |
 //! | [`codes`] | the error codes users see, with cause and cure |
 #![warn(missing_docs)]
@@ -26,6 +27,7 @@ pub mod ledger;
 pub mod limits;
 pub mod messages;
 pub mod options;
+pub mod port;
 pub mod publish;
 pub mod puller;
 pub mod reply;
