@@ -21,4 +21,5 @@ mod identity;
 mod ledger;
 mod links;
 mod pauses;
+mod poison;
 mod starts;

@@ -40,6 +40,13 @@ pub const FULL_DELAY: Duration = Duration::from_secs(2);
 /// How often checkpoint records are read again when they do not cover a gap: a read from the hub can be stale.
 pub const CHECKPOINT_READS: u32 = 5;
 
+/// A connection for pulling may be down this long before status tells, while the hub answers otherwise.
+pub const PULL_LINK_GRACE: Duration = Duration::from_secs(10);
+
+/// A message counts as stuck when it has been delivered and unclaimed for so many times the hub's wait for an
+/// acknowledgement: it was delivered anew as often, to whichever node pulls.
+pub const STUCK_ACK_WAITS: u64 = 3;
+
 /// Looks for holes and repairs under way at once, over all sources.
 pub const LOOKS_MAX: usize = 16;
 
@@ -47,4 +54,6 @@ pub const LOOKS_MAX: usize = 16;
 pub const ACKS_MAX: usize = 1_000_000;
 
 const _: () = assert!(PAUSE_FIRST.as_millis() < PAUSE_MAX.as_millis());
+const _: () = assert!(STUCK_ACK_WAITS >= 2);
+const _: () = assert!(2 * fanin_core::limits::STUCK_LOOKS_MAX <= LOOKS_MAX);
 const _: () = assert!(TICK.as_millis() < FLOOR_INTERVAL.as_millis());

@@ -62,6 +62,7 @@ metrics_table! {
     CLAIMS = "fanin_claims_total", Counter, Count, "Claims, by mapping and result (won, partial, lost, void).";
     CLAIM_DURATION = "fanin_claim_duration_seconds", Histogram, Seconds, "From sending a claim to seeing it in the ledger.";
     REPAIRED_MESSAGES = "fanin_repaired_messages_total", Counter, Count, "Messages the hub had given up and that were claimed by sequence, by mapping.";
+    UNREADABLE_MESSAGES = "fanin_unreadable_messages_total", Counter, Count, "Messages no node could take in as the hub delivers them and that were claimed by sequence, by mapping.";
     LEDGER_POSITION = "fanin_ledger_position", Gauge, Count, "The ledger record folded last, by mapping.";
     LEDGER_LAG = "fanin_ledger_lag_messages", Gauge, Count, "Ledger records known at the hub and not yet folded, by mapping.";
     EPOCH = "fanin_epoch", Gauge, Count, "This node's epoch, by mapping.";

@@ -4,12 +4,12 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use fanin_core::ids::StreamSeq;
-use fanin_hub::{AckSubject, ConsumerSpec, CreatePolicy, Puller, Settler, fetch_message};
+use fanin_hub::{AckSubject, ConsumerSpec, CreatePolicy, Puller, Settler, UNREADABLE_HEADERS, fetch_message};
 use fanin_localhub::LocalHub;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use crate::support::{PATIENCE, fill, in_time, spec, with_stream};
+use crate::support::{PATIENCE, consumer, fill, in_time, spec, with_stream};
 
 /// Publishes to `s.bad` over a plain socket, as a careless client may.
 async fn publish_raw(hub: &LocalHub, header: &[u8]) {
@@ -89,6 +89,7 @@ async fn the_others_arrive(header: &[u8]) {
         (stored.subject.as_str(), &stored.payload[..]),
         ("s.bad", &b"hi"[..])
     );
+    assert!(stored.headers.iter().any(|(name, _)| name == UNREADABLE_HEADERS));
 
     let ack = [AckSubject::for_message("S", &shared.name, StreamSeq(21))];
     in_time(async {
@@ -115,4 +116,32 @@ async fn a_header_without_a_colon() {
 #[tokio::test]
 async fn a_lone_carriage_return_in_a_header() {
     the_others_arrive(b"NATS/1.0\r\nA: x\ry\r\n\r\n").await;
+}
+
+#[tokio::test]
+async fn another_protocol_in_the_first_line() {
+    the_others_arrive(b"HTTP/1.1 200 OK\r\n\r\n").await;
+}
+
+/// Goal: a stored message that carries a status, as only the hub's own answers should, is delivered like any other and
+/// is not taken for an answer. Method: statuses that would end or pause a pull, between other messages.
+#[tokio::test]
+async fn a_status_in_a_message_is_no_answer() {
+    let (hub, connection) = with_stream().await;
+    fill(&connection, 1, 10).await;
+    for status in ["404 No Messages", "409 Consumer Deleted", "503"] {
+        publish_raw(&hub, format!("NATS/1.0 {status}\r\n\r\n").as_bytes()).await;
+    }
+    fill(&connection, 1, 10).await;
+    let shared = consumer(&connection).await;
+    let mut puller = Puller::new(&connection, &shared);
+    let mut seen = Vec::new();
+    in_time(async {
+        while seen.len() < 5 {
+            let batch = puller.fetch(100, 1024 * 1024, PATIENCE).await.unwrap();
+            seen.extend(batch.iter().map(|pulled| pulled.facts.stream_seq));
+        }
+    })
+    .await;
+    assert_eq!(seen, [1, 2, 3, 4, 5]);
 }
