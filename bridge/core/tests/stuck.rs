@@ -31,9 +31,11 @@ fn round(w: &mut World, who: usize) {
 fn stuck(w: &World, who: usize) -> Vec<u64> {
     let facts = w.bridges[who].facts.iter();
     facts
-        .filter_map(|fact| match fact {
-            Fact::Stuck { seq, .. } => Some(seq.0),
-            _ => None,
+        .filter_map(|fact| {
+            let Fact::Stuck { seq, .. } = fact else {
+                return None;
+            };
+            Some(seq.0)
         })
         .collect()
 }

@@ -83,7 +83,7 @@ impl Driver {
         let message = arrived
             .map(|(message, _)| message)
             .find(|message| message.seq == seq);
-        let is_malformed = message.is_some_and(|message| {
+        let headers_malformed = message.is_some_and(|message| {
             let mut names = message.headers.iter().map(|(name, _)| name);
             names.any(|name| name == UNREADABLE_HEADERS)
         });
@@ -97,7 +97,7 @@ impl Driver {
             stream,
             seq = seq.0,
             subject = message.map(|message| message.subject.as_str()),
-            is_malformed,
+            headers_malformed,
             "no node could take in a message as the hub delivers it; it was fetched by its sequence and is not lost"
         );
     }
