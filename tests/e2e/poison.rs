@@ -86,7 +86,8 @@ async fn unreadable_messages_reach_every_application_once() {
     cluster.feed(700).await;
     publish_raw(&mut cluster, &[LONE_CARRIAGE_RETURN, NO_COLON]).await;
     cluster.feed(1_000).await;
-    publish_raw(&mut cluster, &[NOT_UTF_8; 20]).await;
+    publish_raw(&mut cluster, &[NOT_UTF_8; 100]).await;
+    cluster.feed(100).await;
     cluster.wait_rest().await;
     cluster.assert_published_once().await;
     wait_closed(&cluster).await;
@@ -96,7 +97,7 @@ async fn unreadable_messages_reach_every_application_once() {
         told += orders(&status).unreadable_messages;
         assert_eq!(status.hub.unwrap().reconnects, 0, "{}", node.log_tail());
     }
-    assert_eq!(told, 23);
+    assert_eq!(told, 103);
     let lines: usize = cluster
         .nodes
         .iter()
@@ -107,7 +108,7 @@ async fn unreadable_messages_reach_every_application_once() {
                 .count()
         })
         .sum();
-    assert_eq!(lines, 23);
+    assert_eq!(lines, 103);
     cluster.finish().await;
 }
 

@@ -54,6 +54,9 @@ pub const AUDITS_MAX: usize = 256;
 /// Most looks for stuck messages, and most such messages being fetched, of one source at once.
 pub const STUCK_LOOKS_MAX: usize = 8;
 
+/// By how much the wait for stuck messages is shorter where some were just found: to one of the hub's waits.
+pub const STUCK_AGAIN_DIVISOR: u64 = 3;
+
 /// Most messages of one source that are acknowledged by their sequence at once.
 pub const STUCK_SETTLE_MAX: u64 = 1_000;
 

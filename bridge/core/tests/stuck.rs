@@ -76,6 +76,29 @@ fn a_whole_stream_of_unreadable_messages_is_freed() {
     assert_eq!(stuck(&w, A).len() as u64, count);
 }
 
+/// Where some were found, the next ones are taken sooner: a publisher that writes one such message writes many.
+#[test]
+fn the_next_ones_are_taken_sooner() {
+    let mut w = World::started(1, 2);
+    w.source.poison.extend([1, 2]);
+    let mut taken_ms = Vec::new();
+    for seq in [1, 2] {
+        let start = w.now;
+        while stuck(&w, A).len() < seq {
+            w.source.delivered = seq as u64;
+            w.floor(A);
+            w.later(A, 50);
+            w.answer_audits(A);
+            w.serve_repairs(A);
+            w.run_all();
+            assert!(w.now.since(start) < 10 * POLICY.stuck_ms);
+        }
+        taken_ms.push(w.now.since(start));
+    }
+    assert!(taken_ms[0] >= POLICY.stuck_ms, "{taken_ms:?}");
+    assert!(taken_ms[1] < POLICY.stuck_ms, "{taken_ms:?}");
+}
+
 /// A message that is merely in another node's hands is left alone while that node may still claim it.
 #[test]
 fn young_messages_are_left_alone() {

@@ -14,7 +14,9 @@ use std::collections::BTreeMap;
 use super::{Node, Phase};
 use crate::effect::{Effect, Fact};
 use crate::ids::{Incarnation, StreamSeq, Tick};
-use crate::limits::{CLOSE_STEPS_MAX, STUCK_LOOKS_MAX, STUCK_PASSED_MAX, STUCK_SETTLE_MAX};
+use crate::limits::{
+    CLOSE_STEPS_MAX, STUCK_AGAIN_DIVISOR, STUCK_LOOKS_MAX, STUCK_PASSED_MAX, STUCK_SETTLE_MAX,
+};
 use crate::seq_set::SeqSet;
 
 /// The consumer's counters, as the shell read them.
@@ -37,6 +39,9 @@ pub struct Stuck {
     mark: StreamSeq,
     /// For how long this node has been pulling since.
     waited_ms: u64,
+    /// Stuck messages were found under the mark before this one, and under this one.
+    found_before: bool,
+    found: bool,
     /// Not offered by the source: needs no second look under this mark.
     passed: SeqSet,
     /// Looks under way.
@@ -56,6 +61,7 @@ impl Stuck {
         if reading.floor >= self.mark || went_back {
             *self = Stuck {
                 mark: reading.delivered,
+                found_before: self.found,
                 ..Stuck::default()
             };
         } else if self.pulling && reading.pulling {
@@ -75,8 +81,14 @@ impl Node {
     /// One round over every source. Done by the active node of the lowest rank, by another when it stays undone.
     pub(super) fn free_stuck(&mut self, now: Tick, out: &mut Vec<Effect>) {
         let Some(rank) = self.rank() else { return };
-        let wait_ms = self.policy.stuck_ms + rank * self.policy.takeover_ms;
         let due = |stuck: &Stuck| {
+            // Where some were found there are mostly more, and a whole run of them keeps the hub from delivering others.
+            let shorter = if stuck.found_before {
+                STUCK_AGAIN_DIVISOR
+            } else {
+                1
+            };
+            let wait_ms = self.policy.stuck_ms / shorter + rank * self.policy.takeover_ms;
             // An old reading says nothing: the consumer, or the stream itself, may be another one by now.
             let is_fresh = stuck
                 .read_at
@@ -239,6 +251,7 @@ impl Node {
             && !stuck.fetched.contains_key(&seq.0)
         {
             stuck.fetched.insert(seq.0, now);
+            stuck.found = true;
             out.push(Effect::FetchRepair { incarnation, seq });
             // The gap may go on behind it.
             let behind = seq.next();
