@@ -339,6 +339,13 @@ where
     drop(recovered);
 
     let hub = Connection::connect(hub_options(&config)).await?;
+    let mut pulls = Vec::with_capacity(mappings.len());
+    for mapping in &mappings {
+        // A message that the client library cannot read ends the connection it comes over, and nothing else.
+        let mut options = hub_options(&config);
+        options.client_name = format!("{} {}", options.client_name, mapping.handle().name);
+        pulls.push(Connection::connect(options).await?);
+    }
     let running = Arc::new(Running {
         node: config.node.clone(),
         uuid,
@@ -371,12 +378,12 @@ where
     let quiesce = shutdown.clone();
     let mut loops = JoinSet::new();
     let mut verdicts = Vec::new();
-    for mapping in mappings {
+    for (mapping, pulls) in mappings.into_iter().zip(pulls) {
         let name = mapping.handle().name;
         let (verdict_tx, verdict) = oneshot::channel();
         verdicts.push((name.clone(), verdict));
         let (hub, quiesce, stop) = (hub.clone(), quiesce.clone(), stop.clone());
-        loops.spawn(async move { (name, mapping.run(hub, quiesce, stop, verdict_tx).await) });
+        loops.spawn(async move { (name, mapping.run(hub, pulls, quiesce, stop, verdict_tx).await) });
     }
     let result = async {
         first_verdicts(verdicts).await?;

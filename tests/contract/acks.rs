@@ -76,6 +76,64 @@ async fn an_ack_by_sequence_alone_counts() {
     assert_eq!(server.consumer_info().await["ack_floor"]["stream_seq"], json!(2));
 }
 
+/// Goal: that holds for a message that was delivered several times and of which no delivery was ever seen, the floor then
+/// follows to the next one that is pending; and for a settled message such an acknowledgement is answered and changes
+/// nothing. Method: deliver five messages, the second and fourth twice, settle the others, then those by made-up subjects.
+#[tokio::test]
+async fn acks_by_sequence_move_the_floor_over_redelivered_messages() {
+    let server = Server::start().await;
+    server.stream(json!({})).await;
+    server.consumer(json!({ "ack_wait": 300_000_000u64 })).await;
+    server.fill(5).await;
+    let (first, _) = server.pull(5, PATIENCE).await;
+    for settled in [0, 2, 4] {
+        server.ack(&first[settled].ack(), "+ACK").await;
+    }
+    let (again, _) = server.pull(2, PATIENCE).await;
+    let seen: Vec<_> = again.iter().map(|delivery| delivery.numbers().1).collect();
+    assert_eq!(seen, [2, 4]);
+    let by_sequence = |seq| {
+        fanin_hub::AckSubject::for_message("S", "c", fanin_core::ids::StreamSeq(seq))
+            .as_str()
+            .to_owned()
+    };
+    let look = || async {
+        let info = server.consumer_info().await;
+        (
+            info["ack_floor"]["stream_seq"].as_u64(),
+            info["num_ack_pending"].as_u64(),
+        )
+    };
+    assert_eq!(look().await, (Some(1), Some(2)));
+    // Settled long ago: answered like any other.
+    let reply = server.ack(&by_sequence(3), "+ACK").await;
+    assert_eq!((reply.status, look().await), (None, (Some(1), Some(2))));
+    server.ack(&by_sequence(2), "+ACK").await;
+    assert_eq!(look().await, (Some(3), Some(1)));
+    server.ack(&by_sequence(4), "+ACK").await;
+    assert_eq!(look().await, (Some(5), Some(0)));
+}
+
+/// Goal: a message that was not delivered yet is not lost by an acknowledgement of its sequence: it is delivered all the
+/// same. Method: acknowledge ahead of the first pull.
+#[tokio::test]
+async fn an_ack_ahead_of_the_delivery_loses_nothing() {
+    let server = Server::start().await;
+    server.stream(json!({})).await;
+    server.consumer(json!({ "ack_wait": 30_000_000_000u64 })).await;
+    server.fill(2).await;
+    let ahead = fanin_hub::AckSubject::for_message("S", "c", fanin_core::ids::StreamSeq(2));
+    server
+        .client
+        .publish(ahead.as_str().to_owned(), Bytes::from_static(b"+ACK"))
+        .await
+        .unwrap();
+    server.client.flush().await.unwrap();
+    let (deliveries, _) = server.pull(2, PATIENCE).await;
+    let seen: Vec<_> = deliveries.iter().map(|delivery| delivery.numbers().1).collect();
+    assert_eq!(seen, [1, 2]);
+}
+
 /// Goal: a reply to the last acknowledgement of a batch shows that those before it, sent without reply on the same
 /// connection, were taken in. Method: many one-way acknowledgements, one with reply, then look at the consumer at once.
 #[tokio::test]

@@ -22,4 +22,5 @@ mod identity;
 mod ledger;
 mod links;
 mod pauses;
+mod poison;
 mod starts;

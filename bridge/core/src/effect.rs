@@ -31,7 +31,7 @@ pub enum Effect {
     Fact(Fact),
     /// Stop delivering at once and for good: this body of the node is not the node any more (P8).
     Fence(FenceReason),
-    /// Fetch a message by its sequence: `Input::Fetched` with `ClaimKind::Repair`.
+    /// Fetch a message by its sequence, lost or stuck: `Input::Fetched` with `ClaimKind::Repair`.
     FetchRepair {
         /// The source.
         incarnation: Incarnation,
@@ -74,6 +74,13 @@ pub enum Effect {
         batch: BatchNo,
         /// The messages.
         won: SeqSet,
+    },
+    /// Acknowledge messages to the hub of which only the sequence is known here.
+    SettleBySeq {
+        /// The source.
+        incarnation: Incarnation,
+        /// The messages, at most `limits::STUCK_SETTLE_MAX`.
+        seqs: SeqSet,
     },
     /// Append a batch of just arrived messages to the local log: `Input::Staged` or `StageRefused`.
     Stage {
@@ -190,6 +197,13 @@ pub enum Fact {
     },
     /// A message below the acknowledgement floor that nobody claimed was found and is being claimed.
     Repair {
+        /// The source.
+        incarnation: Incarnation,
+        /// Its sequence.
+        seq: StreamSeq,
+    },
+    /// A message that was delivered again and again and that no node had taken in was fetched and is being staged.
+    Stuck {
         /// The source.
         incarnation: Incarnation,
         /// Its sequence.

@@ -51,12 +51,16 @@ pub enum Input {
         /// The messages, at most `limits::BATCH_MESSAGES_MAX`.
         messages: Vec<FetchedMessage>,
     },
-    /// The consumer's acknowledgement floor, as a stream sequence.
+    /// The consumer's counters, as stream sequences.
     Floor {
         /// The source.
         incarnation: Incarnation,
-        /// The floor.
+        /// The acknowledgement floor.
         floor: StreamSeq,
+        /// The last message delivered to anybody.
+        delivered: StreamSeq,
+        /// Whether this node is pulling from the source now: only then it would have met what is delivered again.
+        pulling: bool,
     },
     /// The hub adapter found that the ledger or a source is not what it was.
     HubBroken(Halt),

@@ -51,9 +51,22 @@ pub const UNRESOLVED_BATCHES_MAX: usize = 1024;
 /// Most gaps below the acknowledgement floor that are under audit at once.
 pub const AUDITS_MAX: usize = 256;
 
+/// Most looks for stuck messages, and most such messages being fetched, of one source at once.
+pub const STUCK_LOOKS_MAX: usize = 8;
+
+/// By how much the wait for stuck messages is shorter where some were just found: to one of the hub's waits.
+pub const STUCK_AGAIN_DIVISOR: u64 = 3;
+
+/// Most messages of one source that are acknowledged by their sequence at once.
+pub const STUCK_SETTLE_MAX: u64 = 1_000;
+
+/// Most ranges remembered as needing no second look for stuck messages; beyond them they are looked at again.
+pub const STUCK_PASSED_MAX: usize = 1_024;
+
 /// Most steps of one look for a higher watermark, so that one input stays short.
 pub const CLOSE_STEPS_MAX: usize = 65_536;
 
+const _: () = assert!(STUCK_LOOKS_MAX < AUDITS_MAX);
 const _: () = assert!(CHECKPOINT_PART_BYTES + 16 * 1024 <= RECORD_BYTES_MAX);
 const _: () = assert!(CLAIM_RANGES_MAX * RANGE_BYTES_MAX + 4096 <= RECORD_BYTES_MAX);
 const _: () = assert!(DONE_RANGES_MAX * RANGE_BYTES_MAX + 4096 <= RECORD_BYTES_MAX);

@@ -302,6 +302,8 @@ fn b12_everything_is_delivered_again() {
             Input::Floor {
                 incarnation: INC,
                 floor: StreamSeq(0),
+                delivered: StreamSeq(0),
+                pulling: false,
             },
         );
         w.stage(who, &all);

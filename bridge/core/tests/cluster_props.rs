@@ -14,6 +14,7 @@ mod support;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
 use fanin_core::batch::BatchState;
+use fanin_core::effect::Fact;
 use fanin_core::node::{Phase, Policy, Stability};
 use support::{INC, POLICY, World, names, source_terms};
 
@@ -63,6 +64,8 @@ struct Plan {
     poor_node: bool,
     /// Retention takes messages.
     retention: bool,
+    /// The client library cannot read some messages.
+    poison: bool,
     /// The last node reads its tail rarely, so that purges overtake it.
     slow_node: bool,
     /// Disks lose bodies of staged batches.
@@ -85,6 +88,7 @@ impl Plan {
             retention: dice.one_in(4),
             slow_node: dice.one_in(2),
             damage: dice.one_in(2),
+            poison: dice.one_in(3),
             policy: Policy {
                 stability,
                 checkpoint_records: 3 + dice.below(20),
@@ -172,7 +176,7 @@ impl Run {
     fn disturb(&mut self) {
         let last = self.w.source.last();
         let seq = 1 + self.dice.below(last);
-        match self.dice.below(6) {
+        match self.dice.below(7) {
             0 => {
                 self.w.source.acked.remove(&seq);
             }
@@ -194,6 +198,9 @@ impl Run {
                 let apps: Vec<_> = self.w.truth.fold.terms().apps.keys().cloned().collect();
                 let apps: Vec<_> = apps.iter().map(String::as_str).collect();
                 self.w.terms(&apps, if self.narrow { &["s"] } else { &[] });
+            }
+            6 if self.plan.poison && last > 0 => {
+                self.w.source.poison.insert(seq);
             }
             _ => self.w.auto_load = self.dice.one_in(2),
         }
@@ -418,20 +425,17 @@ fn random_schedules_publish_once() {
         run(seed, true);
         return;
     }
-    let (mut messages, mut loads, mut repairs) = (0, 0, 0);
+    let (mut messages, mut loads, mut repairs, mut stuck) = (0, 0, 0, 0);
     let seeds = number("FANIN_SEEDS").unwrap_or(SEEDS);
     for seed in 0..seeds {
         match catch_unwind(AssertUnwindSafe(|| run(seed, false))) {
             Ok(world) => {
                 messages += world.truth.owner_of.len();
                 loads += world.bridges.iter().map(|bridge| bridge.loads).sum::<usize>();
-                let repair = |fact: &&_| matches!(fact, fanin_core::effect::Fact::Repair { .. });
-                repairs += world
-                    .bridges
-                    .iter()
-                    .flat_map(|bridge| &bridge.facts)
-                    .filter(repair)
-                    .count();
+                for fact in world.bridges.iter().flat_map(|bridge| &bridge.facts) {
+                    repairs += usize::from(matches!(fact, Fact::Repair { .. }));
+                    stuck += usize::from(matches!(fact, Fact::Stuck { .. }));
+                }
             }
             Err(panic) => {
                 println!("failed with FANIN_SEED={seed}");
@@ -441,8 +445,8 @@ fn random_schedules_publish_once() {
     }
     // The schedules of an ordinary run reach the places they are meant to reach.
     assert!(
-        seeds < SEEDS || (messages > 1_000 && loads > 20 && repairs > 20),
-        "{messages} messages, {loads} loads, {repairs} repairs"
+        seeds < SEEDS || (messages > 1_000 && loads > 20 && repairs > 20 && stuck > 20),
+        "{messages} messages, {loads} loads, {repairs} repairs, {stuck} stuck"
     );
 }
 

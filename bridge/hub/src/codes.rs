@@ -76,6 +76,9 @@ codes! {
     LEDGER_NO_ROOM = "FAN-2018", "The hub has no storage for the ledger.",
         "The account's or server's JetStream storage is less than the ledger's size limit.",
         "Give JetStream more storage, or set a smaller ledger size.";
+    CLIENT_ENDED = "FAN-2019", "The client library ended at a message.",
+        "Somebody published a message with headers that the library cannot read; it gave up its connection.",
+        "Nothing: a new connection was made, and the message is fetched by its sequence if it is one of the mapping's. See FAN-4042 for which it was, and correct its publisher.";
 }
 
 /// The entry of a code.

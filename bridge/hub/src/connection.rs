@@ -491,7 +491,11 @@ async fn keep(client: Arc<RwLock<Client>>, notes: Arc<Notes>, options: HubOption
     loop {
         notes.wake.notified().await;
         if notes.ended.swap(false, Ordering::AcqRel) {
-            tracing::error!("the client library ended, perhaps at a message it cannot read; connecting anew");
+            tracing::warn!(
+                code = codes::CLIENT_ENDED,
+                connection = options.client_name,
+                "the client library ended, perhaps at a message it cannot read; connecting anew"
+            );
             replace_client(&client, &notes, &options).await;
         }
         let before = notes.state.borrow().clone();
@@ -506,7 +510,7 @@ async fn keep(client: Arc<RwLock<Client>>, notes: Arc<Notes>, options: HubOption
         let Some(info) = current.try_server_info() else {
             continue;
         };
-        tracing::info!(server = %info.server_name, version = %info.version, "connected to the hub");
+        tracing::info!(server = %info.server_name, version = %info.version, connection = options.client_name, "connected to the hub");
         notes.state.send_modify(|s| {
             if s.generation == before.generation {
                 s.server = info.server_name;

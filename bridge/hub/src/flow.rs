@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 
-use async_nats::{Message, Subscriber};
+use async_nats::{Message, StatusCode, Subscriber};
 use bytes::Bytes;
 use futures_util::StreamExt;
 use serde_json::json;
@@ -245,7 +245,7 @@ impl PullFlow {
                 return Err(self.of_api(ApiError::ClientGone));
             };
             self.last_heard = Instant::now();
-            match message.status {
+            match answer(&message) {
                 None => {
                     self.count_one();
                     return Ok(Some(message));
@@ -269,7 +269,7 @@ impl PullFlow {
                 self.subscriber = None;
                 return None;
             };
-            if let Some(status) = message.status {
+            if let Some(status) = answer(&message) {
                 // A refusal shows again on the next request, where it can be returned.
                 let _ = self.ended(&message, status.as_u16());
                 continue;
@@ -384,6 +384,12 @@ impl PullFlow {
             },
         }
     }
+}
+
+/// The status of an answer to a pull request; `None` for a delivered message, which a careless publisher may have given
+/// a status as well. Only deliveries have a reply subject.
+fn answer(message: &Message) -> Option<StatusCode> {
+    message.status.filter(|_| message.reply.is_none())
 }
 
 fn nanos(duration: std::time::Duration) -> u64 {

@@ -1,6 +1,14 @@
 //! Message headers as a list, the form that is staged and hashed.
 
 use async_nats::HeaderMap;
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+
+use crate::limits;
+
+/// The header that carries what could not be read of a message's headers: the raw lines, joined by line breaks, at most
+/// [`limits::UNREADABLE_BYTES_MAX`] bytes of them, in base64.
+pub const UNREADABLE_HEADERS: &str = "Fanin-Unreadable-Headers";
 
 /// Headers of a message: names sorted, the values of one name in the order they were sent.
 ///
@@ -33,18 +41,59 @@ pub(crate) fn to_map(list: &[(String, String)]) -> Option<HeaderMap> {
     Some(map)
 }
 
-/// The headers in the raw block that MSG.GET returns. Bytes that are not UTF-8 are replaced: a message that cannot be
-/// pulled because of them can still be looked at.
+/// The headers in the raw block that MSG.GET returns, read as the client library reads delivered ones. Lines that it
+/// cannot read (and breaks the connection at) are kept in one header of their own, [`UNREADABLE_HEADERS`].
 pub(crate) fn parse_block(block: &[u8]) -> Headers {
-    let text = String::from_utf8_lossy(block);
-    let mut list: Headers = text
-        .split("\r\n")
-        .skip(1)
-        .filter_map(|line| line.split_once(':'))
-        .map(|(name, value)| (name.to_owned(), value.trim().to_owned()))
-        .collect();
+    let mut list = Headers::new();
+    let mut unreadable: Vec<&[u8]> = Vec::new();
+    let mut continues = false;
+    for (number, line) in block.split(|&byte| byte == b'\n').enumerate() {
+        let line = line.strip_suffix(b"\r").unwrap_or(line);
+        let text = std::str::from_utf8(line).ok().filter(|text| !text.contains('\r'));
+        let is_readable = match text {
+            Some("") => true,
+            // A status, as in the hub's own answers, means nothing in a stored message, and the library acts on it.
+            Some(text) if number == 0 => text
+                .strip_prefix("NATS/1.0")
+                .is_some_and(|rest| rest.trim().is_empty()),
+            // A long value may go on in the next line.
+            Some(text) if text.starts_with(char::is_whitespace) => {
+                match list.last_mut().filter(|_| continues) {
+                    Some((_, value)) => {
+                        value.push_str(text);
+                        true
+                    }
+                    None => false,
+                }
+            }
+            Some(text) => match text.split_once(':').filter(|(name, _)| is_name(name)) {
+                Some((name, value)) => {
+                    list.push((name.to_owned(), value.trim_start().to_owned()));
+                    true
+                }
+                None => false,
+            },
+            None => false,
+        };
+        continues = is_readable && number > 0 && !line.is_empty();
+        if !is_readable {
+            unreadable.push(line);
+        }
+    }
+    for (_, value) in &mut list {
+        value.truncate(value.trim_end().len());
+    }
+    if !unreadable.is_empty() {
+        let mut raw = unreadable.join(&b"\r\n"[..]);
+        raw.truncate(limits::UNREADABLE_BYTES_MAX);
+        list.push((UNREADABLE_HEADERS.to_owned(), STANDARD.encode(raw)));
+    }
     list.sort_by(|a, b| a.0.cmp(&b.0));
     list
+}
+
+fn is_name(name: &str) -> bool {
+    name.bytes().all(|byte| byte.is_ascii_graphic())
 }
 
 pub(crate) fn first<'a>(map: Option<&'a HeaderMap>, name: &str) -> Option<&'a str> {
@@ -87,5 +136,44 @@ mod tests {
                 ("Nats-Msg-Id".to_owned(), "one".to_owned())
             ]
         );
+    }
+
+    /// What is readable comes out as the client library would have it; what is not comes out raw, each line once.
+    #[test]
+    fn unreadable_lines_are_kept_apart() {
+        let raw = |block: &[u8]| {
+            let list = parse_block(block);
+            let (readable, kept): (Headers, Headers) =
+                list.into_iter().partition(|(name, _)| name != UNREADABLE_HEADERS);
+            assert!(kept.len() <= 1);
+            let kept = kept.first().map(|(_, text)| STANDARD.decode(text).unwrap());
+            (readable, kept.unwrap_or_default())
+        };
+        let good = || vec![("B".to_owned(), "2".to_owned())];
+        for (line, rest) in [
+            (&b"A: \xff\xfe\r\n"[..], &b"A: \xff\xfe"[..]),
+            (b"nonsense\r\n", b"nonsense"),
+            (b"A: x\ry\r\n", b"A: x\ry"),
+            (b"A B: x\r\n", b"A B: x"),
+            (b"A: \xff\r\n  and on\r\n", b"A: \xff\r\n  and on"),
+        ] {
+            let block = [&b"NATS/1.0\r\n"[..], line, b"B: 2\r\n\r\n"].concat();
+            assert_eq!(raw(&block), (good(), rest.to_vec()), "{block:?}");
+        }
+        for version in [&b"HTTP/1.1"[..], b"NATS/1.0 503 Gone", b"\xff"] {
+            let block = [version, b"\r\nB: 2\r\n\r\n"].concat();
+            assert_eq!(raw(&block), (good(), version.to_vec()));
+        }
+        let folded = parse_block(b"NATS/1.0\r\nB: 1\r\n  2 \r\n\r\n");
+        assert_eq!(folded, vec![("B".to_owned(), "1  2".to_owned())]);
+        assert_eq!(parse_block(b""), Headers::new());
+    }
+
+    #[test]
+    fn unreadable_bytes_are_bounded() {
+        let block = [&b"NATS/1.0\r\n"[..], &vec![b'x'; 100_000], b"\r\n\r\n"].concat();
+        let list = parse_block(&block);
+        let kept = STANDARD.decode(&list[0].1).unwrap();
+        assert_eq!((list.len(), kept.len()), (1, limits::UNREADABLE_BYTES_MAX));
     }
 }

@@ -56,6 +56,9 @@ pub const RELEASE_MAX: Duration = Duration::from_secs(1);
 /// Room added to the largest payload for subject, headers and framing, as the hub counts bytes of a pull.
 pub const MESSAGE_OVERHEAD_BYTES: usize = 64 * 1024;
 
+/// What is kept of headers that cannot be read, bytes before they become base64.
+pub const UNREADABLE_BYTES_MAX: usize = 4 * 1024;
+
 /// Pull requests the shared consumer keeps, per node and at least.
 pub const MAX_WAITING_PER_NODE: u64 = 16;
 /// See [`MAX_WAITING_PER_NODE`].

@@ -97,10 +97,8 @@ pub trait LedgerStream: Send + Sync + 'static {
     ) -> BoxFuture<'a, Result<PubAck, AppendError>>;
 
     /// The last record of a subject.
-    fn last_of_subject<'a>(
-        &'a self,
-        suffix: &'a str,
-    ) -> BoxFuture<'a, Result<Option<TailItem>, LedgerError>>;
+    fn last_of_subject<'a>(&'a self, suffix: &'a str)
+    -> BoxFuture<'a, Result<Option<TailItem>, LedgerError>>;
 
     /// Every record of a subject from a position on.
     fn read_subject<'a>(

@@ -40,7 +40,8 @@ pub struct Pulled {
 ///
 /// A message whose headers the client library cannot read breaks the connection each time it is delivered. It never
 /// comes out of here: it stays unacknowledged, and is to be fetched with [`crate::fetch_message`] and settled with
-/// [`AckSubject::for_message`]. Others get past it, as after a broken connection messages are asked for one by one.
+/// [`AckSubject::for_message`]. Others get past it, as after a broken connection messages are asked for one by one. So a
+/// puller is best given a connection of its own, which nothing else suffers with.
 pub struct Puller {
     connection: Connection,
     flow: PullFlow,

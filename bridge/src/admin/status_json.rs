@@ -61,6 +61,7 @@ fn mapping(mapping: &MappingStatus) -> Value {
         "lost_messages": mapping.lost_messages,
         "tombstoned_messages": mapping.tombstoned_messages,
         "repaired_messages": mapping.repaired_messages,
+        "unreadable_messages": mapping.unreadable_messages,
         "sources": mapping.sources.iter().map(source).collect::<Vec<_>>(),
         "apps": mapping.apps.iter().map(app).collect::<Vec<_>>(),
     })

@@ -85,8 +85,12 @@ fn mapping(text: &mut String, mapping: &MappingStatus) {
     );
     let _ = writeln!(
         text,
-        "  messages won {}, lost {}, tombstoned {}, repaired {}",
-        mapping.won_messages, mapping.lost_messages, mapping.tombstoned_messages, mapping.repaired_messages
+        "  messages won {}, lost {}, tombstoned {}, repaired {}, unreadable {}",
+        mapping.won_messages,
+        mapping.lost_messages,
+        mapping.tombstoned_messages,
+        mapping.repaired_messages,
+        mapping.unreadable_messages
     );
     let mut sources = vec![row(["source", "W", "pending", "unsettled"])];
     sources.extend(mapping.sources.iter().map(|source| {

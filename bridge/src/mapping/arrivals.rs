@@ -75,7 +75,8 @@ impl Driver {
     }
 
     pub(super) fn on_repaired(&mut self, incarnation: Incarnation, message: StoredMessage) {
-        let messages = vec![(super::watch::staged_message(message), None)];
+        let ack = self.ack_by_seq(incarnation, message.seq);
+        let messages = vec![(super::watch::staged_message(message), ack)];
         self.arrive(
             incarnation,
             ClaimKind::Repair,

@@ -32,6 +32,7 @@ use super::limits::{EVENTS_MAX, TICK};
 use super::mend::Mending;
 use super::settle::SettleQueue;
 use super::storing::Stored;
+use super::stuck::PullLink;
 use super::view::{Counts, Shared};
 use super::watch::WatchTask;
 use super::{BySource, MappingOptions};
@@ -139,6 +140,8 @@ pub struct DriverParts {
     pub node: Node,
     /// The hub.
     pub hub: Connection,
+    /// What messages are pulled over.
+    pub pulls: PullLink,
     /// The ledger.
     pub ledger: Ledger,
     /// The sources.
@@ -166,6 +169,7 @@ pub struct Driver {
     pub(super) options: MappingOptions,
     pub(super) node: Node,
     pub(super) hub: Connection,
+    pub(super) pulls: PullLink,
     pub(super) ledger: Ledger,
     pub(super) sources: BTreeMap<Incarnation, Source>,
     pub(super) store: Arc<dyn Store>,
@@ -214,6 +218,7 @@ impl Driver {
             options: parts.options,
             node: parts.node,
             hub: parts.hub,
+            pulls: parts.pulls,
             ledger: parts.ledger,
             sources: parts.sources,
             store: parts.store,
@@ -379,6 +384,8 @@ impl Driver {
                 self.feed(Input::Floor {
                     incarnation,
                     floor: info.ack_floor,
+                    delivered: info.delivered,
+                    pulling: self.is_pulling(incarnation),
                 });
             }
             Event::FloorUnknown { incarnation, missing } => {
@@ -473,6 +480,7 @@ impl Driver {
     fn on_tick(&mut self) {
         self.feed(Input::Tick);
         self.mend_next();
+        self.pulls.look(&self.hub);
         self.look_over();
     }
 

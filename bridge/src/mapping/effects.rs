@@ -97,6 +97,7 @@ impl Driver {
                 self.resolve(batch, position, terms, base, &won);
             }
             Effect::Settle { batch, won } => self.settle(batch, &won),
+            Effect::SettleBySeq { incarnation, seqs } => self.settle_by_seq(incarnation, &seqs),
             Effect::Stage {
                 ticket,
                 batch,
@@ -182,6 +183,7 @@ impl Driver {
                 metrics::counter!("fanin_repaired_messages_total", "mapping" => mapping()).increment(1);
                 tracing::warn!(code = "FAN-4041", mapping = mapping(), %incarnation, seq = seq.0, "the hub had skipped a message; it is fetched by sequence");
             }
+            Fact::Stuck { incarnation, seq } => self.tell_stuck(incarnation, seq),
         }
     }
 

@@ -48,6 +48,7 @@ impl Driver {
         };
         let spec = consumer_spec(&self.options, incarnation, &source);
         let (hub, events) = (self.hub.clone(), self.events_tx.clone());
+        let pulls = self.pulls.connection.clone();
         // Each source has room of its own: an idle one that waits for messages must not hold back a busy one.
         let config = &self.options.config;
         let share = self.options.staged_bytes / self.sources.len().max(1) as u64;
@@ -70,7 +71,7 @@ impl Driver {
                         }
                         let started = Started {
                             watch: WatchTask::start(&hub, incarnation, &source, consumer.clone(), events.clone()),
-                            intake: IntakeTask::start(&hub, incarnation, &consumer, room, open, events),
+                            intake: IntakeTask::start(&pulls, incarnation, &consumer, room, open, events),
                         };
                         return Some(super::driver::Event::SourceReady { incarnation, started: Box::new(started) });
                     }
@@ -157,6 +158,9 @@ impl Driver {
         }
         if let Some(missing) = self.missing.values().next() {
             return (State::Withheld, missing.clone());
+        }
+        if let Some(trouble) = self.pulls.trouble() {
+            return (State::Withheld, trouble);
         }
         let usage = self.store.usage();
         if usage.full || usage.room < self.room_wanted {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use fanin_core::ids::Incarnation;
-use fanin_hub::{Connection, PullError, Puller, SharedConsumer};
+use fanin_hub::{ApiError, Connection, PullError, Puller, SharedConsumer};
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio_util::task::AbortOnDropHandle;
 
@@ -12,7 +12,7 @@ use super::batches::Permits;
 use super::driver::Event;
 use super::join::pause;
 use super::ledger_io::error_chain;
-use super::limits::PULL_WAIT;
+use super::limits::{PAUSE_BROKEN, PULL_WAIT};
 
 /// The room of one source: in its window of unsettled messages, and in memory.
 #[derive(Clone, Debug)]
@@ -131,6 +131,7 @@ impl IntakeTask {
                         drop(permits);
                         let text = format!("{}: {}", error.code(), error_chain(&error));
                         let missing = !error.retryable();
+                        let broke = is_break(&error);
                         if events
                             .send(Event::PullFailed {
                                 incarnation,
@@ -143,8 +144,12 @@ impl IntakeTask {
                             return;
                         }
                         hub.wait_connected().await;
-                        tokio::time::sleep(pause(failures)).await;
-                        failures += 1;
+                        if broke {
+                            tokio::time::sleep(PAUSE_BROKEN).await;
+                        } else {
+                            tokio::time::sleep(pause(failures)).await;
+                            failures += 1;
+                        }
                     }
                 }
             }
@@ -153,6 +158,19 @@ impl IntakeTask {
             _task: AbortOnDropHandle::new(task),
         }
     }
+}
+
+/// Whether the connection broke under the pull. Making it anew has its own pauses. To wait longer and longer would be
+/// wrong where messages break it that nobody can read: the hub delivers those first that have waited, and others never.
+fn is_break(error: &PullError) -> bool {
+    matches!(
+        error,
+        PullError::Disconnected
+            | PullError::Hub {
+                source: ApiError::ClientGone,
+                ..
+            }
+    )
 }
 
 async fn pull(

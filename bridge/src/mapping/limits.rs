@@ -34,11 +34,21 @@ pub const PAUSE_FIRST: Duration = Duration::from_millis(100);
 /// Longest pause between two tries at the hub.
 pub const PAUSE_MAX: Duration = Duration::from_secs(5);
 
+/// Pause after a connection broke under a pull and is there again.
+pub const PAUSE_BROKEN: Duration = Duration::from_millis(20);
+
 /// Messages refused by a full log go back to the hub for this long, so that another node takes them.
 pub const FULL_DELAY: Duration = Duration::from_secs(2);
 
 /// How often checkpoint records are read again when they do not cover a gap: a read from the hub can be stale.
 pub const CHECKPOINT_READS: u32 = 5;
+
+/// A connection for pulling may be down this long before status tells, while the hub answers otherwise.
+pub const PULL_LINK_GRACE: Duration = Duration::from_secs(10);
+
+/// A message counts as stuck when it has been delivered and unclaimed for so many times the hub's wait for an
+/// acknowledgement: it was delivered anew as often, to whichever node pulls.
+pub const STUCK_ACK_WAITS: u64 = 3;
 
 /// Looks for holes and repairs under way at once, over all sources.
 pub const LOOKS_MAX: usize = 16;
@@ -52,5 +62,8 @@ pub const MEND_PAUSE: Duration = Duration::from_secs(2);
 /// Acknowledgement subjects kept of batches that are staged and not yet settled.
 pub const ACKS_MAX: usize = 1_000_000;
 
+const _: () = assert!(PAUSE_BROKEN.as_millis() <= PAUSE_FIRST.as_millis());
 const _: () = assert!(PAUSE_FIRST.as_millis() < PAUSE_MAX.as_millis());
+const _: () = assert!(STUCK_ACK_WAITS >= fanin_core::limits::STUCK_AGAIN_DIVISOR);
+const _: () = assert!(2 * fanin_core::limits::STUCK_LOOKS_MAX <= LOOKS_MAX);
 const _: () = assert!(TICK.as_millis() < FLOOR_INTERVAL.as_millis());

@@ -11,6 +11,7 @@
 //! | [`ledger_io`] | appending, tailing, loading checkpoints, purging |
 //! | [`settle`] | acknowledging to the hub |
 //! | [`mend`] | batches that the disk has lost are fetched again |
+//! | [`stuck`] | messages no node can take in as the hub delivers them; the connection for pulling |
 //! | [`watch`] | looking after the consumer: its floor, holes, repairs |
 //! | [`view`] | what status and metrics see |
 
@@ -28,6 +29,7 @@ pub mod mend;
 pub mod settle;
 pub mod start;
 pub mod storing;
+pub mod stuck;
 pub mod view;
 pub mod watch;
 
@@ -79,6 +81,7 @@ impl MappingOptions {
             policy: Policy {
                 stability,
                 accept_terms,
+                stuck_ms: limits::STUCK_ACK_WAITS * millis(mapping.ack_wait.0),
                 ..Policy::default()
             },
             // The node's bound, in equal parts: a busy mapping cannot take another's.

@@ -18,6 +18,7 @@ use super::disk::{DiskError, Epochs, Kept, Names};
 use super::driver::{Driver, DriverError, DriverParts};
 use super::join::{JoinContext, JoinError, Joined, join, pause};
 use super::ledger_io::error_chain;
+use super::stuck::PullLink;
 use super::view::{Shared, State};
 use super::{MappingOptions, millis};
 use crate::topic::{
@@ -199,6 +200,8 @@ impl Mapping {
         }
     }
 
+    /// Messages are pulled over `pulls`; `hub` is for everything else.
+    ///
     /// Joins the cluster and runs until `stop`; from `quiesce` on nothing more is pulled. The first verdict of the hub goes to `verdict`: an error there is
     /// one that only an operator can mend, and ends a process that has just started.
     ///
@@ -207,6 +210,7 @@ impl Mapping {
     pub async fn run(
         mut self,
         hub: Connection,
+        pulls: Connection,
         quiesce: CancellationToken,
         stop: CancellationToken,
         verdict: oneshot::Sender<Result<(), JoinError>>,
@@ -234,6 +238,7 @@ impl Mapping {
             options: self.options,
             node,
             hub,
+            pulls: PullLink::new(pulls),
             ledger: joined.ledger,
             sources: joined.sources,
             store: self.store,

@@ -73,6 +73,8 @@ pub struct Counts {
     pub tombstoned: u64,
     /// Messages the hub had skipped, fetched by sequence.
     pub repaired: u64,
+    /// Messages no node could take in as the hub delivers them, fetched by sequence.
+    pub unreadable: u64,
 }
 
 /// A mapping as of the driver's last look.
@@ -190,6 +192,7 @@ impl View {
             lost_messages: self.counts.lost,
             tombstoned_messages: self.counts.tombstoned,
             repaired_messages: self.counts.repaired,
+            unreadable_messages: self.counts.unreadable,
             open_claims: self.open_claims,
         }
     }

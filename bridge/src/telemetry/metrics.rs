@@ -64,6 +64,7 @@ metrics_table! {
     REPAIRED_MESSAGES = "fanin_repaired_messages_total", Counter, Count, "Messages the hub had given up and that were claimed by sequence, by mapping.";
     MENDED_BATCHES = "fanin_mended_batches_total", Counter, Count, "Damaged batches fetched again and written anew, by mapping.";
     LOST_MESSAGES = "fanin_lost_messages_total", Counter, Count, "Messages that the disk lost and the source had no more, by mapping.";
+    UNREADABLE_MESSAGES = "fanin_unreadable_messages_total", Counter, Count, "Messages no node could take in as the hub delivers them and that were claimed by sequence, by mapping.";
     LEDGER_POSITION = "fanin_ledger_position", Gauge, Count, "The ledger record folded last, by mapping.";
     LEDGER_LAG = "fanin_ledger_lag_messages", Gauge, Count, "Ledger records known at the hub and not yet folded, by mapping.";
     EPOCH = "fanin_epoch", Gauge, Count, "This node's epoch, by mapping.";

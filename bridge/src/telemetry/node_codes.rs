@@ -97,6 +97,9 @@ super::codes::codes! {
     REPAIRED = "FAN-4041", "the hub had skipped a message",
         "Its acknowledgement state was lost or a delivery never came; the message was fetched by its sequence and is not lost.",
         "Nothing. If it happens often, check the hub's disks and replicas.";
+    UNREADABLE = "FAN-4042", "no node could take in a message as the hub delivers it",
+        "Its headers are malformed (not UTF-8, no colon, a lone carriage return) and the client library cannot read them; or every node that got it was away for several times the hub's wait. It was fetched by its sequence and is not lost.",
+        "Correct its publisher; applications get the message with what could be read, and the rest in the header Fanin-Unreadable-Headers.";
     BATCH_DAMAGED = "FAN-4043", "a batch of the local log is damaged",
         "The disk returned other bytes than were written, or an error, for a batch that was synced once.",
         "Nothing at first: its messages are fetched again from the source by sequence, and nothing is pulled until then. Check the disk; if the state stays, see the reason in `fanin status`.";

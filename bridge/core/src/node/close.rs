@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 
 use super::Node;
+use super::stuck::{Reading, Stuck};
 use crate::effect::{Effect, Fact};
 use crate::ids::{Incarnation, StreamSeq, Tick};
 use crate::limits::{AUDITS_MAX, CLOSE_STEPS_MAX};
@@ -27,6 +28,8 @@ pub struct CloseState {
     sent_at: Option<Tick>,
     /// Since when a higher watermark has been possible, or a gap has been waiting.
     due_since: Option<Tick>,
+    /// Messages above the floor that nobody can take in.
+    pub(super) stuck: Stuck,
 }
 
 /// The next watermark, and the gaps that hold back the one after it.
@@ -37,10 +40,11 @@ struct Plan {
 }
 
 impl Node {
-    pub(super) fn on_floor(&mut self, incarnation: Incarnation, floor: StreamSeq) {
+    pub(super) fn on_floor(&mut self, now: Tick, incarnation: Incarnation, reading: Reading) {
         let state = self.close.entry(incarnation).or_default();
         // The hub can lose acknowledgement state; what was shown below an earlier floor stays shown.
-        state.floor = state.floor.max(floor);
+        state.floor = state.floor.max(reading.floor);
+        state.stuck.read(now, reading, self.policy.resend_ms);
     }
 
     pub(super) fn on_closed(&mut self, incarnation: Incarnation, through: StreamSeq) {
@@ -160,6 +164,9 @@ impl Node {
         if self.phase != super::Phase::Active {
             return;
         }
+        if self.on_stuck_audited(now, incarnation, first, next_matching, out) {
+            return;
+        }
         let audit_ms = self.policy.audit_ms;
         let in_hand = |seq: u64| {
             self.in_hand
@@ -227,6 +234,11 @@ impl Plan {
 }
 
 impl CloseState {
+    /// The highest acknowledgement floor ever read.
+    pub(super) fn floor(&self) -> StreamSeq {
+        self.floor
+    }
+
     /// The gaps to look at now: never looked at, or looked at once long enough ago.
     fn due_audits(&mut self, now: Tick, gaps: &[(u64, u64)], audit_ms: u64, resend_ms: u64) -> Vec<u64> {
         self.asked.retain(|_, asked| now.since(*asked) < resend_ms);

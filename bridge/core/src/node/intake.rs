@@ -58,6 +58,9 @@ impl Node {
             self.unresolved += 1;
             self.batches
                 .insert(number, Batch::new(incarnation, kind, stage.clone(), published_ns));
+            if kind == ClaimKind::Repair {
+                self.tell_stuck(incarnation, &stage, out);
+            }
             out.push(Effect::Stage {
                 ticket,
                 batch: number,
@@ -71,6 +74,11 @@ impl Node {
             settle,
             delay,
         });
+    }
+
+    /// Whether a message met again would be acknowledged to the hub.
+    pub(super) fn settles(&self, now: Tick, incarnation: Incarnation, seq: StreamSeq) -> bool {
+        matches!(self.turn(now, incarnation, seq), Turn::Settle)
     }
 
     fn turn(&self, now: Tick, incarnation: Incarnation, seq: StreamSeq) -> Turn {

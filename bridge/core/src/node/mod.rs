@@ -11,9 +11,11 @@ mod close;
 mod done;
 mod intake;
 mod ledger;
+mod stuck;
 mod upkeep;
 
 pub use close::CloseState;
+pub use stuck::Stuck;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -64,6 +66,9 @@ pub struct Policy {
     pub close_ms: u64,
     /// Time between the two looks at a hole.
     pub audit_ms: u64,
+    /// How long a message may have been delivered and unclaimed while this node pulls, before it is fetched by its
+    /// sequence: several times the hub's wait before it delivers again.
+    pub stuck_ms: u64,
     /// A node does another's upkeep when that stays undone so long, times its rank among the active nodes.
     pub takeover_ms: u64,
     /// Records behind the last checkpoint after which the next is written.
@@ -79,6 +84,7 @@ impl Default for Policy {
             progress_ms: 1_000,
             close_ms: 2_000,
             audit_ms: 60_000,
+            stuck_ms: 90_000,
             takeover_ms: 10_000,
             checkpoint_records: 2_048,
         }
@@ -170,7 +176,19 @@ impl Node {
             Input::Resolved(batch) => self.on_resolved(batch, out),
             Input::BatchFinished(batch) => self.on_finished(batch, out),
             Input::DonePersisted => self.on_done_persisted(out),
-            Input::Floor { incarnation, floor } => self.on_floor(incarnation, floor),
+            Input::Floor {
+                incarnation,
+                floor,
+                delivered,
+                pulling,
+            } => {
+                let reading = stuck::Reading {
+                    floor,
+                    delivered,
+                    pulling,
+                };
+                self.on_floor(now, incarnation, reading);
+            }
             Input::Audited {
                 incarnation,
                 terms,

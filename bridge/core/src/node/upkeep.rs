@@ -76,6 +76,7 @@ impl Node {
         self.keep_terms(now, out);
         self.report_progress(now, out);
         self.close_up(now, out);
+        self.free_stuck(now, out);
         self.write_checkpoint(now, out);
         self.purge(now, out);
     }

@@ -16,7 +16,7 @@ pub enum ClaimKind {
     Quarantine,
     /// Reserved: re-driven from a lost node. Rule version 1 halts on it.
     Reclaim,
-    /// Below the consumer's acknowledgement floor and claimed by nobody: fetched by sequence (P6).
+    /// Claimed by nobody below the consumer's acknowledgement floor, or long after it was delivered: fetched by sequence (P6).
     Repair,
 }
 

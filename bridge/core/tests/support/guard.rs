@@ -26,6 +26,7 @@ impl World {
                 | Effect::FetchRepair { .. }
                 | Effect::Purge { .. }
                 | Effect::Settle { .. }
+                | Effect::SettleBySeq { .. }
                 | Effect::Stage { .. } => {
                     assert!(acts, "I15, P8: {effect:?} from a node that was {before:?}");
                 }
@@ -89,8 +90,8 @@ impl World {
                     "I8: settles {batch} before it is published"
                 );
             }
-            Effect::Turned { settle, .. } if knows_truth => {
-                for seq in settle.iter() {
+            Effect::Turned { settle: seqs, .. } | Effect::SettleBySeq { seqs, .. } if knows_truth => {
+                for seq in seqs.iter() {
                     self.guard_settle(who, seq);
                 }
             }
@@ -119,6 +120,7 @@ impl World {
                 }
             }
             Effect::Turned { .. }
+            | Effect::SettleBySeq { .. }
             | Effect::Resolve { .. }
             | Effect::Audit { .. }
             | Effect::Fact(_)

@@ -107,6 +107,10 @@ pub(crate) struct Source {
     pub(crate) acked: BTreeSet<u64>,
     /// Never delivered by the consumer, by a fault of the hub.
     pub(crate) skipped: BTreeSet<u64>,
+    /// Never reaches a node however often it is delivered: the client library cannot read it, and the connection breaks.
+    pub(crate) poison: BTreeSet<u64>,
+    /// The last message delivered to anybody.
+    pub(crate) delivered: u64,
 }
 
 impl Source {

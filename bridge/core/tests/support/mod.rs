@@ -43,6 +43,7 @@ pub(crate) const POLICY: Policy = Policy {
     progress_ms: 100,
     close_ms: 100,
     audit_ms: 1_000,
+    stuck_ms: 1_500,
     takeover_ms: 300,
     checkpoint_records: 1_000_000,
 };
@@ -80,6 +81,8 @@ pub(crate) struct Bridge {
     /// Messages handed back to the hub with a delay, and messages settled, in order.
     pub(crate) delayed: Vec<(u64, u64)>,
     pub(crate) settled: Vec<u64>,
+    /// Whether its applications are there, so that it pulls.
+    pub(crate) pulling: bool,
     checked: LedgerSeq,
     /// It read records that the hub then lost: it has no truth to be compared with.
     pub(crate) astray: bool,
@@ -164,6 +167,7 @@ impl World {
                 facts: Vec::new(),
                 delayed: Vec::new(),
                 settled: Vec::new(),
+                pulling: true,
                 checked: LedgerSeq(0),
                 astray: false,
             });
@@ -355,9 +359,9 @@ impl World {
                     .unsynced
                     .push_back(disk::Write::Resolve(batch, resolution));
             }
-            Effect::Settle { won, .. } => {
-                self.source.acked.extend(won.iter());
-                bridge.settled.extend(won.iter());
+            Effect::Settle { won: seqs, .. } | Effect::SettleBySeq { seqs, .. } => {
+                self.source.acked.extend(seqs.iter());
+                bridge.settled.extend(seqs.iter());
             }
             Effect::Stage {
                 batch,

@@ -144,8 +144,16 @@ impl World {
     }
 
     /// Messages arrive from the shared consumer: any, at any time.
+    ///
+    /// What comes behind an unreadable one is lost with the connection.
     pub(crate) fn fetch(&mut self, who: usize, seqs: &[u64]) {
-        self.fetch_as(who, seqs, ClaimKind::Normal);
+        let source = &mut self.source;
+        source.delivered = seqs.iter().copied().fold(source.delivered, u64::max);
+        let poison = seqs.iter().position(|seq| source.poison.contains(seq));
+        let arrived = &seqs[..poison.unwrap_or(seqs.len())];
+        if !arrived.is_empty() {
+            self.fetch_as(who, arrived, ClaimKind::Normal);
+        }
     }
 
     pub(crate) fn fetch_as(&mut self, who: usize, seqs: &[u64], kind: ClaimKind) {
@@ -355,6 +363,8 @@ impl World {
             Input::Floor {
                 incarnation: INC,
                 floor,
+                delivered: StreamSeq(self.source.delivered),
+                pulling: self.bridges[who].pulling,
             },
         );
     }
