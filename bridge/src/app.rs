@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use fanin_config::{Config, Durability, Listen, Loaded};
 use fanin_core::ids::NodeUuid;
+use fanin_hub::port::HubRef;
 use fanin_hub::{Connection, HubOptions, Login, Secret, TlsOptions};
 use fanin_proto::v1::{HubStatus, StatusResponse, StoreStatus};
 use fanin_store::{Class, CommitError, Damage, Op, OpenError, Options, Recovered, SegmentLog, Store};
@@ -382,7 +383,8 @@ where
         let name = mapping.handle().name;
         let (verdict_tx, verdict) = oneshot::channel();
         verdicts.push((name.clone(), verdict));
-        let (hub, quiesce, stop) = (hub.clone(), quiesce.clone(), stop.clone());
+        let (hub, pulls): (HubRef, HubRef) = (Arc::new(hub.clone()), Arc::new(pulls));
+        let (quiesce, stop) = (quiesce.clone(), stop.clone());
         loops.spawn(async move { (name, mapping.run(hub, pulls, quiesce, stop, verdict_tx).await) });
     }
     let result = async {

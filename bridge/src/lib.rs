@@ -1,6 +1,7 @@
 //! The bridge process.
 
 pub mod admin;
+pub mod ambient;
 pub mod app;
 pub mod bench;
 pub mod cli;

@@ -17,8 +17,20 @@ use crate::{
     SharedConsumer, SourceError, SourceInfo, StoredMessage, messages,
 };
 
+/// A hub, shared.
+pub type HubRef = Arc<dyn Hub>;
+
+/// A ledger, shared.
+pub type LedgerRef = Arc<dyn LedgerStream>;
+
 /// One hub, over one connection.
 pub trait Hub: Send + Sync + 'static {
+    /// Whether a server is connected now.
+    fn is_connected(&self) -> bool;
+
+    /// Why the connection was lost, or could not be made, last.
+    fn last_error(&self) -> Option<String>;
+
     /// Waits until a server is connected.
     fn wait_connected(&self) -> BoxFuture<'_, ()>;
 
@@ -32,7 +44,7 @@ pub trait Hub: Send + Sync + 'static {
     fn ensure_ledger<'a>(
         &'a self,
         options: &'a LedgerOptions,
-    ) -> BoxFuture<'a, Result<Arc<dyn LedgerStream>, LedgerError>>;
+    ) -> BoxFuture<'a, Result<LedgerRef, LedgerError>>;
 
     /// Creates or verifies the shared consumer of a source.
     fn ensure_consumer<'a>(
@@ -142,6 +154,14 @@ pub trait Pull: Send + 'static {
 }
 
 impl Hub for Connection {
+    fn is_connected(&self) -> bool {
+        self.generation().is_some()
+    }
+
+    fn last_error(&self) -> Option<String> {
+        self.state().last_error
+    }
+
     fn wait_connected(&self) -> BoxFuture<'_, ()> {
         Box::pin(async move {
             Connection::wait_connected(self).await;
@@ -159,10 +179,10 @@ impl Hub for Connection {
     fn ensure_ledger<'a>(
         &'a self,
         options: &'a LedgerOptions,
-    ) -> BoxFuture<'a, Result<Arc<dyn LedgerStream>, LedgerError>> {
+    ) -> BoxFuture<'a, Result<LedgerRef, LedgerError>> {
         Box::pin(async move {
             let ledger = Ledger::ensure(self, options).await?;
-            Ok(Arc::new(ledger) as Arc<dyn LedgerStream>)
+            Ok(Arc::new(ledger) as LedgerRef)
         })
     }
 

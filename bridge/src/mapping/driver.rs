@@ -7,7 +7,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::time::Instant;
+use tokio::time::Instant;
 
 use fanin_core::fold::Halt;
 use fanin_core::ids::{BatchNo, Epoch, Incarnation, LedgerSeq, StreamSeq, TermsVersion, Tick};
@@ -15,7 +15,8 @@ use fanin_core::input::Input;
 use fanin_core::node::Node;
 use fanin_core::seq_set::SeqSet;
 use fanin_hub::ledger::tail::TailEvent;
-use fanin_hub::{Connection, ConsumerInfo, Ledger, Pulled, Settler, StoredMessage};
+use fanin_hub::port::{HubRef, LedgerRef};
+use fanin_hub::{ConsumerInfo, Pulled, StoredMessage};
 use fanin_store::Store;
 use futures_util::StreamExt;
 use futures_util::future::BoxFuture;
@@ -139,11 +140,11 @@ pub struct DriverParts {
     /// The core's node, recovered from disk.
     pub node: Node,
     /// The hub.
-    pub hub: Connection,
+    pub hub: HubRef,
     /// What messages are pulled over.
     pub pulls: PullLink,
     /// The ledger.
-    pub ledger: Ledger,
+    pub ledger: LedgerRef,
     /// The sources.
     pub sources: BTreeMap<Incarnation, Source>,
     /// The local log.
@@ -168,9 +169,9 @@ pub struct DriverParts {
 pub struct Driver {
     pub(super) options: MappingOptions,
     pub(super) node: Node,
-    pub(super) hub: Connection,
+    pub(super) hub: HubRef,
     pub(super) pulls: PullLink,
-    pub(super) ledger: Ledger,
+    pub(super) ledger: LedgerRef,
     pub(super) sources: BTreeMap<Incarnation, Source>,
     pub(super) store: Arc<dyn Store>,
     pub(super) names: Names,
@@ -214,7 +215,7 @@ impl Driver {
     pub fn new(parts: DriverParts) -> (Driver, TopicEvents, mpsc::Receiver<Event>) {
         let (events_tx, events) = mpsc::channel(EVENTS_MAX);
         let driver = Driver {
-            settles: SettleQueue::new(Settler::new(&parts.hub)),
+            settles: SettleQueue::new(Arc::clone(&parts.hub)),
             options: parts.options,
             node: parts.node,
             hub: parts.hub,
@@ -480,7 +481,7 @@ impl Driver {
     fn on_tick(&mut self) {
         self.feed(Input::Tick);
         self.mend_next();
-        self.pulls.look(&self.hub);
+        self.pulls.look(&*self.hub);
         self.look_over();
     }
 
@@ -488,7 +489,7 @@ impl Driver {
     pub(super) fn start_tail(&mut self, from: LedgerSeq) {
         self.tails += 1;
         self.tail = Some(TailTask::start(
-            &self.ledger,
+            &*self.ledger,
             from,
             self.tails,
             self.events_tx.clone(),
@@ -503,6 +504,6 @@ impl Driver {
     }
 }
 
-async fn first_checkpoint(ledger: Ledger) -> Option<Event> {
+async fn first_checkpoint(ledger: LedgerRef) -> Option<Event> {
     Some(super::ledger_io::load_checkpoint(ledger, None).await)
 }

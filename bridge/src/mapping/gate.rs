@@ -64,7 +64,7 @@ impl Driver {
         self.looks.push(Box::pin(async move {
             let mut tries = 0;
             loop {
-                match spec.ensure(&hub, policy).await {
+                match hub.ensure_consumer(&spec, policy).await {
                     Ok(consumer) => {
                         if !consumer.tuning.is_empty() {
                             tracing::warn!(code = "FAN-4021", mapping, consumer = consumer.name, differs = ?consumer.tuning, "the consumer's settings of speed differ from the configuration");

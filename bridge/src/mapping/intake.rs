@@ -4,7 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use fanin_core::ids::Incarnation;
-use fanin_hub::{ApiError, Connection, PullError, Puller, SharedConsumer};
+use fanin_hub::port::{HubRef, Pull};
+use fanin_hub::{ApiError, PullError, SharedConsumer};
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio_util::task::AbortOnDropHandle;
 
@@ -84,14 +85,14 @@ impl IntakeTask {
     /// Pulls from one source while `open` says so; batches go to the driver.
     #[must_use]
     pub fn start(
-        hub: &Connection,
+        hub: &HubRef,
         incarnation: Incarnation,
         consumer: &SharedConsumer,
         room: Room,
         mut open: watch::Receiver<bool>,
         events: mpsc::Sender<Event>,
     ) -> IntakeTask {
-        let mut puller = Puller::new(hub, consumer);
+        let mut puller = hub.puller(consumer);
         let hub = hub.clone();
         let task = tokio::spawn(async move {
             let mut failures = 0;
@@ -108,7 +109,7 @@ impl IntakeTask {
                 if !*open.borrow() {
                     continue;
                 }
-                match pull(&mut puller, &room, &mut open).await {
+                match pull(&mut *puller, &room, &mut open).await {
                     Ok(messages) if messages.is_empty() => {}
                     Ok(messages) => {
                         failures = 0;
@@ -174,7 +175,7 @@ fn is_break(error: &PullError) -> bool {
 }
 
 async fn pull(
-    puller: &mut Puller,
+    puller: &mut dyn Pull,
     room: &Room,
     open: &mut watch::Receiver<bool>,
 ) -> Result<Vec<fanin_hub::Pulled>, PullError> {

@@ -13,7 +13,8 @@ use fanin_core::record::{
     Body, EpochRecord, Genesis, NodeState, Record, SourceTerms, Witness, epoch_subject,
 };
 use fanin_hub::ledger::AppendError;
-use fanin_hub::{ApiError, Connection, Ledger, LedgerError, LedgerOptions, SourceError, SourceInfo};
+use fanin_hub::port::{Hub, LedgerRef, LedgerStream};
+use fanin_hub::{ApiError, LedgerError, LedgerOptions, SourceError, SourceInfo};
 use fanin_store::{Class, CommitError, Store};
 
 use super::disk::{Epochs, Names};
@@ -168,7 +169,7 @@ pub struct Source {
 /// The hub as a mapping found it.
 pub struct Joined {
     /// The verified ledger.
-    pub ledger: Ledger,
+    pub ledger: LedgerRef,
     /// The own epoch.
     pub epoch: Epoch,
     /// The record it followed on its subject: compare-and-set has shown that everything up to there is this node's past,
@@ -187,7 +188,7 @@ pub struct JoinContext<'a> {
     /// The mapping.
     pub options: &'a MappingOptions,
     /// The hub.
-    pub hub: &'a Connection,
+    pub hub: &'a dyn Hub,
     /// The local log.
     pub store: &'a Arc<dyn Store>,
     /// Names of the mapping's small values.
@@ -214,23 +215,20 @@ pub async fn join(
         .map(|source| source.info.replicas)
         .max()
         .unwrap_or(1);
-    let ledger = Ledger::ensure(
-        hub,
-        &LedgerOptions {
-            prefix: options.prefix.clone(),
-            replicas,
-            may_create: epochs.last == 0,
-            ..LedgerOptions::new(&options.name)
-        },
-    )
-    .await?;
+    let wanted = LedgerOptions {
+        prefix: options.prefix.clone(),
+        replicas,
+        may_create: epochs.last == 0,
+        ..LedgerOptions::new(&options.name)
+    };
+    let ledger = hub.ensure_ledger(&wanted).await?;
     if epochs.ledger_created_ns != 0 && epochs.ledger_created_ns != ledger.created_ns() {
         return Err(JoinError::LedgerRecreated {
             stream: ledger.stream().to_owned(),
         });
     }
-    write_genesis(&ledger).await?;
-    let (epoch, follows, nonce) = begin_epoch(context, &ledger, epochs, tried).await?;
+    write_genesis(&*ledger).await?;
+    let (epoch, follows, nonce) = begin_epoch(context, &*ledger, epochs, tried).await?;
     Ok(Joined {
         ledger,
         epoch,
@@ -243,11 +241,11 @@ pub async fn join(
 
 async fn find_sources(
     options: &MappingOptions,
-    hub: &Connection,
+    hub: &dyn Hub,
 ) -> Result<BTreeMap<Incarnation, Source>, JoinError> {
     let mut sources = BTreeMap::new();
     for configured in &options.config.sources {
-        let info = SourceInfo::fetch(hub, &configured.stream).await?;
+        let info = hub.source_info(&configured.stream).await?;
         let generation = configured.generation.unwrap_or(0);
         let filters: BTreeSet<String> = configured.subjects.iter().cloned().collect();
         let terms = SourceTerms {
@@ -267,7 +265,7 @@ async fn find_sources(
 }
 
 /// The first record, by compare-and-set: of several bridges that start together one writes it.
-async fn write_genesis(ledger: &Ledger) -> Result<(), JoinError> {
+async fn write_genesis(ledger: &dyn LedgerStream) -> Result<(), JoinError> {
     let body = Body::Genesis(Genesis {
         rules: RULES,
         features: BTreeSet::new(),
@@ -287,7 +285,7 @@ async fn write_genesis(ledger: &Ledger) -> Result<(), JoinError> {
 
 async fn begin_epoch(
     context: &JoinContext<'_>,
-    ledger: &Ledger,
+    ledger: &dyn LedgerStream,
     epochs: &mut Epochs,
     tried: &mut Option<Nonce>,
 ) -> Result<(Epoch, LedgerSeq, Nonce), JoinError> {
@@ -296,7 +294,7 @@ async fn begin_epoch(
     let mut stale_reads = 0;
     loop {
         // One nonce serves every try whose outcome is unknown: compare-and-set lets at most one of them land.
-        let nonce = *tried.get_or_insert_with(|| Nonce(rand::random()));
+        let nonce = *tried.get_or_insert_with(|| Nonce(context.options.ambient.random()));
         epochs.intents.insert(nonce.0);
         while epochs.intents.len() > INTENTS_MAX {
             epochs.intents.pop_first();
@@ -391,7 +389,7 @@ async fn keep(context: &JoinContext<'_>, epochs: &Epochs) -> Result<(), JoinErro
 ///
 /// # Errors
 /// A failed request; the caller tries again.
-pub async fn read_checkpoint(ledger: &Ledger) -> Result<Option<Box<Complete>>, LedgerError> {
+pub async fn read_checkpoint(ledger: &dyn LedgerStream) -> Result<Option<Box<Complete>>, LedgerError> {
     let mut assembler = Assembler::default();
     for item in ledger.read_subject("checkpoint", LedgerSeq(1)).await? {
         // A record that is not understood is met again by the fold, which halts on it by its position.

@@ -4,9 +4,9 @@ use bytes::Bytes;
 use fanin_core::fold::Halt;
 use fanin_core::ids::{Attempt, BatchNo, LedgerSeq, Nonce};
 use fanin_core::record::Record;
-use fanin_hub::Ledger;
 use fanin_hub::ledger::AppendError;
-use fanin_hub::ledger::tail::{Tail, TailError, TailEvent};
+use fanin_hub::ledger::tail::{TailError, TailEvent};
+use fanin_hub::port::{LedgerRef, LedgerStream};
 use tokio::sync::mpsc;
 use tokio_util::task::AbortOnDropHandle;
 
@@ -25,7 +25,7 @@ pub struct Appended {
 
 /// Appends a record.
 pub async fn append(
-    ledger: Ledger,
+    ledger: LedgerRef,
     record: Box<Record>,
     expect: Option<LedgerSeq>,
     claim: Option<(BatchNo, Attempt)>,
@@ -80,8 +80,13 @@ pub struct TailTask {
 impl TailTask {
     /// Tails from `from` on; events go to the driver.
     #[must_use]
-    pub fn start(ledger: &Ledger, from: LedgerSeq, number: u64, events: mpsc::Sender<Event>) -> TailTask {
-        let mut tail = Tail::open(ledger, from);
+    pub fn start(
+        ledger: &dyn LedgerStream,
+        from: LedgerSeq,
+        number: u64,
+        events: mpsc::Sender<Event>,
+    ) -> TailTask {
+        let mut tail = ledger.tail(from);
         let task = tokio::spawn(async move {
             let mut tries = 0;
             loop {
@@ -153,11 +158,11 @@ pub fn records(events: Vec<TailEvent>) -> impl Iterator<Item = fanin_hub::ledger
 }
 
 /// Reads the checkpoint to load. With a gap to cover, a read that does not cover it is repeated: it may be stale.
-pub async fn load_checkpoint(ledger: Ledger, covers: Option<LedgerSeq>) -> Event {
+pub async fn load_checkpoint(ledger: LedgerRef, covers: Option<LedgerSeq>) -> Event {
     let mut tries = 0;
     let mut stale = 0;
     loop {
-        match read_checkpoint(&ledger).await {
+        match read_checkpoint(&*ledger).await {
             Ok(found) => {
                 let position = found.as_ref().map(|complete| complete.witness.position);
                 if covers.is_none_or(|wanted| position.is_some_and(|p| p >= wanted))
@@ -178,7 +183,7 @@ pub async fn load_checkpoint(ledger: Ledger, covers: Option<LedgerSeq>) -> Event
 }
 
 /// Purges behind a checkpoint, subject by subject; the kept ones keep their last record, wherever it lies (P7).
-pub async fn purge(ledger: Ledger, through: LedgerSeq, keep: Vec<(String, LedgerSeq)>) {
+pub async fn purge(ledger: LedgerRef, through: LedgerSeq, keep: Vec<(String, LedgerSeq)>) {
     let whole = ["claim.>", "handoff.>", "progress.>", "close", "checkpoint"];
     let kept = keep
         .into_iter()

@@ -4,13 +4,14 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::time::Instant;
+use tokio::time::Instant;
 
 use fanin_core::fold::ClaimKey;
 use fanin_core::ids::{BatchNo, Incarnation, StreamSeq};
 use fanin_core::node::Phase;
 use fanin_core::record::ClaimKind;
-use fanin_hub::{Connection, StoredMessage, fetch_message};
+use fanin_hub::StoredMessage;
+use fanin_hub::port::HubRef;
 use fanin_store::{Class, CommitError, Location, Op};
 use futures_util::{StreamExt, TryStreamExt};
 
@@ -214,17 +215,13 @@ impl Driver {
 }
 
 async fn fetch_all(
-    hub: Connection,
+    hub: HubRef,
     stream: String,
     seqs: Vec<StreamSeq>,
 ) -> Result<Vec<(StreamSeq, Option<StoredMessage>)>, String> {
     let fetches = seqs.into_iter().map(|seq| {
         let (hub, stream) = (&hub, &stream);
-        async move {
-            fetch_message(hub, stream, seq)
-                .await
-                .map(|message| (seq, message))
-        }
+        async move { hub.fetch_message(stream, seq).await.map(|message| (seq, message)) }
     });
     futures_util::stream::iter(fetches)
         .buffered(MEND_FETCHES_MAX)

@@ -39,6 +39,8 @@ use std::time::Duration;
 use fanin_config::{Config, Durability, Intake, MappingConfig};
 use fanin_core::node::{Policy, Stability};
 
+use crate::ambient::Ambient;
+
 /// What one mapping needs to know of the configuration.
 #[derive(Clone, Debug)]
 pub struct MappingOptions {
@@ -56,6 +58,8 @@ pub struct MappingOptions {
     pub staged_bytes: u64,
     /// Whether a missing consumer is created again behind the watermark: the operator's word.
     pub recreate_consumer: bool,
+    /// Time of day and chance.
+    pub ambient: Ambient,
 }
 
 impl MappingOptions {
@@ -87,6 +91,7 @@ impl MappingOptions {
             // The node's bound, in equal parts: a busy mapping cannot take another's.
             staged_bytes: config.memory.staged.0 / config.mappings.len().max(1) as u64,
             recreate_consumer,
+            ambient: Ambient::system(),
         }
     }
 

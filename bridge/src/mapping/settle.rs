@@ -4,7 +4,8 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use fanin_hub::{AckSubject, Settler};
+use fanin_hub::AckSubject;
+use fanin_hub::port::HubRef;
 use futures_util::StreamExt;
 use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
@@ -20,7 +21,7 @@ enum Job {
 
 /// The queue of settlements.
 pub struct SettleQueue {
-    settler: Settler,
+    hub: HubRef,
     running: FuturesUnordered<BoxFuture<'static, ()>>,
     /// Bounded by the in-flight permits that the entries hold; what is given back was never staged.
     waiting: VecDeque<Job>,
@@ -29,9 +30,9 @@ pub struct SettleQueue {
 impl SettleQueue {
     /// A queue over a connection.
     #[must_use]
-    pub fn new(settler: Settler) -> Self {
+    pub fn new(hub: HubRef) -> Self {
         SettleQueue {
-            settler,
+            hub,
             running: FuturesUnordered::new(),
             waiting: VecDeque::new(),
         }
@@ -56,13 +57,13 @@ impl SettleQueue {
             self.waiting.push_back(job);
             return;
         }
-        let settler = self.settler.clone();
+        let hub = self.hub.clone();
         self.running.push(Box::pin(async move {
             match job {
                 Job::Acknowledge(acks, permits) => {
                     crate::failpoint::reach("before_settle");
                     for left in (0..SETTLE_TRIES).rev() {
-                        match settler.settle(&acks).await {
+                        match hub.settle(&acks).await {
                             Ok(()) => break,
                             Err(error) => tracing::debug!(%error, left, "settling failed"),
                         }
@@ -72,7 +73,7 @@ impl SettleQueue {
                     drop(permits);
                 }
                 Job::GiveBack(acks, delay) => {
-                    if let Err(error) = settler.give_back(&acks, delay).await {
+                    if let Err(error) = hub.give_back(&acks, delay).await {
                         tracing::debug!(%error, "messages could not be handed back; the hub redelivers them later");
                     }
                 }

@@ -8,7 +8,7 @@ use fanin_core::delivery::{Backoff, Policy as DeliveryPolicy};
 use fanin_core::ids::{BatchNo, NodeUuid, TermsVersion};
 use fanin_core::node::Identity;
 use fanin_core::recovery::{Disk, recover};
-use fanin_hub::Connection;
+use fanin_hub::port::{Hub, HubRef};
 use fanin_store::{Class, Op, Recovered, Store};
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
@@ -23,7 +23,7 @@ use super::view::{Shared, State};
 use super::{MappingOptions, millis};
 use crate::topic::{
     AppSpec, BodyCache, RestoredBatch, StartError, SubjectFilter, Topic, TopicEvents, TopicOptions,
-    TopicRecovery, WallClock,
+    TopicRecovery,
 };
 
 /// Pause between two tries at joining when only an operator can help.
@@ -159,7 +159,7 @@ impl Mapping {
                 .filter(|app| !options.config.applications.contains_key(*app))
                 .cloned()
                 .collect(),
-            clock: WallClock::system(),
+            ambient: options.ambient.clone(),
         };
         let recovery = TopicRecovery {
             values: &recovered.values,
@@ -209,13 +209,13 @@ impl Mapping {
     /// `DriverError`: the process must end.
     pub async fn run(
         mut self,
-        hub: Connection,
-        pulls: Connection,
+        hub: HubRef,
+        pulls: HubRef,
         quiesce: CancellationToken,
         stop: CancellationToken,
         verdict: oneshot::Sender<Result<(), JoinError>>,
     ) -> Result<(), DriverError> {
-        let Some(joined) = self.join(&hub, &quiesce, verdict).await else {
+        let Some(joined) = self.join(&*hub, &quiesce, verdict).await else {
             return Ok(());
         };
         let sources = joined
@@ -255,7 +255,7 @@ impl Mapping {
 
     async fn join(
         &mut self,
-        hub: &Connection,
+        hub: &dyn Hub,
         shutdown: &CancellationToken,
         verdict: oneshot::Sender<Result<(), JoinError>>,
     ) -> Option<Joined> {

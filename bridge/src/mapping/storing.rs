@@ -1,7 +1,7 @@
 //! What the driver makes durable, in order, and what follows when it is.
 
 use std::sync::Arc;
-use std::time::Instant;
+use tokio::time::Instant;
 
 use bytes::Bytes;
 use fanin_core::ids::{BatchNo, Incarnation, LedgerSeq, Offset, TermsVersion};
@@ -14,7 +14,7 @@ use super::disk::set_to_runs;
 use super::driver::{Driver, DriverError};
 use super::limits::FULL_DELAY;
 use crate::stage::{RECORD_RESOLUTION, RECORD_STAGE, Resolution, StagedBatch};
-use crate::topic::{PublishedBatch, ReadFailure, UnreadBatch};
+use crate::topic::{PublishedBatch, ReadFailure, UnreadBatch, read_apart};
 
 /// Something that became durable, or was refused.
 pub enum Stored {
@@ -146,9 +146,7 @@ impl Driver {
             let body = match body {
                 Some(body) => Ok(body),
                 // Staged by an earlier life: the body is on disk only.
-                None => tokio::task::spawn_blocking(move || read_back(&*store, at))
-                    .await
-                    .unwrap_or(Err(ReadFailure::Cancelled)),
+                None => read_apart(&store, at, |body| Ok(Arc::new(StagedBatch::decode(&body)?))).await,
             };
             let published = match body {
                 Ok(body) => Published::Whole(PublishedBatch {
@@ -247,11 +245,4 @@ impl Driver {
         }
         Ok(())
     }
-}
-
-fn read_back(store: &dyn fanin_store::Store, at: Location) -> Result<Arc<StagedBatch>, ReadFailure> {
-    let body = store
-        .read_body(at)
-        .map_err(|error| ReadFailure::Store(Arc::new(error)))?;
-    Ok(Arc::new(StagedBatch::decode(&body)?))
 }

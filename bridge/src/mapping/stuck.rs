@@ -2,11 +2,12 @@
 //! the core finds them, they are fetched and acknowledged by sequence. Each of their deliveries breaks the connection it
 //! comes over, so messages are pulled over a connection that carries nothing else.
 
-use std::time::Instant;
+use tokio::time::Instant;
 
 use fanin_core::ids::{Incarnation, StreamSeq};
 use fanin_core::seq_set::SeqSet;
-use fanin_hub::{AckSubject, Connection, UNREADABLE_HEADERS};
+use fanin_hub::port::{Hub, HubRef};
+use fanin_hub::{AckSubject, UNREADABLE_HEADERS};
 
 use super::batches::Permits;
 use super::driver::Driver;
@@ -18,7 +19,7 @@ use crate::telemetry::metrics::UNREADABLE_MESSAGES;
 #[derive(Clone)]
 pub struct PullLink {
     /// The connection.
-    pub connection: Connection,
+    pub connection: HubRef,
     /// Since when it has been down while the hub's other connection is up.
     down_since: Option<Instant>,
 }
@@ -26,7 +27,7 @@ pub struct PullLink {
 impl PullLink {
     /// A link over a connection of its own.
     #[must_use]
-    pub fn new(connection: Connection) -> PullLink {
+    pub fn new(connection: HubRef) -> PullLink {
         PullLink {
             connection,
             down_since: None,
@@ -34,8 +35,8 @@ impl PullLink {
     }
 
     /// Looks at the link once more. `hub` is the connection for everything else.
-    pub fn look(&mut self, hub: &Connection) {
-        let is_down = hub.generation().is_some() && self.connection.generation().is_none();
+    pub fn look(&mut self, hub: &dyn Hub) {
+        let is_down = hub.is_connected() && !self.connection.is_connected();
         self.down_since = is_down.then(|| self.down_since.unwrap_or_else(Instant::now));
     }
 
@@ -44,7 +45,7 @@ impl PullLink {
     pub fn trouble(&self) -> Option<String> {
         self.down_since
             .filter(|since| since.elapsed() >= PULL_LINK_GRACE)?;
-        let why = self.connection.state().last_error;
+        let why = self.connection.last_error();
         Some(format!(
             "FAN-2001: the hub does not let this mapping pull over a connection of its own: {}",
             why.as_deref().unwrap_or("no answer")

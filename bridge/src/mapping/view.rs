@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Instant;
+use tokio::time::Instant;
 
 use fanin_core::ids::Incarnation;
 use fanin_proto::v1::{MappingStatus, SourceStatus};

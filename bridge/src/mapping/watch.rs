@@ -4,8 +4,8 @@ use fanin_core::fold::Halt;
 use fanin_core::ids::{Incarnation, StreamSeq, TermsVersion};
 use fanin_core::record::SourceTerms;
 use fanin_hub::{
-    Connection, ConsumerSpec, SharedConsumer, SourceError, SourceInfo, StoredMessage, fetch_message,
-    next_matching,
+    ConsumerSpec, SharedConsumer, SourceError, StoredMessage,
+    port::{Hub, HubRef},
 };
 use tokio::sync::mpsc;
 use tokio_util::task::AbortOnDropHandle;
@@ -27,7 +27,7 @@ impl WatchTask {
     /// Looks after one source; what it sees goes to the driver.
     #[must_use]
     pub fn start(
-        hub: &Connection,
+        hub: &HubRef,
         incarnation: Incarnation,
         source: &Source,
         consumer: SharedConsumer,
@@ -39,7 +39,7 @@ impl WatchTask {
             let mut failures = 0;
             loop {
                 hub.wait_connected().await;
-                let event = match consumer.info(&hub).await {
+                let event = match hub.consumer_info(&consumer).await {
                     Ok(info) => {
                         failures = 0;
                         Event::Floor {
@@ -61,7 +61,7 @@ impl WatchTask {
                     return;
                 }
                 if looks.is_multiple_of(STREAM_LOOKS)
-                    && let Some(halt) = recreated(&hub, incarnation, &source).await
+                    && let Some(halt) = recreated(&*hub, incarnation, &source).await
                 {
                     let _ = events.send(Event::HubBroken(halt)).await;
                     return;
@@ -81,13 +81,13 @@ impl WatchTask {
     }
 }
 
-async fn recreated(hub: &Connection, incarnation: Incarnation, source: &Source) -> Option<Halt> {
+async fn recreated(hub: &dyn Hub, incarnation: Incarnation, source: &Source) -> Option<Halt> {
     let gone = || {
         Some(Halt::SourceRecreated {
             stream: source.terms.stream.clone(),
         })
     };
-    match SourceInfo::fetch(hub, &source.terms.stream).await {
+    match hub.source_info(&source.terms.stream).await {
         Ok(info) if info.incarnation(u64::from(source.generation)) != incarnation => gone(),
         Ok(_) | Err(SourceError::Missing { .. } | SourceError::Hub { .. } | SourceError::BadTime { .. }) => {
             None
@@ -97,7 +97,7 @@ async fn recreated(hub: &Connection, incarnation: Incarnation, source: &Source) 
 
 /// The first message at or behind `first` that matches one of the filters, asked of the stream's leader.
 pub async fn audit(
-    hub: Connection,
+    hub: HubRef,
     incarnation: Incarnation,
     terms: TermsVersion,
     source: SourceTerms,
@@ -110,7 +110,7 @@ pub async fn audit(
     };
     let mut next: Option<StreamSeq> = None;
     for filter in filters {
-        match next_matching(&hub, &source.stream, first, &filter).await {
+        match hub.next_matching(&source.stream, first, &filter).await {
             Ok(found) => {
                 next = [next, found.map(|message| message.seq)]
                     .into_iter()
@@ -132,13 +132,8 @@ pub async fn audit(
 }
 
 /// Fetches a message that the hub skipped.
-pub async fn repair(
-    hub: Connection,
-    incarnation: Incarnation,
-    stream: String,
-    seq: StreamSeq,
-) -> Option<Event> {
-    match fetch_message(&hub, &stream, seq).await {
+pub async fn repair(hub: HubRef, incarnation: Incarnation, stream: String, seq: StreamSeq) -> Option<Event> {
+    match hub.fetch_message(&stream, seq).await {
         Ok(Some(message)) => Some(Event::Repaired {
             incarnation,
             message: Box::new(message),

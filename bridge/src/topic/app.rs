@@ -269,7 +269,7 @@ impl AppTask {
         }
         self.keeper.forget(no);
         self.machine
-            .disconnect(self.now(), no, rand::random(), &mut self.effects);
+            .disconnect(self.now(), no, self.topic.ambient.random(), &mut self.effects);
         self.run_effects("the connection was lost while the message was in a handler's hands");
         self.note_presence();
     }
@@ -290,7 +290,8 @@ impl AppTask {
             .next_deadline()
             .is_some_and(|deadline| deadline <= now)
         {
-            self.machine.tick(now, rand::random(), &mut self.effects);
+            self.machine
+                .tick(now, self.topic.ambient.random(), &mut self.effects);
             self.run_effects("the lease ran out before a verdict came");
         }
     }

@@ -56,11 +56,13 @@ pub use filter::SubjectFilter;
 pub use frame::{DeliveryFrame, Frame};
 pub use mend::UnreadBatch;
 pub use restore::{RestoredBatch, StartError};
-pub use shared::{Presence, ReadFailure, TopicEvent, TopicFailure, WallClock};
+pub(crate) use shared::read_apart;
+pub use shared::{Presence, ReadFailure, TopicEvent, TopicFailure};
 pub use stats::{AppStats, InstanceStats};
 pub use tail::BodyCache;
 
 use crate::{
+    ambient::Ambient,
     codes::{Code, Refusal},
     stage::StagedBatch,
 };
@@ -98,8 +100,8 @@ pub struct TopicOptions {
     /// Applications of the app set that this node's configuration does not name any more: what they have not finished
     /// is kept, until the configuration names them again.
     pub absent: Vec<String>,
-    /// Time of day.
-    pub clock: WallClock,
+    /// Time of day and chance.
+    pub ambient: Ambient,
 }
 
 /// What the local log held of a topic.
@@ -197,7 +199,7 @@ impl Topic {
             space,
             apps,
             absent,
-            clock,
+            ambient,
         } = options;
         let restored = restore::restore(
             space,
@@ -213,7 +215,7 @@ impl Topic {
             space,
             store,
             cache,
-            clock,
+            ambient,
             index: restored.index,
             dead_letters: restored.dead_letters,
             since: apps.iter().map(|app| app.since).collect(),
@@ -397,14 +399,8 @@ impl Topic {
             .find(|letter| letter.id == id)
             .map(|letter| letter.at);
         let Some(at) = found else { return Ok(None) };
-        let store = Arc::clone(&self.shared.store);
-        let read = tokio::task::spawn_blocking(move || {
-            let body = store
-                .read_body(at)
-                .map_err(|error| ReadFailure::Store(Arc::new(error)))?;
-            Ok(Some(DeadLetter::decode(&body)?))
-        });
-        read.await.unwrap_or(Err(ReadFailure::Cancelled))
+        let decode = |body: Bytes| Ok(Some(DeadLetter::decode(&body)?));
+        read_apart(&self.shared.store, at, decode).await
     }
 
     /// Joins an application as an instance.

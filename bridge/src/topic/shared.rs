@@ -8,6 +8,7 @@ use std::{
     },
 };
 
+use bytes::Bytes;
 use fanin_core::ids::{BatchNo, InstanceNo, Offset, TermsVersion, Tick};
 use fanin_store::{CommitError, Location, ReadError, Store};
 use parking_lot::Mutex;
@@ -24,45 +25,10 @@ use super::{
     tail::{BodyCache, Origin},
 };
 use crate::{
+    ambient::Ambient,
     codes::Refusal,
     stage::{StageDecodeError, StagedBatch},
 };
-
-/// Time of day, given by the caller so that tests may choose it.
-#[derive(Clone)]
-pub struct WallClock(Arc<dyn Fn() -> i64 + Send + Sync>);
-
-impl WallClock {
-    /// A clock that returns nanoseconds since the Unix epoch.
-    pub fn new(now_ns: impl Fn() -> i64 + Send + Sync + 'static) -> WallClock {
-        WallClock(Arc::new(now_ns))
-    }
-
-    /// The system's clock.
-    #[must_use]
-    pub fn system() -> WallClock {
-        WallClock::new(|| {
-            let since = std::time::SystemTime::now()
-                .duration_since(std::time::UNIX_EPOCH)
-                .unwrap_or_default();
-            i64::try_from(since.as_nanos()).unwrap_or(i64::MAX)
-        })
-    }
-
-    pub(crate) fn now_ns(&self) -> i64 {
-        (self.0)()
-    }
-
-    pub(crate) fn now_ms(&self) -> u64 {
-        self.now_ns().max(0) as u64 / 1_000_000
-    }
-}
-
-impl std::fmt::Debug for WallClock {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("WallClock")
-    }
-}
 
 /// The instances of one application on this node, for the intake gate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -135,6 +101,26 @@ impl ReadFailure {
     }
 }
 
+/// Reads a body and makes something of it, on a thread where that blocks.
+pub(crate) async fn read_apart<T: Send + 'static>(
+    store: &Arc<dyn Store>,
+    at: Location,
+    decode: impl FnOnce(Bytes) -> Result<T, ReadFailure> + Send + 'static,
+) -> Result<T, ReadFailure> {
+    let blocks = store.reads_block();
+    let store = Arc::clone(store);
+    let read = move || {
+        let body = store.read_body(at);
+        decode(body.map_err(|error| ReadFailure::Store(Arc::new(error)))?)
+    };
+    if blocks {
+        let read = tokio::task::spawn_blocking(read);
+        read.await.unwrap_or(Err(ReadFailure::Cancelled))
+    } else {
+        read()
+    }
+}
+
 /// Whether the topic delivers.
 #[derive(Clone, Debug)]
 pub(crate) enum Phase {
@@ -160,7 +146,7 @@ pub(crate) struct TopicShared {
     pub(crate) node: Arc<str>,
     pub(crate) space: u32,
     pub(crate) store: Arc<dyn Store>,
-    pub(crate) clock: WallClock,
+    pub(crate) ambient: Ambient,
     pub(crate) fenced: Arc<AtomicBool>,
     pub(crate) head: watch::Sender<Offset>,
     pub(crate) phase: watch::Sender<Phase>,
@@ -195,7 +181,7 @@ pub(crate) struct Parts {
     pub(crate) space: u32,
     pub(crate) store: Arc<dyn Store>,
     pub(crate) cache: Arc<BodyCache>,
-    pub(crate) clock: WallClock,
+    pub(crate) ambient: Ambient,
     pub(crate) index: Index,
     pub(crate) dead_letters: DeadLetterBook,
     pub(crate) since: Vec<Option<TermsVersion>>,
@@ -214,7 +200,7 @@ impl TopicShared {
             node: parts.node,
             space: parts.space,
             store: parts.store,
-            clock: parts.clock,
+            ambient: parts.ambient,
             fenced: Arc::new(AtomicBool::new(false)),
             head: watch::Sender::new(parts.index.head()),
             phase: watch::Sender::new(Phase::Running),
@@ -315,12 +301,8 @@ impl TopicShared {
         if let Some(batch) = self.cached(entry.base) {
             return Ok(batch);
         }
-        let store = Arc::clone(&self.store);
         let (batch_no, entry_at) = (entry.batch, entry.at);
-        let read = tokio::task::spawn_blocking(move || {
-            let body = store
-                .read_body(entry.at)
-                .map_err(|error| ReadFailure::Store(Arc::new(error)))?;
+        let result = read_apart(&self.store, entry_at, move |body| {
             let staged = Arc::new(StagedBatch::decode(&body)?);
             Ok(Arc::new(TopicBatch::new(
                 entry.base,
@@ -328,8 +310,8 @@ impl TopicShared {
                 staged,
                 entry.won.as_deref(),
             )?))
-        });
-        let result = read.await.unwrap_or(Err(ReadFailure::Cancelled));
+        })
+        .await;
         match &result {
             Ok(batch) => self.cache.insert(self.space, Arc::clone(batch), Origin::Read),
             Err(source) if source.is_damage() => self.note_damage((batch_no, entry_at), source),

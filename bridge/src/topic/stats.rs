@@ -92,7 +92,7 @@ impl AppTask {
         let stats = self.machine.stats();
         let (backlog_bytes, oldest_ns) = self.topic.backlog_from(self.machine.floor());
         let age_ns = oldest_ns.map_or(0, |oldest| {
-            self.topic.clock.now_ns().saturating_sub(oldest).max(0)
+            self.topic.ambient.now_ns().saturating_sub(oldest).max(0)
         });
         AppStats {
             name: Arc::clone(&self.spec.name),

@@ -88,7 +88,7 @@ impl AppTask {
             return;
         }
         let now = self.now();
-        let seed = rand::random::<u64>();
+        let seed = self.topic.ambient.random();
         if verdicts.begun_through > 0 {
             self.machine.begin(now, no, DeliveryNo(verdicts.begun_through));
         }
@@ -197,7 +197,7 @@ impl AppTask {
                     self.dead_letter(offset, reason, attempts, instance, text);
                 }
                 Effect::AttemptCounted { offset, cause, .. } => {
-                    let now_ms = self.topic.clock.now_ms();
+                    let now_ms = self.topic.ambient.now_ms();
                     self.first_failures.entry(offset).or_insert(now_ms);
                     match cause {
                         AttemptCause::Retry => self.metrics.redelivered_retry.increment(1),
@@ -229,7 +229,7 @@ impl AppTask {
         // One sample a request, and the batch's first time for all its messages: exact enough for a histogram, and no
         // work per message.
         if let Some(published_ns) = self.topic.published_ns(sample) {
-            let age_ns = self.topic.clock.now_ns().saturating_sub(published_ns).max(0);
+            let age_ns = self.topic.ambient.now_ns().saturating_sub(published_ns).max(0);
             self.metrics.latency.record(age_ns as f64 / 1e9);
         }
     }
@@ -247,7 +247,7 @@ impl AppTask {
             DeadLetterReason::Rejected => self.metrics.dead_rejected.increment(1),
             DeadLetterReason::Lost => self.metrics.dead_lost.increment(1),
         }
-        let last_ms = self.topic.clock.now_ms();
+        let last_ms = self.topic.ambient.now_ms();
         let first_ms = self.first_failures.remove(&offset).unwrap_or(last_ms);
         let name = instance
             .and_then(|no| self.instances.get(&no))

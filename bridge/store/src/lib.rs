@@ -115,6 +115,11 @@ pub trait Store: Send + Sync + 'static {
     /// `ReadError::Damaged` when the checksum does not match, `ReadError::Io`, `ReadError::Gone` for a freed location.
     fn read_body(&self, at: Location) -> Result<Bytes, ReadError>;
 
+    /// Whether [`read_body`](Store::read_body) blocks on a disk, so that a caller with other work has it done on a thread.
+    fn reads_block(&self) -> bool {
+        true
+    }
+
     /// Sizes and health, for status and metrics. Cheap.
     fn usage(&self) -> Usage;
 }

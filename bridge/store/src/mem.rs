@@ -290,6 +290,10 @@ impl Store for MemStore {
         }
     }
 
+    fn reads_block(&self) -> bool {
+        false
+    }
+
     fn usage(&self) -> Usage {
         let state = self.state.lock();
         let used = state.durable.bytes + state.pending_bytes;

@@ -4,11 +4,12 @@ use std::{collections::BTreeMap, pin::Pin, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use fanin_bridge::{
+    ambient::Ambient,
     serve::{ServeOptions, Server, StatusSource, Topics},
     stage::{RECORD_RESOLUTION, RECORD_STAGE, Resolution, StagedBatch, StagedMessage, runs_of},
     topic::{
         AppSpec, BodyCache, PublishedBatch, RestoredBatch, SubjectFilter, Topic, TopicEvent, TopicFailure,
-        TopicOptions, TopicRecovery, WallClock,
+        TopicOptions, TopicRecovery,
     },
 };
 use fanin_core::{
@@ -67,7 +68,7 @@ pub(crate) fn options(apps: Vec<AppSpec>) -> TopicOptions {
         space: SPACE,
         apps,
         absent: Vec::new(),
-        clock: WallClock::system(),
+        ambient: Ambient::system(),
     }
 }
 
