@@ -467,7 +467,7 @@ impl Driver {
 
     fn on_tick(&mut self) {
         self.feed(Input::Tick);
-        self.pulls.look(&self.hub);
+        self.pulls.look(self.hub.generation().is_some(), Instant::now());
         self.look_over();
     }
 
