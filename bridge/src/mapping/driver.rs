@@ -481,7 +481,7 @@ impl Driver {
     fn on_tick(&mut self) {
         self.feed(Input::Tick);
         self.mend_next();
-        self.pulls.look(&*self.hub);
+        self.pulls.look(self.hub.is_connected(), Instant::now());
         self.look_over();
     }
 

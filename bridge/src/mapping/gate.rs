@@ -159,7 +159,7 @@ impl Driver {
         if let Some(missing) = self.missing.values().next() {
             return (State::Withheld, missing.clone());
         }
-        if let Some(trouble) = self.pulls.trouble() {
+        if let Some(trouble) = self.pulls.trouble(tokio::time::Instant::now()) {
             return (State::Withheld, trouble);
         }
         let usage = self.store.usage();

@@ -6,7 +6,7 @@ use tokio::time::Instant;
 
 use fanin_core::ids::{Incarnation, StreamSeq};
 use fanin_core::seq_set::SeqSet;
-use fanin_hub::port::{Hub, HubRef};
+use fanin_hub::port::HubRef;
 use fanin_hub::{AckSubject, UNREADABLE_HEADERS};
 
 use super::batches::Permits;
@@ -34,17 +34,17 @@ impl PullLink {
         }
     }
 
-    /// Looks at the link once more. `hub` is the connection for everything else.
-    pub fn look(&mut self, hub: &dyn Hub) {
-        let is_down = hub.is_connected() && !self.connection.is_connected();
-        self.down_since = is_down.then(|| self.down_since.unwrap_or_else(Instant::now));
+    /// Looks at the link once more. `hub_is_up` is said of the connection for everything else.
+    pub fn look(&mut self, hub_is_up: bool, now: Instant) {
+        let is_down = hub_is_up && !self.connection.is_connected();
+        self.down_since = is_down.then(|| self.down_since.unwrap_or(now));
     }
 
     /// What is wrong with the link, once it has been for long: a broken connection by itself is no news.
     #[must_use]
-    pub fn trouble(&self) -> Option<String> {
+    pub fn trouble(&self, now: Instant) -> Option<String> {
         self.down_since
-            .filter(|since| since.elapsed() >= PULL_LINK_GRACE)?;
+            .filter(|since| now.saturating_duration_since(*since) >= PULL_LINK_GRACE)?;
         let why = self.connection.last_error();
         Some(format!(
             "FAN-2001: the hub does not let this mapping pull over a connection of its own: {}",
@@ -101,5 +101,34 @@ impl Driver {
             headers_malformed,
             "no node could take in a message as the hub delivers it; it was fetched by its sequence and is not lost"
         );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    //! Goal: a link that stays down is told, one that breaks now and then is not, nor one that is down with the whole hub.
+    //! Method: a connection to an address where nobody listens, and a clock of the test's.
+    use std::time::Duration;
+
+    use fanin_hub::{Connection, HubOptions};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn only_lasting_trouble_of_its_own_is_told() {
+        let mut options = HubOptions::new(["nats://127.0.0.1:1"]);
+        options.wait_for_hub = true;
+        let mut link = PullLink::new(std::sync::Arc::new(Connection::connect(options).await.unwrap()));
+        let start = Instant::now();
+        let late = start + PULL_LINK_GRACE;
+        link.look(false, start);
+        link.look(false, late);
+        assert_eq!(link.trouble(late), None, "the whole hub is away");
+        link.look(true, start);
+        assert_eq!(link.trouble(late - Duration::from_millis(1)), None);
+        link.look(true, late);
+        assert!(link.trouble(late).unwrap().starts_with("FAN-2001: "));
+        link.look(false, late);
+        assert_eq!(link.trouble(late), None);
     }
 }
