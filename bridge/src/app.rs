@@ -564,3 +564,7 @@ async fn supervise(
         }
     }
 }
+
+#[cfg(test)]
+#[path = "app_tests.rs"]
+mod tests;
