@@ -592,3 +592,7 @@ async fn supervise(
         }
     }
 }
+
+#[cfg(test)]
+#[path = "app_tests.rs"]
+mod tests;

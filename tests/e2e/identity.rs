@@ -14,7 +14,7 @@ fn second_body(cluster: &Cluster, dir: &Path) -> BridgeOptions {
     cluster.options("n1").with_config(&json!({ "data_dir": dir }))
 }
 
-fn copy(from: &Path, to: &Path) {
+pub(crate) fn copy(from: &Path, to: &Path) {
     fs::create_dir_all(to).unwrap();
     for entry in fs::read_dir(from).unwrap() {
         let entry = entry.unwrap();

@@ -177,3 +177,7 @@ pub fn consumer_spec(
         in_flight_per_node: u64::from(options.config.in_flight),
     }
 }
+
+#[cfg(test)]
+#[path = "watch_tests.rs"]
+mod tests;

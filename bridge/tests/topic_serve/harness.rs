@@ -77,7 +77,10 @@ pub(crate) struct World {
     pub(crate) cache: Arc<BodyCache>,
     pub(crate) topic: Topic,
     pub(crate) server: Option<Server>,
+    /// The applications of the next start.
     pub(crate) apps: Vec<AppSpec>,
+    /// Those of the app set that the next start is not configured with.
+    pub(crate) absent: Vec<String>,
     /// Batches told as done since the start.
     pub(crate) done: Arc<Mutex<Vec<BatchNo>>>,
     /// Failures told since the start.
@@ -115,7 +118,7 @@ impl World {
         World::start(
             store,
             Recovered::default(),
-            apps,
+            (apps, Vec::new()),
             Arc::new(BodyCache::new(tail, read)),
             (1, 1),
         )
@@ -125,11 +128,14 @@ impl World {
     async fn start(
         store: Arc<MemStore>,
         recovered: Recovered,
-        apps: Vec<AppSpec>,
+        (apps, absent): (Vec<AppSpec>, Vec<String>),
         cache: Arc<BodyCache>,
         next: (u64, u64),
     ) -> World {
-        let options = options(apps.clone());
+        let options = TopicOptions {
+            absent: absent.clone(),
+            ..options(apps.clone())
+        };
         let recovery = TopicRecovery {
             values: &recovered.values,
             records: &recovered.records,
@@ -173,6 +179,7 @@ impl World {
             topic,
             server: Some(server),
             apps,
+            absent,
             done,
             failures,
             damaged,
@@ -191,7 +198,7 @@ impl World {
         World::start(
             store,
             recovered,
-            self.apps.clone(),
+            (self.apps.clone(), self.absent.clone()),
             cache,
             (self.next_batch, self.next_seq),
         )
@@ -269,6 +276,15 @@ impl World {
 
     pub(crate) async fn publish(&mut self, count: usize) -> Vec<String> {
         self.publish_as(&vec![("orders.new", 100); count]).await
+    }
+
+    /// Frees batches that are done, as their owner does.
+    pub(crate) async fn release(&self, batches: impl IntoIterator<Item = u64>) {
+        let release = |id| Op::Release {
+            key: Key { space: SPACE, id },
+        };
+        let ops = batches.into_iter().map(release).collect();
+        self.store.commit(Class::Finish, ops).await.unwrap();
     }
 
     pub(crate) fn socket(&self) -> std::path::PathBuf {

@@ -9,6 +9,7 @@
 
 mod crash;
 mod delivery;
+mod entitlement;
 mod harness;
 mod refusals;
 mod sdk;

@@ -1,0 +1,82 @@
+//! Goal: the process ends when a mapping's loop does, with the code and the exit code for why, and not otherwise. Method: loops
+//! that end as told.
+
+use fanin_core::ids::LedgerSeq;
+
+use super::*;
+
+/// A supervisor that notices nothing is found by this.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+type Loops = JoinSet<(String, Result<(), DriverError>)>;
+
+/// A mapping's loop that runs for ever.
+fn healthy(loops: &mut Loops) {
+    loops.spawn(std::future::pending());
+}
+
+#[tokio::test]
+async fn a_panic_in_a_mappings_loop_ends_the_process() {
+    let mut loops = Loops::new();
+    healthy(&mut loops);
+    loops.spawn(async { panic!("a defect, on purpose") });
+    let never = CancellationToken::new();
+    let ended = tokio::time::timeout(PATIENCE, supervise(&mut loops, &never)).await;
+    let Ok(Err(error @ AppError::Crashed(_))) = ended else {
+        panic!("{ended:?}")
+    };
+    assert_eq!((error.code(), error.exit_code()), ("FAN-5014", 1));
+    assert!(error.to_string().starts_with("FAN-5014: "), "{error}");
+}
+
+#[tokio::test]
+async fn a_mappings_failure_ends_the_process() {
+    let mut loops = Loops::new();
+    healthy(&mut loops);
+    // One that came to its regular end is no reason.
+    loops.spawn(async { ("idle".to_owned(), Ok(())) });
+    loops.spawn(async { ("orders".to_owned(), Err(DriverError::Store(CommitError::Closed))) });
+    let never = CancellationToken::new();
+    let ended = tokio::time::timeout(PATIENCE, supervise(&mut loops, &never)).await;
+    assert!(
+        matches!(&ended, Ok(Err(error @ AppError::Driver { mapping, .. })) if mapping == "orders" && error.exit_code() == 74),
+        "{ended:?}"
+    );
+}
+
+#[tokio::test]
+async fn only_a_shutdown_ends_it_in_peace() {
+    let mut loops = Loops::new();
+    healthy(&mut loops);
+    loops.spawn(async { ("idle".to_owned(), Ok(())) });
+    let shutdown = CancellationToken::new();
+    let mut supervised = Box::pin(supervise(&mut loops, &shutdown));
+    for _ in 0..3 {
+        let early = futures_util::poll!(&mut supervised);
+        assert!(early.is_pending(), "{early:?}");
+        // The other loop comes to its end meanwhile.
+        tokio::task::yield_now().await;
+    }
+    shutdown.cancel();
+    assert!(supervised.await.is_ok());
+}
+
+/// A ledger that has lost this node's epoch is for the operator: not retried by whoever starts the process.
+#[test]
+fn a_lost_epoch_has_its_code_exit_code_and_cure() {
+    let source = JoinError::LedgerShrank {
+        stream: "FANIN-orders".to_owned(),
+        epoch: LedgerSeq(7),
+    };
+    assert!(!source.retryable());
+    let error = AppError::Join {
+        mapping: "orders".to_owned(),
+        source,
+    };
+    assert_eq!((error.code(), error.exit_code()), ("FAN-4019", 78));
+    let text = error.to_string();
+    assert!(
+        text.contains("FANIN-orders") && text.contains("epoch 7") && text.contains("restore the hub"),
+        "{text}"
+    );
+}
