@@ -156,6 +156,7 @@ impl AppError {
                 JoinError::Source(_)
                 | JoinError::Ledger(_)
                 | JoinError::LedgerRecreated { .. }
+                | JoinError::LedgerShort { .. }
                 | JoinError::LedgerShrank { .. }
                 | JoinError::IdentityConflict { .. }
                 | JoinError::UnknownEpoch { .. } => 78,

@@ -2,7 +2,7 @@
 
 use crate::fold::Halt;
 use crate::ids::{Attempt, BatchNo, Epoch, Incarnation, LedgerSeq, Offset, StreamSeq, TermsVersion};
-use crate::record::{ClaimKind, Record, Terms};
+use crate::record::{ClaimKind, Record, Terms, Witness};
 use crate::seq_set::SeqSet;
 
 /// What the shell must do.
@@ -67,6 +67,8 @@ pub enum Effect {
         base: Offset,
         /// What was won; empty tombstones the batch.
         won: SeqSet,
+        /// What the fold had read when the batch was decided, to be kept with the resolution (P11).
+        witness: Witness,
     },
     /// Acknowledge own, published messages to the hub.
     Settle {

@@ -7,7 +7,7 @@ use crate::batch::{Batch, BatchState};
 use crate::fold::Fold;
 use crate::ids::{BatchNo, Epoch, Incarnation, Nonce, Offset};
 use crate::node::{Identity, Node, Phase, Policy};
-use crate::record::ClaimKind;
+use crate::record::{ClaimKind, Witness};
 use crate::seq_set::SeqSet;
 
 /// A batch as the disk holds it.
@@ -42,6 +42,8 @@ pub struct Disk {
     pub done: SeqSet,
     /// The offset behind every message ever published here.
     pub next_offset: Offset,
+    /// What had been read of the ledger when the last batch was decided; the default for nothing.
+    pub witness: Witness,
 }
 
 /// A node that has read its disk and nothing of the ledger. Batches named done on the disk are not taken over: the
@@ -56,6 +58,7 @@ pub fn recover(identity: Identity, policy: Policy, disk: Disk) -> Node {
         epoch: None,
         known_epoch: disk.epoch,
         intents: disk.intents,
+        known_witness: disk.witness,
         batches: BTreeMap::new(),
         in_hand: BTreeMap::new(),
         unresolved: 0,

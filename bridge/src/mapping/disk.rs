@@ -2,9 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use bytes::Bytes;
+use bytes::{Buf, BufMut, Bytes, BytesMut};
+use fanin_core::hash::Hash128;
 use fanin_core::ids::{BatchNo, LedgerSeq, Nonce, Offset};
-use fanin_core::record::ClaimKind;
+use fanin_core::record::{ClaimKind, Witness};
 use fanin_core::recovery::{Disk, DiskBatch};
 use fanin_core::seq_set::SeqSet;
 use fanin_store::{Key, Location, Op, Recovered};
@@ -16,6 +17,9 @@ use crate::topic::{DEAD_LETTER_SPACE, cursor_name};
 
 /// Most ranges in a done set on disk; the core merges them, so a node would need as many unfinished batches.
 const DONE_RANGES_MAX: usize = 1 << 20;
+
+/// A witness on disk: its position and its hash, big end first.
+const WITNESS_BYTES: usize = 8 + 16;
 
 /// Why the local log's records of a mapping cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -124,6 +128,12 @@ impl Names {
         format!("terms/{}", self.space)
     }
 
+    /// The value that holds what had been read of the ledger when a batch was decided last.
+    #[must_use]
+    pub fn witness(&self) -> String {
+        format!("witness/{}", self.space)
+    }
+
     /// The key of a batch's records.
     #[must_use]
     pub fn batch(&self, batch: BatchNo) -> Key {
@@ -136,7 +146,14 @@ impl Names {
     /// Whether a named value belongs to this mapping.
     #[must_use]
     pub fn owns(&self, value: &str) -> bool {
-        [self.epochs(), self.done(), self.head(), self.terms()].contains(&value.to_owned())
+        [
+            self.epochs(),
+            self.done(),
+            self.head(),
+            self.terms(),
+            self.witness(),
+        ]
+        .contains(&value.to_owned())
             || value.starts_with(&cursor_name(self.space, ""))
     }
 
@@ -160,6 +177,18 @@ impl Names {
         }
     }
 
+    /// Sets what had been read of the ledger.
+    #[must_use]
+    pub fn put_witness(&self, witness: Witness) -> Op {
+        let mut value = BytesMut::with_capacity(WITNESS_BYTES);
+        value.put_u64(witness.position.0);
+        value.put_u128(witness.hash.0);
+        Op::Put {
+            name: self.witness(),
+            value: value.freeze(),
+        }
+    }
+
     /// Sets the offset behind everything published.
     #[must_use]
     pub fn put_head(&self, head: Offset) -> Op {
@@ -173,7 +202,7 @@ impl Names {
 /// Whether a named value belongs to some mapping, and not to the node.
 #[must_use]
 pub fn is_of_mapping(value: &str) -> bool {
-    ["epochs/", "done/", "head/", "terms/", "cursor/"]
+    ["epochs/", "done/", "head/", "terms/", "witness/", "cursor/"]
         .iter()
         .any(|prefix| value.starts_with(prefix))
 }
@@ -206,6 +235,8 @@ pub struct Kept {
     pub leftover: BTreeSet<BatchNo>,
     /// The offset behind everything published.
     pub head: Offset,
+    /// What had been read of the ledger when a batch was decided last.
+    pub witness: Witness,
 }
 
 impl Kept {
@@ -236,6 +267,15 @@ impl Kept {
                 .try_into()
                 .map_err(|_| bad(&names.head(), "length".to_owned()))?;
             kept.head = Offset(u64::from_be_bytes(bytes));
+        }
+        if let Some(mut value) = recovered.values.get(&names.witness()).cloned() {
+            if value.len() != WITNESS_BYTES {
+                return Err(bad(&names.witness(), "length".to_owned()));
+            }
+            kept.witness = Witness {
+                position: LedgerSeq(value.get_u64()),
+                hash: Hash128(value.get_u128()),
+            };
         }
         kept.take_damaged(recovered, space)?;
         for record in recovered
@@ -361,6 +401,7 @@ impl Kept {
             batches: batches.collect(),
             done: self.done.clone(),
             next_offset: self.head,
+            witness: self.witness,
         }
     }
 }

@@ -93,8 +93,9 @@ impl Driver {
                 terms,
                 base,
                 won,
+                witness,
             } => {
-                self.resolve(batch, position, terms, base, &won);
+                self.resolve(batch, (position, terms), base, &won, witness);
             }
             Effect::Settle { batch, won } => self.settle(batch, &won),
             Effect::SettleBySeq { incarnation, seqs } => self.settle_by_seq(incarnation, &seqs),

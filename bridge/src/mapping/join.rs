@@ -29,6 +29,9 @@ const INTENTS_MAX: usize = 256;
 /// How often the last EPOCH record is read again when the hub's answer is older than its refusal.
 const STALE_READS_MAX: u32 = 8;
 
+/// How often a ledger that is too short is looked at again: a leader that is being replaced may answer from before.
+const SHORT_READS_MAX: u32 = 4;
+
 /// Why a mapping cannot take part.
 #[derive(Debug, thiserror::Error)]
 pub enum JoinError {
@@ -70,6 +73,18 @@ pub enum JoinError {
         stream: String,
         /// The epoch this disk remembers.
         epoch: Epoch,
+    },
+    /// The ledger ends before what this node has read of it.
+    #[error(
+        "the ledger {stream} ends at position {last}, but this node has read it up to {read}: the hub was rolled back or lost what it had confirmed; restore the hub, or start every node of the mapping with a fresh data directory and ledger"
+    )]
+    LedgerShort {
+        /// The ledger's stream.
+        stream: String,
+        /// Where it ends.
+        last: LedgerSeq,
+        /// What was read.
+        read: LedgerSeq,
     },
     /// Two bodies use one identity.
     #[error("node {node} is in use: {}", refusal(*same_uuid, *epoch, *state))]
@@ -118,6 +133,7 @@ impl JoinError {
             JoinError::Store(_)
             | JoinError::Encode(_)
             | JoinError::LedgerRecreated { .. }
+            | JoinError::LedgerShort { .. }
             | JoinError::LedgerShrank { .. }
             | JoinError::IdentityConflict { .. }
             | JoinError::UnknownEpoch { .. } => false,
@@ -148,7 +164,7 @@ impl JoinError {
             JoinError::Append(error) => error.code(),
             JoinError::Store(_) | JoinError::Encode(_) => "FAN-4002",
             JoinError::LedgerRecreated { .. } => "FAN-4010",
-            JoinError::LedgerShrank { .. } => "FAN-4019",
+            JoinError::LedgerShort { .. } | JoinError::LedgerShrank { .. } => "FAN-4019",
             JoinError::IdentityConflict { .. } => "FAN-4011",
             JoinError::UnknownEpoch { .. } => "FAN-4012",
         }
@@ -195,6 +211,8 @@ pub struct JoinContext<'a> {
     pub names: &'a Names,
     /// The data directory's identity.
     pub uuid: NodeUuid,
+    /// How far this data directory has read the ledger, at least.
+    pub has_read: LedgerSeq,
 }
 
 /// One try at joining: verifies the hub's side and appends the own EPOCH. `epochs` follows what the disk remembers, also
@@ -227,6 +245,8 @@ pub async fn join(
             stream: ledger.stream().to_owned(),
         });
     }
+    // Before anything is written: a hub that is to be restored must not have taken this node's next epoch.
+    check_length(&*ledger, context.has_read).await?;
     write_genesis(&*ledger).await?;
     let (epoch, follows, nonce) = begin_epoch(context, &*ledger, epochs, tried).await?;
     Ok(Joined {
@@ -237,6 +257,22 @@ pub async fn join(
         nonce,
         sources,
     })
+}
+
+async fn check_length(ledger: &dyn LedgerStream, read: LedgerSeq) -> Result<(), JoinError> {
+    let mut stale_reads = 0;
+    loop {
+        let last = LedgerSeq(ledger.info().await?.last_seq);
+        if last >= read {
+            return Ok(());
+        }
+        if stale_reads >= SHORT_READS_MAX {
+            let stream = ledger.stream().to_owned();
+            return Err(JoinError::LedgerShort { stream, last, read });
+        }
+        tokio::time::sleep(pause(stale_reads)).await;
+        stale_reads += 1;
+    }
 }
 
 async fn find_sources(

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use fanin_core::delivery::{Backoff, Policy as DeliveryPolicy};
-use fanin_core::ids::{BatchNo, NodeUuid, TermsVersion};
+use fanin_core::ids::{BatchNo, LedgerSeq, NodeUuid, TermsVersion};
 use fanin_core::node::Identity;
 use fanin_core::recovery::{Disk, recover};
 use fanin_hub::port::{Hub, HubRef};
@@ -274,6 +274,7 @@ impl Mapping {
                 store: &self.store,
                 names: &self.names,
                 uuid: self.uuid,
+                has_read: self.disk.witness.position.max(LedgerSeq(self.epochs.last)),
             };
             let result = tokio::select! {
                 biased;

@@ -6,7 +6,7 @@ use tokio::time::Instant;
 use bytes::Bytes;
 use fanin_core::ids::{BatchNo, Incarnation, LedgerSeq, Offset, TermsVersion};
 use fanin_core::input::Input;
-use fanin_core::record::ClaimKind;
+use fanin_core::record::{ClaimKind, Witness};
 use fanin_core::seq_set::SeqSet;
 use fanin_store::{Class, CommitError, Location, Op};
 
@@ -102,10 +102,10 @@ impl Driver {
     pub(super) fn resolve(
         &mut self,
         batch: BatchNo,
-        position: LedgerSeq,
-        terms: TermsVersion,
+        (position, terms): (LedgerSeq, TermsVersion),
         base: Offset,
         won: &SeqSet,
+        witness: Witness,
     ) {
         let runs = set_to_runs(won);
         let resolution = Resolution {
@@ -123,7 +123,9 @@ impl Driver {
             head: resolution.encode(),
             body: Vec::new(),
         };
-        let commit = self.store.commit(Class::Finish, vec![op, head]);
+        let commit = self
+            .store
+            .commit(Class::Finish, vec![op, head, self.names.put_witness(witness)]);
         let (body, at) = match self.batches.publish(batch) {
             Some((body, Some(at))) => (body, at),
             Some((_, None)) | None => {

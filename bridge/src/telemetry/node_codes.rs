@@ -55,7 +55,7 @@ super::codes::codes! {
     APP_ORPHANED = "FAN-4018", "an application left the configuration with its backlog",
         "The data directory holds messages of an application that the terms name and the configuration does not any more.",
         "Put the application back to deliver them; until then they are kept, and this node claims nothing.";
-    EPOCH_LOST = "FAN-4019", "the ledger has lost this node's epoch",
+    EPOCH_LOST = "FAN-4019", "the ledger has lost this node's epoch, or records it had read",
         "The hub was rolled back, or lost records it had confirmed, in a power loss without sync_interval always for instance.",
         "Restore the hub; or stop every node of the mapping, delete the ledger, and start with fresh data directories.";
     SOURCE_AWAY = "FAN-4020", "a source or its consumer cannot be used now",

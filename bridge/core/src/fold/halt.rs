@@ -32,6 +32,15 @@ pub enum Halt {
         /// Last missing position.
         last: LedgerSeq,
     },
+    /// The ledger holds other records up to a position than this node's disk had read: the hub lost some and grew again.
+    HistoryChanged {
+        /// The position compared.
+        position: LedgerSeq,
+        /// The hash that the disk remembers.
+        disk: Hash128,
+        /// The hash of what the ledger holds now.
+        ledger: Hash128,
+    },
     /// The ledger was deleted and created again.
     LedgerRecreated,
     /// The ledger ends before a position already read.
@@ -129,6 +138,17 @@ impl fmt::Display for Halt {
                 write!(
                     f,
                     "ledger records {first} to {last} are missing and no complete checkpoint covers them"
+                )
+            }
+            Halt::HistoryChanged {
+                position,
+                disk,
+                ledger,
+            } => {
+                write!(
+                    f,
+                    "the ledger up to position {position} is not what this node had read (hash {ledger}, not {disk}): the hub \
+                     lost confirmed records and grew again; restore the hub, or see `fanin ledger verify` for what is in doubt"
                 )
             }
             Halt::LedgerRecreated => write!(f, "the ledger stream was deleted and created again"),

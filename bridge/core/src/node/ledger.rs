@@ -21,12 +21,29 @@ impl Node {
             return;
         }
         match self.fold.apply(position, subject, bytes) {
-            Ok(folded) => self.on_folded(now, position, folded, out),
+            Ok(folded) => {
+                self.compare_history(out);
+                self.on_folded(now, position, folded, out);
+            }
             Err(ApplyError::Gap { expected, found }) => {
                 self.loading = Some((expected, found));
                 out.push(Effect::LoadCheckpoint);
             }
             Err(ApplyError::Halt(halt)) => self.halt(halt, out),
+        }
+    }
+
+    /// What is read now must be what this disk's earlier life had read when it last decided a batch (P11). Otherwise the
+    /// hub has lost records and grown again, and what was decided by them may be decided once more.
+    fn compare_history(&mut self, out: &mut Vec<Effect>) {
+        let (known, found) = (self.known_witness, self.fold.witness());
+        if known.position == found.position && known.hash != found.hash {
+            let halt = Halt::HistoryChanged {
+                position: known.position,
+                disk: known.hash,
+                ledger: found.hash,
+            };
+            self.halt(halt, out);
         }
     }
 
@@ -203,6 +220,11 @@ impl Node {
         }
         self.phase = Phase::Active;
         out.push(Effect::Joined(epoch));
+        if epoch <= self.known_witness.position {
+            // The own EPOCH was appended after all that this disk had read.
+            let read = self.known_witness.position;
+            self.halt(Halt::LedgerShrank { last: epoch, read }, out);
+        }
         self.check_sources(out);
         self.check_published(out);
         self.forget_damaged(out);

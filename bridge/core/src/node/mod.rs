@@ -24,7 +24,7 @@ use crate::effect::{Effect, Fact, FenceReason};
 use crate::fold::{ClaimKey, Fold, Halt, Void};
 use crate::ids::{BatchNo, Epoch, Incarnation, LedgerSeq, NodeUuid, Nonce, Offset, Tick};
 use crate::input::Input;
-use crate::record::{Body, Record, SourceTerms};
+use crate::record::{Body, Record, SourceTerms, Witness};
 use crate::seq_set::SeqSet;
 
 /// Who this node is and what its configuration says of the mapping.
@@ -130,6 +130,8 @@ pub struct Node {
     /// The newest epoch that the disk remembers from earlier lives, and nonces it never heard of again.
     pub(crate) known_epoch: Epoch,
     pub(crate) intents: BTreeSet<Nonce>,
+    /// What an earlier life had read of the ledger when it last decided a batch.
+    pub(crate) known_witness: Witness,
     pub(crate) batches: BTreeMap<BatchNo, Batch>,
     /// Sequences of unresolved batches: a redelivery of one is in hand already.
     pub(crate) in_hand: BTreeMap<Incarnation, SeqSet>,
@@ -354,6 +356,7 @@ impl Node {
                     terms,
                     base,
                     won,
+                    witness: self.fold.witness(),
                 });
             }
             BatchState::Damaged => {
@@ -380,6 +383,7 @@ impl Node {
                     terms,
                     base,
                     won,
+                    witness: self.fold.witness(),
                 });
             }
             BatchState::Published { unconfirmed } => match unconfirmed.take() {

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use fanin_core::ids::{BatchNo, Epoch, Incarnation, Nonce, Offset, TermsVersion};
-use fanin_core::record::ClaimKind;
+use fanin_core::record::{ClaimKind, Witness};
 use fanin_core::recovery::{self, DiskBatch};
 use fanin_core::seq_set::SeqSet;
 
@@ -15,6 +15,7 @@ pub(crate) struct Resolution {
     pub(crate) base: Offset,
     pub(crate) won: SeqSet,
     pub(crate) terms: TermsVersion,
+    pub(crate) witness: Witness,
 }
 
 /// A staged batch.
@@ -36,6 +37,7 @@ pub(crate) struct Image {
     pub(crate) batches: BTreeMap<BatchNo, Kept>,
     pub(crate) done: SeqSet,
     pub(crate) next_offset: Offset,
+    pub(crate) witness: Witness,
     /// Batches whose every application confirmed every message: the cursors.
     pub(crate) acked: BTreeSet<BatchNo>,
 }
@@ -73,6 +75,7 @@ impl Image {
             batches: batches.collect(),
             done: self.done.clone(),
             next_offset: self.next_offset,
+            witness: self.witness,
         }
     }
 }
@@ -121,6 +124,7 @@ impl Disk {
                     "offsets of batch {batch} are used already"
                 );
                 self.image.next_offset = end;
+                self.image.witness = resolution.witness;
                 kept.resolution = Some(resolution.clone());
             }
             Write::Done(done) => self.image.done = done.clone(),

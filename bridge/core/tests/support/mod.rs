@@ -351,9 +351,15 @@ impl World {
                 terms,
                 base,
                 won,
+                witness,
                 ..
             } => {
-                let resolution = disk::Resolution { base, won, terms };
+                let resolution = disk::Resolution {
+                    base,
+                    won,
+                    terms,
+                    witness,
+                };
                 bridge
                     .disk
                     .unsynced

@@ -119,6 +119,23 @@ impl World {
         }
     }
 
+    /// The hub loses the ledger behind `last`; nodes that read further have no truth any more.
+    pub(crate) fn lose_behind(&mut self, last: LedgerSeq) {
+        self.ledger.truncate(last);
+        self.truth = super::Truth::default();
+        for (&at, entry) in &self.ledger.entries.clone() {
+            self.truth
+                .take(entry.landed, at, &entry.subject, &entry.bytes, &self.source);
+        }
+        for bridge in &mut self.bridges {
+            bridge.astray |= bridge
+                .node
+                .as_ref()
+                .is_some_and(|node| node.fold().position() > last);
+            bridge.cursor = bridge.cursor.map(|cursor| cursor.min(last.next()));
+        }
+    }
+
     /// The disk of a process that is down loses the body of a batch. Says whether it had one.
     pub(crate) fn damage(&mut self, who: usize, pick: usize) -> bool {
         assert!(!self.is_up(who), "damage is met at a start");

@@ -1,0 +1,92 @@
+//! Goal: a node whose disk remembers more of the ledger than the hub has now, or something else, halts, also when everything it
+//! had won was long finished and forgotten; otherwise the hub's redelivery of it would be won and delivered a second time in
+//! silence (P11, design section 8). Method: as in `attacks`, with a hub that loses what it had confirmed.
+
+mod support;
+
+use fanin_core::fold::Halt;
+use fanin_core::ids::LedgerSeq;
+use fanin_core::node::Phase;
+use support::{A, B, World};
+
+/// Everything of a message is done on node A, up to the report.
+fn finish(w: &mut World, seq: u64) {
+    w.stage(A, &[seq]);
+    w.run(A);
+    w.finish_all(A);
+    w.later(A, 2_000);
+    w.run(A);
+    assert!(w.node(A).batches().is_empty());
+}
+
+/// The hub loses records behind a position, and the acknowledgements.
+fn roll_back(w: &mut World, last: LedgerSeq) {
+    w.lose_behind(last);
+    w.source.acked.clear();
+}
+
+/// A lazy hub lost power. Its ledger ends where the node's last epoch stands, so the next EPOCH's compare-and-set succeeds.
+#[test]
+fn finished_work_that_the_ledger_lost_is_not_done_again() {
+    let mut w = World::started(1, 3);
+    finish(&mut w, 1);
+    let kept = w.ledger.last;
+    finish(&mut w, 2);
+    finish(&mut w, 3);
+    let read = w.bridges[A].disk.image.witness.position;
+    assert!(read > kept);
+    w.crash(A);
+    roll_back(&mut w, kept);
+    let last = w.start(A);
+    assert_eq!(*w.phase(A), Phase::Halted(Halt::LedgerShrank { last, read }));
+    w.fetch(A, &[2]);
+    w.sync(A);
+    assert!(w.hold(A).is_empty(), "nothing is sent");
+}
+
+/// The same, and another node has made the ledger grow beyond it meanwhile.
+#[test]
+fn a_ledger_that_grew_again_is_another_one() {
+    let mut w = World::started(2, 6);
+    let kept = w.ledger.last;
+    finish(&mut w, 1);
+    let known = w.bridges[A].disk.image.witness;
+    w.crash(A);
+    w.crash(B);
+    roll_back(&mut w, kept);
+    w.start(B);
+    for seq in 2..=5 {
+        w.stage(B, &[seq]);
+        w.run(B);
+    }
+    assert!(w.ledger.last > known.position);
+    w.start(A);
+    let Phase::Halted(Halt::HistoryChanged {
+        position,
+        disk,
+        ledger,
+    }) = w.phase(A)
+    else {
+        panic!("{:?}", w.phase(A));
+    };
+    assert_eq!((*position, *disk), (known.position, known.hash));
+    assert_ne!(ledger, disk);
+}
+
+/// What this disk has read is still there: nothing to see, restart after restart, with and without a checkpoint.
+#[test]
+fn an_honest_ledger_is_no_cause() {
+    let mut w = World::started(2, 9);
+    for seq in 1..=3 {
+        finish(&mut w, seq);
+        w.crash(A);
+        w.start(A);
+        assert_eq!(*w.phase(A), Phase::Active);
+    }
+    w.tail_all(B);
+    w.checkpoint_by(B);
+    w.land_all(B);
+    w.crash(A);
+    w.start(A);
+    assert_eq!(*w.phase(A), Phase::Active);
+}
