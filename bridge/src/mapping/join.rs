@@ -13,7 +13,9 @@ use fanin_core::record::{
     Body, EpochRecord, Genesis, NodeState, Record, SourceTerms, Witness, epoch_subject,
 };
 use fanin_hub::ledger::AppendError;
-use fanin_hub::{ApiError, Connection, Ledger, LedgerError, LedgerOptions, SourceError, SourceInfo};
+use fanin_hub::{
+    ApiError, Connection, Ledger, LedgerError, LedgerInfo, LedgerOptions, SourceError, SourceInfo,
+};
 use fanin_store::{Class, CommitError, Store};
 
 use super::disk::{Epochs, Names};
@@ -169,6 +171,8 @@ pub struct Source {
 pub struct Joined {
     /// The verified ledger.
     pub ledger: Ledger,
+    /// Its size before the own EPOCH: the node must know it before its first claim.
+    pub ledger_size: LedgerInfo,
     /// The own epoch.
     pub epoch: Epoch,
     /// The record it followed on its subject: compare-and-set has shown that everything up to there is this node's past,
@@ -230,9 +234,11 @@ pub async fn join(
         });
     }
     write_genesis(&ledger).await?;
+    let ledger_size = ledger.info().await?;
     let (epoch, follows, nonce) = begin_epoch(context, &ledger, epochs, tried).await?;
     Ok(Joined {
         ledger,
+        ledger_size,
         epoch,
         follows,
         epochs: epochs.clone(),

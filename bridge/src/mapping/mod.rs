@@ -9,6 +9,7 @@
 //! | [`batches`] | bodies and acknowledgement subjects of batches on their way |
 //! | [`intake`] | pulling by demand: the gate, room on disk and in memory |
 //! | [`ledger_io`] | appending, tailing, loading checkpoints, purging |
+//! | [`room`] | looking at the ledger's size, so that claims stop before it is full |
 //! | [`settle`] | acknowledging to the hub |
 //! | [`watch`] | looking after the consumer: its floor, holes, repairs |
 //! | [`view`] | what status and metrics see |
@@ -23,6 +24,7 @@ pub mod intake;
 pub mod join;
 pub mod ledger_io;
 pub mod limits;
+pub mod room;
 pub mod settle;
 pub mod start;
 pub mod storing;

@@ -11,5 +11,6 @@ mod crash;
 mod delivery;
 mod harness;
 mod refusals;
+mod room;
 mod sdk;
 mod stopping;

@@ -63,6 +63,11 @@ impl World {
                         kept.is_some_and(|kept| kept.seqs == claim.seqs),
                         "I6: {claim:?} without a durable stage"
                     );
+                    assert_eq!(
+                        self.node(who).ledger_short(),
+                        None,
+                        "{claim:?} into a nearly full ledger"
+                    );
                 }
                 RecordBody::Progress(progress) => {
                     assert!(
