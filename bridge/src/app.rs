@@ -128,6 +128,7 @@ impl AppError {
         match self {
             AppError::DataDir { .. } => "FAN-4001",
             AppError::Open(OpenError::Locked { .. }) => "FAN-4009",
+            AppError::Open(OpenError::NoSpace { .. }) => "FAN-4048",
             AppError::Open(_) | AppError::Store(_) => "FAN-4002",
             AppError::Identity(error) => error.code(),
             AppError::Mapping { .. } | AppError::Driver { .. } => "FAN-4005",
@@ -145,7 +146,7 @@ impl AppError {
     pub fn exit_code(&self) -> u8 {
         match self {
             AppError::DataDir { .. } => 73,
-            AppError::Open(OpenError::Locked { .. }) => 75,
+            AppError::Open(OpenError::Locked { .. } | OpenError::NoSpace { .. }) => 75,
             AppError::Open(OpenError::QuotaTooSmall { .. } | OpenError::ReserveTooLarge { .. }) => 78,
             AppError::Open(_) | AppError::Store(_) | AppError::Driver { .. } | AppError::Damaged { .. } => 74,
             AppError::Identity(IdentityError::Copied { .. } | IdentityError::OtherNode { .. }) => 78,
@@ -286,17 +287,17 @@ where
     let config = loaded.config;
     let (store, recovered) = open_store(&config).await?;
     let dyn_store: Arc<dyn Store> = store.clone();
-    let uuid = identity::establish(
-        &config.data_dir,
-        &config.node,
-        &recovered,
-        &*store,
-        options.accept_moved_data,
-    )
-    .await?;
-    tracing::info!(node = config.node, uuid = %uuid, records = recovered.records.len(), torn_bytes = recovered.torn_bytes, "local log opened");
-
-    let spaces = assign_spaces(&config, &recovered, &store).await?;
+    let settled = shutdown.run_until_cancelled(async {
+        let moved = options.accept_moved_data;
+        let uuid = identity::establish(&config.data_dir, &config.node, &recovered, &*store, moved).await?;
+        tracing::info!(node = config.node, uuid = %uuid, records = recovered.records.len(), torn_bytes = recovered.torn_bytes, "local log opened");
+        Ok::<_, AppError>((uuid, assign_spaces(&config, &recovered, &store).await?))
+    });
+    // On a full disk these small writes wait, and so would a stop.
+    let Some(settled) = settled.await else {
+        return Ok(());
+    };
+    let (uuid, spaces) = settled?;
     let tail = config.memory.tail.0;
     let cache = Arc::new(BodyCache::new(
         tail - tail / READ_CACHE_SHARE,
@@ -435,6 +436,7 @@ async fn open_store(config: &Config) -> Result<(Arc<SegmentLog>, Recovered), App
     let options = Options {
         segment_bytes: config.store.segment.0,
         reserve_bytes: Some(config.store.reserve.0),
+        faults: crate::failpoint::disk_faults(),
         ..Options::new(log, config.store.quota.0)
     };
     let opened = tokio::task::spawn_blocking(move || SegmentLog::open(options)).await;

@@ -1,4 +1,6 @@
-//! A full disk quota.
+//! A full disk: its quota, or its file system.
+
+use std::time::Duration;
 
 use fanin_tests::wait::eventually;
 use serde_json::json;
@@ -55,5 +57,59 @@ async fn a_full_node_leaves_the_rest_to_the_others() {
         .await
         .unwrap();
     cluster.feed(200).await;
+    cluster.finish().await;
+}
+
+/// Goal: a file system that somebody else has filled is waited out: the node stays, tells why, confirms nothing that is not
+/// durable, and goes on by itself; a stop ends in time and a start is refused with a cure; in the end everything was
+/// delivered once. Method: small segments under a steady feed, so that resolutions, cursors and done sets soon need another one, for
+/// which the disk has no space while a file exists.
+#[tokio::test]
+async fn a_full_file_system_is_waited_out() {
+    let home = tempfile::tempdir().unwrap();
+    let full = home.path().join("full");
+    let mut cluster = Cluster::new(&["billing"]).await;
+    // The refused start ends with an error, as it should.
+    let mut options = cluster.options("n1").allow_error("FAN-4048");
+    options = options.with_config(&json!({
+        "store": { "quota": "64MiB", "segment": "64KiB", "reserve": "1MiB" },
+        "shutdown_grace": "1s",
+    }));
+    options
+        .env
+        .insert("FANIN_DISK_FULL".to_owned(), full.display().to_string());
+    cluster.add(options, 1).await;
+    let trickle = cluster.stream(Duration::from_millis(20));
+    for round in 0..4 {
+        cluster.wait_more(300).await;
+        std::fs::write(&full, "").unwrap();
+        let status = cluster.nodes[0]
+            .wait_status(LONG, "the disk to be full", |status| {
+                orders(status).reason.contains("FAN-4048")
+            })
+            .await
+            .unwrap();
+        assert_eq!(orders(&status).state, "full");
+        match round {
+            // Room comes back, and the same process goes on.
+            0 | 1 => {}
+            // A crash, and a start that is refused until there is room.
+            2 => {
+                let node = &mut cluster.nodes[0];
+                node.respawn().unwrap();
+                let ended = node.wait_exit(LONG).await.unwrap();
+                assert_eq!(ended.code(), Some(75), "{ended}\n{}", node.log_tail());
+            }
+            _ => cluster.nodes[0].stop().await.unwrap(),
+        }
+        std::fs::remove_file(&full).unwrap();
+        if round >= 2 {
+            cluster.nodes[0].restart().await.unwrap();
+        }
+    }
+    cluster.wait_more(300).await;
+    cluster.stop_stream(trickle).await;
+    cluster.wait_rest().await;
+    cluster.assert_published_once().await;
     cluster.finish().await;
 }

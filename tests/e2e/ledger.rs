@@ -5,12 +5,34 @@ use std::time::Duration;
 use fanin_tests::apps::Decision;
 use fanin_tests::logs::Level;
 use fanin_tests::wait::eventually;
+use futures_util::TryStreamExt;
 use serde_json::json;
 
 use crate::cluster::{Cluster, LEDGER, LONG, at_rest, orders};
 
 /// A record of format version 2, which this version does not know.
 const NEWER_RECORD: &[u8] = &[0x08, 0x02, 0x52, 0x00];
+
+/// Sets the ledger's size limit, as an operator does. Returns what it holds, bytes.
+async fn limit_ledger(cluster: &Cluster, limit: impl FnOnce(u64) -> u64) -> u64 {
+    let stream = cluster.jetstream.get_stream(LEDGER).await.unwrap();
+    let info = stream.cached_info();
+    let mut config = info.config.clone();
+    config.max_bytes = i64::try_from(limit(info.state.bytes)).unwrap();
+    cluster.jetstream.update_stream(&config).await.unwrap();
+    info.state.bytes
+}
+
+/// Claims in the ledger.
+async fn claims(cluster: &Cluster) -> usize {
+    let stream = cluster.jetstream.get_stream(LEDGER).await.unwrap();
+    let mut subjects = stream.info_with_subjects("fanin.orders.claim.>").await.unwrap();
+    let mut count = 0;
+    while let Some((_, messages)) = subjects.try_next().await.unwrap() {
+        count += messages;
+    }
+    count
+}
 
 async fn ledger_end(cluster: &Cluster) -> u64 {
     cluster
@@ -124,5 +146,63 @@ async fn a_truncated_ledger_is_read_from_its_checkpoint() {
     let other = cluster.options("n2");
     cluster.add(other, 1).await;
     cluster.feed(400).await;
+    cluster.finish().await;
+}
+
+/// Goal: a ledger that is nearly full stops pulling and claims, also on a node that has just started, and nothing else; when the
+/// applications finish what they have, it is truncated although few records call for it, and everything goes on by itself.
+/// Method: claims of one message each and nobody to take them; then the limit is lowered to just above what the ledger holds, so
+/// that not even a checkpoint has room; the node is killed; an instance comes late.
+#[tokio::test]
+async fn claims_stop_before_the_ledger_is_full() {
+    let mut cluster = Cluster::new(&["billing"]).await;
+    let mut options = cluster.options("n1");
+    options.config["mappings"]["orders"]["batch"] = json!({ "messages": 1, "linger": "0ms" });
+    options.config["mappings"]["orders"]["intake"] = json!("always");
+    cluster.add(options, 0).await;
+    cluster.feed(600).await;
+    eventually(LONG, "the node to hold everything", || cluster.hub_at_rest()).await;
+    let bytes = limit_ledger(&cluster, |bytes| bytes + bytes / 15).await;
+    let nearly_full = |status: &fanin_proto::v1::StatusResponse| {
+        let orders = orders(status);
+        orders.state == "withheld" && orders.reason.contains("FAN-4023")
+    };
+    let status = cluster.nodes[0]
+        .wait_status(LONG, "claims to stop", nearly_full)
+        .await
+        .unwrap();
+    let reason = &orders(&status).reason;
+    assert!(
+        reason.contains(&format!("of {} bytes", bytes + bytes / 15)),
+        "{reason}"
+    );
+
+    let before = claims(&cluster).await;
+    assert_eq!(before, 600);
+    cluster.feed(300).await;
+    cluster.nodes[0].restart().await.unwrap();
+    let status = cluster.nodes[0].status().await.unwrap();
+    assert!(nearly_full(&status), "{:?}", orders(&status));
+    cluster.nodes[0]
+        .wait_status(LONG, "the node to look at the consumer", |status| {
+            let sources = &orders(status).sources;
+            sources.first().is_some_and(|source| source.pending > 0)
+        })
+        .await
+        .unwrap();
+    let consumer = cluster.consumer().await.unwrap();
+    // A pull that was open when the gate closed may still have brought a message; it is not settled.
+    let unsettled = consumer.num_pending + consumer.num_ack_pending as u64;
+    assert_eq!(unsettled, 300);
+    assert!(
+        consumer.num_pending > 250,
+        "pulled while claims wait: {consumer:?}"
+    );
+    assert_eq!(claims(&cluster).await, before, "a claim was sent");
+
+    cluster.instance(0, "billing", "late", |options| options).await;
+    cluster.nodes[0].wait_log(LONG, "FAN-4101").await.unwrap();
+    cluster.wait_rest().await;
+    cluster.assert_published_once().await;
     cluster.finish().await;
 }

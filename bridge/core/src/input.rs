@@ -64,6 +64,13 @@ pub enum Input {
     },
     /// The hub adapter found that the ledger or a source is not what it was.
     HubBroken(Halt),
+    /// The ledger's size was looked at. Given before the tail can reach the own EPOCH, and then in short intervals.
+    LedgerSize {
+        /// Bytes stored.
+        bytes: u64,
+        /// Its limit in bytes; `None` when it has none.
+        max: Option<u64>,
+    },
     /// The tail delivered a record.
     Record {
         /// Its position.

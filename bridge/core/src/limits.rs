@@ -67,6 +67,24 @@ pub const STUCK_PASSED_MAX: usize = 1_024;
 pub const CLOSE_STEPS_MAX: usize = 65_536;
 
 const _: () = assert!(STUCK_LOOKS_MAX < AUDITS_MAX);
+/// Eighths of the ledger's size limit at which claims stop; the rest is for the records that empty it.
+pub const LEDGER_STOP_EIGHTHS: u64 = 6;
+
+/// Eighths of the ledger's size limit below which claims that had stopped go on.
+pub const LEDGER_RESUME_EIGHTHS: u64 = 5;
+
+/// Eighths of the ledger's size limit from which a checkpoint is written as soon as it pays.
+pub const LEDGER_BRISK_EIGHTHS: u64 = 4;
+
+/// A checkpoint pays when the purge behind it frees so many eighths of what the ledger holds.
+pub const LEDGER_GAIN_EIGHTHS: u64 = 1;
+
+/// What a CHECKPOINT record takes in the ledger besides the state's bytes, at most.
+pub const CHECKPOINT_OVERHEAD_BYTES: usize = 512;
+
+const _: () = assert!(LEDGER_STOP_EIGHTHS < 8 && LEDGER_RESUME_EIGHTHS < LEDGER_STOP_EIGHTHS);
+const _: () = assert!(LEDGER_BRISK_EIGHTHS < LEDGER_RESUME_EIGHTHS && LEDGER_GAIN_EIGHTHS > 0);
+const _: () = assert!(CHECKPOINT_OVERHEAD_BYTES < CHECKPOINT_PART_BYTES);
 const _: () = assert!(CHECKPOINT_PART_BYTES + 16 * 1024 <= RECORD_BYTES_MAX);
 const _: () = assert!(CLAIM_RANGES_MAX * RANGE_BYTES_MAX + 4096 <= RECORD_BYTES_MAX);
 const _: () = assert!(DONE_RANGES_MAX * RANGE_BYTES_MAX + 4096 <= RECORD_BYTES_MAX);

@@ -68,6 +68,7 @@ pub fn recover(identity: Identity, policy: Policy, disk: Disk) -> Node {
         seen: BTreeMap::new(),
         close: BTreeMap::new(),
         upkeep: Default::default(),
+        room: Default::default(),
         loading: None,
     };
     for kept in disk.batches {

@@ -15,6 +15,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
 use fanin_core::batch::BatchState;
 use fanin_core::effect::Fact;
+use fanin_core::input::Input;
 use fanin_core::node::{Phase, Policy, Stability};
 use support::{INC, POLICY, World, names, source_terms};
 
@@ -270,7 +271,13 @@ impl Run {
                 let ms = self.dice.below(900);
                 self.w.later(who, ms);
             }
-            84..87 => self.w.floor(who),
+            84..86 => self.w.floor(who),
+            86 => {
+                let bytes = self.dice.below(100);
+                let max = (!self.dice.one_in(4)).then_some(100);
+                self.note(&format!("n{who} ledger {bytes} of {max:?}"));
+                self.w.step(who, Input::LedgerSize { bytes, max });
+            }
             87..90 => {
                 self.w.answer_audits(who);
                 self.w.serve_repairs(who);

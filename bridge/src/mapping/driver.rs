@@ -16,7 +16,7 @@ use fanin_core::node::Node;
 use fanin_core::seq_set::SeqSet;
 use fanin_hub::ledger::tail::TailEvent;
 use fanin_hub::port::{HubRef, LedgerRef};
-use fanin_hub::{ConsumerInfo, Pulled, StoredMessage};
+use fanin_hub::{ConsumerInfo, LedgerInfo, Pulled, StoredMessage};
 use fanin_store::Store;
 use futures_util::StreamExt;
 use futures_util::future::BoxFuture;
@@ -71,6 +71,8 @@ pub enum Event {
     },
     /// The ledger or a source is not what it was.
     HubBroken(Halt),
+    /// The ledger's size.
+    LedgerLooked(LedgerInfo),
     /// Messages arrived.
     Pulled {
         /// Their source.
@@ -145,6 +147,8 @@ pub struct DriverParts {
     pub pulls: PullLink,
     /// The ledger.
     pub ledger: LedgerRef,
+    /// Its size a moment ago.
+    pub ledger_size: LedgerInfo,
     /// The sources.
     pub sources: BTreeMap<Incarnation, Source>,
     /// The local log.
@@ -193,7 +197,7 @@ pub struct Driver {
     pub(super) gates: BySource<watch::Sender<bool>>,
     /// Why a source cannot be pulled from, when waiting does not help.
     pub(super) missing: BySource<String>,
-    pub(super) ledger_full: bool,
+    pub(super) ledger_room: super::room::LedgerRoom,
     pub(super) mending: Mending,
     /// Room in the local log without which pulling is in vain: about what it refused last; 0 when it refused nothing.
     pub(super) room_wanted: u64,
@@ -240,7 +244,7 @@ impl Driver {
             intakes: BTreeMap::new(),
             gates: BTreeMap::new(),
             missing: BTreeMap::new(),
-            ledger_full: false,
+            ledger_room: super::room::LedgerRoom::new(parts.ledger_size),
             mending: Mending::of(parts.damaged),
             room_wanted: 0,
             ever_present: BTreeSet::new(),
@@ -268,6 +272,8 @@ impl Driver {
         let mut clock = tokio::time::interval(TICK);
         clock.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         self.looks.push(Box::pin(first_checkpoint(self.ledger.clone())));
+        self.ledger_room.start(&self.ledger, self.events_tx.clone());
+        self.feed(self.ledger_room.input());
         self.feed(Input::EpochAppended(epoch));
         let mut presence = self.topic.connected_apps();
         while self.failure.is_none() {
@@ -354,6 +360,7 @@ impl Driver {
             }
             Event::Checkpoint(checkpoint) => self.feed(Input::Checkpoint(checkpoint)),
             Event::HubBroken(halt) => self.feed(Input::HubBroken(halt)),
+            Event::LedgerLooked(info) => self.on_ledger_looked(info),
             Event::Pulled {
                 incarnation,
                 messages,
@@ -451,16 +458,12 @@ impl Driver {
 
     fn on_appended(&mut self, appended: &Appended) {
         use fanin_hub::ledger::AppendError;
-        self.ledger_full = matches!(appended.result, Err(AppendError::Full));
-        let Err(error) = &appended.result else { return };
+        let Err(error) = &appended.result else {
+            self.ledger_room.on_confirmed();
+            return;
+        };
         match error {
-            AppendError::Full => {
-                tracing::warn!(
-                    code = error.code(),
-                    mapping = self.options.name,
-                    "the ledger is full; claims wait"
-                );
-            }
+            AppendError::Full => self.on_ledger_refused(),
             AppendError::WrongLastSequence { .. }
             | AppendError::InFlight
             | AppendError::Timeout

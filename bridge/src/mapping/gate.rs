@@ -14,6 +14,10 @@ use super::limits::AHEAD_FACTOR;
 use super::view::State;
 use super::watch::{WatchTask, consumer_spec};
 
+/// Status while what finishes waits for room in the file system.
+pub(super) const DISK_FULL: &str = "FAN-4048: the file system of the local log is full: what is accepted waits to be finished; \
+     make room there";
+
 impl Driver {
     /// The tail has reached the own EPOCH: deliveries begin, and each source is pulled from as soon as its consumer is there.
     pub(super) fn on_joined(&mut self, epoch: Epoch) {
@@ -110,7 +114,7 @@ impl Driver {
         metrics::gauge!("fanin_paused", "mapping" => name.clone(), "axis" => "intake")
             .set(if state == State::Active { 0.0 } else { 1.0 });
         self.view.update(|view| {
-            if view.state != state || view.reason != reason {
+            if view.state != state || code_of(&view.reason) != code_of(&reason) {
                 tracing::info!(mapping = name, state = state.word(), reason, "state");
             }
             view.state = state;
@@ -163,17 +167,17 @@ impl Driver {
             return (State::Withheld, trouble);
         }
         let usage = self.store.usage();
+        if usage.waiting {
+            return (State::Full, DISK_FULL.to_owned());
+        }
         if usage.full || usage.room < self.room_wanted {
             return (
                 State::Full,
                 "FAN-4022: the local log's quota or the disk is full; other nodes take over".to_owned(),
             );
         }
-        if self.ledger_full {
-            return (
-                State::Withheld,
-                "FAN-4023: the ledger is full; raise its max_bytes, and see who is behind".to_owned(),
-            );
+        if let Some(refused) = self.ledger_room.refused() {
+            return (State::Withheld, refused);
         }
         let refused = self
             .sources
@@ -194,6 +198,10 @@ impl Driver {
     fn explain(&self, withheld: &Withheld) -> String {
         use fanin_core::fold::Void;
         match withheld {
+            Withheld::LedgerFull { bytes, max } => format!(
+                "FAN-4023: the ledger is nearly full, {bytes} of {max} bytes; claims wait until applications finish what they \
+                 have; see who is behind, or raise its max_bytes"
+            ),
             Withheld::Phase => String::new(),
             Withheld::Unresolved => "FAN-4025: too many batches wait for the ledger".to_owned(),
             Withheld::FilterDiffers => {
@@ -242,6 +250,11 @@ impl Driver {
         let ahead = AHEAD_FACTOR * u64::from(self.options.config.in_flight);
         self.options.is_gated() && self.topic.least_backlog() > ahead
     }
+}
+
+/// The code a reason begins with; what follows may change with every look.
+fn code_of(reason: &str) -> &str {
+    reason.split(':').next().unwrap_or_default()
 }
 
 /// The tasks of a source whose consumer is there.

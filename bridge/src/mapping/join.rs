@@ -14,7 +14,7 @@ use fanin_core::record::{
 };
 use fanin_hub::ledger::AppendError;
 use fanin_hub::port::{Hub, LedgerRef, LedgerStream};
-use fanin_hub::{ApiError, LedgerError, LedgerOptions, SourceError, SourceInfo};
+use fanin_hub::{ApiError, LedgerError, LedgerInfo, LedgerOptions, SourceError, SourceInfo};
 use fanin_store::{Class, CommitError, Store};
 
 use super::disk::{Epochs, Names};
@@ -186,6 +186,8 @@ pub struct Source {
 pub struct Joined {
     /// The verified ledger.
     pub ledger: LedgerRef,
+    /// Its size before the own EPOCH: the node must know it before its first claim.
+    pub ledger_size: LedgerInfo,
     /// The own epoch.
     pub epoch: Epoch,
     /// The record it followed on its subject: compare-and-set has shown that everything up to there is this node's past,
@@ -248,9 +250,11 @@ pub async fn join(
     // Before anything is written: a hub that is to be restored must not have taken this node's next epoch.
     check_length(&*ledger, context.has_read).await?;
     write_genesis(&*ledger).await?;
+    let ledger_size = ledger.info().await?;
     let (epoch, follows, nonce) = begin_epoch(context, &*ledger, epochs, tried).await?;
     Ok(Joined {
         ledger,
+        ledger_size,
         epoch,
         follows,
         epochs: epochs.clone(),

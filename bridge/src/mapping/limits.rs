@@ -21,6 +21,14 @@ pub const TICK: Duration = Duration::from_millis(250);
 /// Time between two looks at a consumer's counters.
 pub const FLOOR_INTERVAL: Duration = Duration::from_secs(2);
 
+/// Time between two looks at the ledger's size. What all nodes claim in between must fit in the quarter of the ledger that claims
+/// leave free.
+pub const LEDGER_LOOK_INTERVAL: Duration = Duration::from_secs(2);
+
+/// For how long a ledger counts as full after the hub refused a record for want of room. Claims are tried again meanwhile; a
+/// confirmed append ends it at once.
+pub const LEDGER_REFUSED: Duration = Duration::from_secs(10);
+
 /// Longest wait of one pull while nothing arrives; the gate is looked at in between.
 pub const PULL_WAIT: Duration = Duration::from_secs(2);
 
@@ -66,4 +74,6 @@ const _: () = assert!(PAUSE_BROKEN.as_millis() <= PAUSE_FIRST.as_millis());
 const _: () = assert!(PAUSE_FIRST.as_millis() < PAUSE_MAX.as_millis());
 const _: () = assert!(STUCK_ACK_WAITS >= fanin_core::limits::STUCK_AGAIN_DIVISOR);
 const _: () = assert!(2 * fanin_core::limits::STUCK_LOOKS_MAX <= LOOKS_MAX);
+const _: () = assert!(PAUSE_FIRST.as_millis() < LEDGER_LOOK_INTERVAL.as_millis());
+const _: () = assert!(LEDGER_LOOK_INTERVAL.as_millis() < LEDGER_REFUSED.as_millis());
 const _: () = assert!(TICK.as_millis() < FLOOR_INTERVAL.as_millis());

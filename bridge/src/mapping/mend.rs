@@ -186,7 +186,7 @@ impl Driver {
             head,
             body: pieces,
         };
-        let commit = self.store.commit(Class::Finish, vec![op]);
+        let commit = self.store.commit(Class::Copy, vec![op]);
         self.stored.push_back(Box::pin(async move {
             match commit.await {
                 Ok(at) => match at.first() {

@@ -9,6 +9,7 @@
 //! | [`batches`] | bodies and acknowledgement subjects of batches on their way |
 //! | [`intake`] | pulling by demand: the gate, room on disk and in memory |
 //! | [`ledger_io`] | appending, tailing, loading checkpoints, purging |
+//! | [`room`] | looking at the ledger's size, so that claims stop before it is full |
 //! | [`settle`] | acknowledging to the hub |
 //! | [`mend`] | batches that the disk has lost are fetched again |
 //! | [`stuck`] | messages no node can take in as the hub delivers them; the connection for pulling |
@@ -26,6 +27,7 @@ pub mod join;
 pub mod ledger_io;
 pub mod limits;
 pub mod mend;
+pub mod room;
 pub mod settle;
 pub mod start;
 pub mod storing;

@@ -16,8 +16,10 @@ use tokio_util::sync::CancellationToken;
 use super::batches::{Batches, Flying, Permits};
 use super::disk::{DiskError, Epochs, Kept, Names};
 use super::driver::{Driver, DriverError, DriverParts};
+use super::gate::DISK_FULL;
 use super::join::{JoinContext, JoinError, Joined, join, pause};
 use super::ledger_io::error_chain;
+use super::limits::TICK;
 use super::stuck::PullLink;
 use super::view::{Shared, State};
 use super::{MappingOptions, millis};
@@ -240,6 +242,7 @@ impl Mapping {
             hub,
             pulls: PullLink::new(pulls),
             ledger: joined.ledger,
+            ledger_size: joined.ledger_size,
             sources: joined.sources,
             store: self.store,
             names: self.names,
@@ -276,10 +279,16 @@ impl Mapping {
                 uuid: self.uuid,
                 has_read: self.disk.witness.position.max(LedgerSeq(self.epochs.last)),
             };
-            let result = tokio::select! {
-                biased;
-                () = shutdown.cancelled() => return None,
-                result = join(&context, &mut self.epochs, &mut tried) => result,
+            let mut joining = std::pin::pin!(join(&context, &mut self.epochs, &mut tried));
+            let mut look = tokio::time::interval(TICK);
+            let result = loop {
+                tokio::select! {
+                    biased;
+                    () = shutdown.cancelled() => return None,
+                    result = &mut joining => break result,
+                    // The EPOCH's nonce must be on disk first, for which a full one makes it wait.
+                    _ = look.tick() => note_full_disk(&*self.store, &self.view),
+                }
             };
             let error = match result {
                 Ok(joined) => {
@@ -324,6 +333,14 @@ impl Mapping {
                 () = tokio::time::sleep(REFUSED_PAUSE) => {}
             }
         }
+    }
+}
+
+fn note_full_disk(store: &dyn Store, view: &Shared) {
+    let (waits, told) = (store.usage().waiting, view.get().reason == DISK_FULL);
+    if waits != told {
+        let reason = if waits { DISK_FULL } else { "" };
+        view.update(|view| view.reason = reason.to_owned());
     }
 }
 

@@ -67,6 +67,8 @@ metrics_table! {
     UNREADABLE_MESSAGES = "fanin_unreadable_messages_total", Counter, Count, "Messages no node could take in as the hub delivers them and that were claimed by sequence, by mapping.";
     LEDGER_POSITION = "fanin_ledger_position", Gauge, Count, "The ledger record folded last, by mapping.";
     LEDGER_LAG = "fanin_ledger_lag_messages", Gauge, Count, "Ledger records known at the hub and not yet folded, by mapping.";
+    LEDGER_BYTES = "fanin_ledger_bytes", Gauge, Bytes, "Bytes the ledger holds, by mapping.";
+    LEDGER_LIMIT_BYTES = "fanin_ledger_limit_bytes", Gauge, Bytes, "The ledger's size limit, 0 when it has none, by mapping.";
     EPOCH = "fanin_epoch", Gauge, Count, "This node's epoch, by mapping.";
     PAUSED = "fanin_paused", Gauge, Count, "1 while an axis (intake, visibility, delivery) is paused, by mapping.";
     MAPPING_STATE = "fanin_mapping_state", Gauge, Count, "1 for the state the mapping is in, 0 for the others.";

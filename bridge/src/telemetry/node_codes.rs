@@ -68,8 +68,8 @@ super::codes::codes! {
         "Its quota or the disk is used up by messages that applications have not finished.",
         "See `fanin status` for the application that is behind; raise store.quota. Other nodes take over meanwhile.";
     LEDGER_FULL = "FAN-4023", "the ledger is nearly full",
-        "A backlog that nobody finishes keeps claims in it, and no new ones are made.",
-        "Raise the ledger stream's max_bytes, and see with `fanin status` which node or application is behind.";
+        "A backlog that nobody finishes keeps claims in it, so that it has reached three quarters of its max_bytes; or the hub's account has no storage left. No claims are made.",
+        "See with `fanin status` which node or application is behind, or raise the ledger stream's max_bytes (`nats stream edit`). Claims go on by themselves below five eighths.";
     GATED = "FAN-4024", "an application has no instance on this node",
         "Intake waits until every application of the mapping is connected here, so that nothing waits for an absent one.",
         "Start the application on this node, or set `intake: always`.";
@@ -115,6 +115,9 @@ super::codes::codes! {
     BATCH_MENDED = "FAN-4047", "a damaged batch was written anew",
         "Its messages were fetched again from the source.",
         "Check the disk.";
+    DISK_FULL = "FAN-4048", "the file system of the local log is full",
+        "Something else has filled it, or store.quota is larger than what it has room for. What is accepted waits to be finished, acknowledgements of applications are not confirmed, nothing new is taken.",
+        "Make room on the file system of `data_dir`; the bridge goes on by itself, and a start that was refused succeeds. Nothing is lost.";
     INVARIANT = "FAN-4099", "a defect in fanin",
         "The node's state broke one of its own rules.",
         "Please report the log line; restart the bridge.";

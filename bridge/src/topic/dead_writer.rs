@@ -164,6 +164,7 @@ async fn write(topic: Arc<TopicShared>, app: Arc<str>, job: Job) -> Option<(Offs
         space: DEAD_LETTER_SPACE + topic.space,
         id,
     };
+    let mut told = false;
     loop {
         let append = Op::Append {
             key,
@@ -171,7 +172,7 @@ async fn write(topic: Arc<TopicShared>, app: Arc<str>, job: Job) -> Option<(Offs
             head: head_bytes.clone(),
             body: body.clone(),
         };
-        match topic.store.commit(Class::Finish, vec![append]).await {
+        match topic.store.commit(Class::Copy, vec![append]).await {
             Ok(locations) => {
                 tracing::warn!(
                     topic = %topic.name, app = %head.app, message = %format_args!("{}:{}", head.stream, head.seq),
@@ -186,7 +187,9 @@ async fn write(topic: Arc<TopicShared>, app: Arc<str>, job: Job) -> Option<(Offs
                 return Some((job.offset, job.instance));
             }
             Err(error @ (CommitError::Full { .. } | CommitError::TooLarge { .. })) => {
-                tracing::warn!(topic = %topic.name, app = %head.app, %error, "a dead letter waits for room in the local log");
+                if !std::mem::replace(&mut told, true) {
+                    tracing::warn!(code = "FAN-4022", topic = %topic.name, app = %head.app, %error, "a dead letter waits for room in the local log");
+                }
                 tokio::time::sleep(Duration::from_millis(FULL_RETRY_MS)).await;
             }
             Err(error @ (CommitError::Poisoned(_) | CommitError::Closed)) => {

@@ -1,6 +1,6 @@
 //! Files of the log: every write and sync passes here, and so through the fault seam.
 
-use crate::{faults::Faults, limits};
+use crate::{faults::Faults, format::FRAME_HEADER, limits};
 use parking_lot::Mutex;
 use std::{
     collections::BTreeMap,
@@ -98,8 +98,10 @@ impl Dir {
         created
     }
 
-    /// Reserves space so that a later fdatasync has no file size to update and a write no space to lack.
-    fn allocate(&self, file: &File, bytes: u64) -> io::Result<()> {
+    /// Reserves a file's first `bytes` bytes and room for the marker behind them, so that a later fdatasync has no file size to
+    /// update and a write no space to lack.
+    pub(crate) fn allocate(&self, file: &File, bytes: u64) -> io::Result<()> {
+        let bytes = bytes + FRAME_HEADER as u64;
         if let Some(faults) = &self.faults {
             faults.allocate(bytes)?;
         }

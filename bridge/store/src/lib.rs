@@ -14,7 +14,9 @@
 //!   [`limits::CARRIED_RELEASES_MAX`] and not through damage. A released key may therefore be among [`Recovered::records`] again, in
 //!   whole or in part. The owner's own durable state says what is done; it releases such a key again.
 //! - **The queue is bounded by its callers.** [`Store::commit`] never blocks. [`SegmentLog::queued_bytes`] says what waits; a caller bounds
-//!   what it has in flight (the quota bounds it in the last resort).
+//!   what it has in flight.
+//! - **Room is given in the order of the classes**, see [`Class`]. What finishes accepted data is never refused for want of room: on a full
+//!   file system it waits, for as long as that takes, and everything else is refused meanwhile ([`Usage::waiting`]).
 //! - **Poison is final.** After [`CommitError::Poisoned`] the process must end; a later start recovers what was synced.
 
 pub mod faults;
@@ -91,12 +93,17 @@ pub enum Op {
     },
 }
 
-/// What a commit is for; decides whether the disk quota applies.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// What a commit is for; decides how much of the quota and of the file system's free space it may use. A class gives way to
+/// those behind it. A commit that only releases and deletes always counts as `Finish`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Class {
     /// New data: refused with `CommitError::Full` when quota or free space, less the reserve, are used up.
     Intake,
-    /// What finishes accepted data (resolutions, cursors, dead letters): may use the reserve.
+    /// Bulky copies of accepted data, made to finish it (dead letters): refused like `Intake`, but half of the reserve later. The other
+    /// half is never theirs, so that a flood of them cannot stop what follows.
+    Copy,
+    /// The small records that finish accepted data and in the end free it (resolutions, done sets, cursors, releases): never refused for want
+    /// of room. The reserve is theirs, and as what is accepted bounds them, they may exceed the quota; a full file system they wait out.
     Finish,
 }
 
@@ -106,7 +113,7 @@ pub type Commit = Pin<Box<dyn Future<Output = Result<Vec<Location>, CommitError>
 /// The small trait behind which the log lives: a segment log on disk, and its twin in memory.
 pub trait Store: Send + Sync + 'static {
     /// Queues one atomic commit. Commits become durable in the order of these calls, whether or not the future is polled;
-    /// after a crash the log holds a prefix of them. Never blocks.
+    /// after a crash the log holds a prefix of them (of those that are not refused). Never blocks.
     fn commit(&self, class: Class, ops: Vec<Op>) -> Commit;
 
     /// Reads and checks the body of a record. Blocks on disk I/O.
@@ -127,7 +134,7 @@ pub trait Store: Send + Sync + 'static {
 /// Why a commit did not become durable.
 #[derive(Debug, thiserror::Error, Clone)]
 pub enum CommitError {
-    /// The quota or the disk is full; the commit changed nothing.
+    /// The quota or the disk is full; the commit changed nothing. Never the answer to `Class::Finish`.
     #[error("the local log is full: {used} of {quota} bytes are used")]
     Full {
         /// Bytes used on disk.
@@ -146,7 +153,7 @@ pub enum CommitError {
     /// A write or fsync failed. Nothing can be trusted from here on: the process must end (never retried).
     #[error("the local log is poisoned: {0}")]
     Poisoned(std::sync::Arc<std::io::Error>),
-    /// The log was closed.
+    /// The log was closed; the commit changed nothing.
     #[error("the local log is closed")]
     Closed,
 }
@@ -187,6 +194,8 @@ pub struct Usage {
     pub room: u64,
     /// Whether `Class::Intake` commits are refused now.
     pub full: bool,
+    /// Whether `Class::Finish` commits wait for room in the file system.
+    pub waiting: bool,
 }
 
 /// What a log held when it was opened.

@@ -1,5 +1,7 @@
 //! Every bound of the log, with the relations between them.
 
+use std::time::Duration;
+
 /// Bytes of a record's head.
 pub const HEAD_BYTES_MAX: u64 = 256 * 1024;
 /// Bytes of a record's body, all pieces together.
@@ -31,6 +33,10 @@ pub const SEGMENT_BYTES_DEFAULT: u64 = 64 * 1024 * 1024;
 pub const RESERVE_BYTES_MIN: u64 = 64 * 1024 * 1024;
 /// ...and never more than this share of the quota.
 pub const RESERVE_SHARE_MAX: u64 = 4;
+/// Copies leave this share of the reserve to what finishes.
+pub const COPY_RESERVE_SHARE: u64 = 2;
+/// Pause between two tries to begin a segment on a full file system.
+pub const ROOM_RETRY: Duration = Duration::from_millis(500);
 /// Intake must be able to fill at least so many segments, else a full log could hardly free one.
 pub const INTAKE_SEGMENTS_MIN: u64 = 4;
 /// The smallest quota: intake of the smallest segments plus the reserve.
@@ -49,6 +55,10 @@ const _: () = assert!(
 );
 const _: () =
     assert!(SEGMENT_BYTES_MIN <= SEGMENT_BYTES_DEFAULT && SEGMENT_BYTES_DEFAULT <= SEGMENT_BYTES_MAX);
+const _: () = assert!(
+    COPY_RESERVE_SHARE > 1,
+    "copies get more than intake, and leave some"
+);
 const _: () = assert!(
     CARRIED_RELEASES_MAX * 28 <= BODY_BYTES_MAX as usize,
     "carried releases fit one frame"

@@ -8,7 +8,7 @@ use crate::{
     index::Index,
     limits,
     prepare::{Prepared, ValueSizes, only_frees, prepare},
-    recover::recover,
+    recover::{is_full, recover},
     writer::Writer,
 };
 use bytes::Bytes;
@@ -26,10 +26,11 @@ pub struct Options {
     pub dir: PathBuf,
     /// Bytes of a segment file, by default 64 MiB. Lowered so that intake can fill at least `limits::INTAKE_SEGMENTS_MIN` segments.
     pub segment_bytes: u64,
-    /// Bytes the log may use on disk. What is reserved but not yet written does not count.
+    /// Bytes the log may use on disk. What is reserved but not yet written does not count. Only `Class::Finish` may exceed it, when the
+    /// reserve was too small.
     pub quota_bytes: u64,
-    /// Bytes of the quota, and of the file system's free space, that only `Class::Finish` may use. `None`: a twentieth of the
-    /// quota, at least 64 MiB, at most a quarter of the quota.
+    /// Bytes of the quota, and of the file system's free space, that `Class::Intake` leaves to the other classes. `None`: a
+    /// twentieth of the quota, at least 64 MiB, at most a quarter of the quota.
     pub reserve_bytes: Option<u64>,
     /// Check every record at the start instead of trusting the footers of sealed segments. Reads the whole log.
     pub scan_all: bool,
@@ -122,6 +123,14 @@ pub enum OpenError {
         /// Bytes of the quota.
         quota: u64,
     },
+    /// The file system has no room for the smallest segment.
+    #[error(
+        "FAN-4048: the file system of {dir} is full, the local log cannot begin a segment; make room there and start again, nothing is lost", dir = dir.display()
+    )]
+    NoSpace {
+        /// The directory.
+        dir: PathBuf,
+    },
     /// The disk failed.
     #[error("opening the local log in {dir}: {source}")]
     Io {
@@ -135,6 +144,7 @@ pub enum OpenError {
 /// A commit in the queue.
 #[derive(Debug)]
 pub(crate) struct Queued {
+    pub(crate) class: Class,
     pub(crate) frames: Vec<Prepared>,
     pub(crate) bytes: u64,
     pub(crate) done: oneshot::Sender<Result<Vec<Location>, CommitError>>,
@@ -156,6 +166,8 @@ pub(crate) struct Queue {
     pub(crate) sizes: ValueSizes,
     /// The writer sleeps and must be woken.
     pub(crate) writer_waits: bool,
+    /// A `Class::Finish` commit has found no room in the file system; the writer tries again in intervals.
+    pub(crate) room_waits: bool,
     pub(crate) closing: bool,
     pub(crate) poisoned: Option<Arc<io::Error>>,
 }
@@ -177,44 +189,42 @@ impl Shared {
     }
 
     /// Whether a commit of this size fits. Space in use counts with what is queued.
-    fn admit(
-        &self,
-        queue: &mut Queue,
-        class: Class,
-        frames: &[Prepared],
-        bytes: u64,
-    ) -> Result<(), CommitError> {
+    fn admit(&self, queue: &mut Queue, class: Class, bytes: u64) -> Result<(), CommitError> {
         let used = queue.used + queue.queued_bytes;
         let full = CommitError::Full {
             used,
             quota: self.quota,
         };
-        let allowed = match class {
-            Class::Intake => self.quota - self.reserve,
-            Class::Finish => self.quota,
+        let kept = match class {
+            Class::Intake => self.reserve,
+            Class::Copy => self.reserve / limits::COPY_RESERVE_SHARE,
+            // Refused, it could never free what fills the log.
+            Class::Finish => return Ok(()),
         };
-        if used + bytes > allowed {
-            // What only frees must pass, or a full log would stay full.
-            return if only_frees(frames) { Ok(()) } else { Err(full) };
+        if queue.room_waits || used + bytes > self.quota - kept {
+            return Err(full);
         }
-        if class == Class::Finish || self.has_room(queue, bytes) {
+        if Self::has_room(queue, bytes + kept) {
             return Ok(());
         }
         // Somebody may have freed space since the writer asked.
         queue.free = self.free();
-        if self.has_room(queue, bytes) {
+        if Self::has_room(queue, bytes + kept) {
             Ok(())
         } else {
             Err(full)
         }
     }
 
-    fn has_room(&self, queue: &Queue, bytes: u64) -> bool {
-        queue.free.saturating_add(queue.reserved_ahead) >= queue.queued_bytes + bytes + self.reserve
+    fn has_room(queue: &Queue, bytes: u64) -> bool {
+        queue.free.saturating_add(queue.reserved_ahead) >= queue.queued_bytes + bytes
     }
 
     /// Bytes that the file system has for intake.
     fn room(&self, queue: &Queue) -> u64 {
+        if queue.room_waits {
+            return 0;
+        }
         let free = queue.free.saturating_add(queue.reserved_ahead);
         free.saturating_sub(queue.queued_bytes + self.reserve)
     }
@@ -240,9 +250,13 @@ impl SegmentLog {
     /// [`OpenError`]. Damaged records are no error; they are in [`Recovered::damaged`].
     pub fn open(options: Options) -> Result<(Arc<Self>, Recovered), OpenError> {
         options.check()?;
-        let io = |source| OpenError::Io {
-            dir: options.dir.clone(),
-            source,
+        let io = |source| {
+            let dir = options.dir.clone();
+            if is_full(&source) {
+                OpenError::NoSpace { dir }
+            } else {
+                OpenError::Io { dir, source }
+            }
         };
         std::fs::create_dir_all(&options.dir).map_err(io)?;
         let lock = File::options()
@@ -288,7 +302,8 @@ impl SegmentLog {
         Ok((Arc::new(log), opened.recovered))
     }
 
-    /// Writes what is queued, seals the active segment, and frees the lock. Blocks. Later commits fail with `Closed`; reads go on.
+    /// Writes what is queued, seals the active segment, and frees the lock. Blocks. Later commits fail with `Closed`, and so do those that
+    /// wait for room in a full file system; reads go on.
     pub fn close(&self) {
         {
             let mut queue = self.shared.queue.lock();
@@ -330,6 +345,7 @@ impl Store for SegmentLog {
             Ok(prepared) => prepared,
             Err(error) => return refuse(error),
         };
+        let class = if only_frees(&frames) { Class::Finish } else { class };
         let (done, durable) = oneshot::channel();
         {
             let mut queue = self.shared.queue.lock();
@@ -339,14 +355,19 @@ impl Store for SegmentLog {
             if queue.closing {
                 return refuse(CommitError::Closed);
             }
-            if let Err(error) = self.shared.admit(&mut queue, class, &frames, bytes) {
+            if let Err(error) = self.shared.admit(&mut queue, class, bytes) {
                 return refuse(error);
             }
             if let Err(error) = queue.sizes.apply_checked(&frames) {
                 return refuse(error);
             }
             queue.queued_bytes += bytes;
-            queue.commits.push_back(Queued { frames, bytes, done });
+            queue.commits.push_back(Queued {
+                class,
+                frames,
+                bytes,
+                done,
+            });
             if queue.writer_waits {
                 queue.writer_waits = false;
                 self.shared.wake.notify_one();
@@ -410,7 +431,8 @@ impl Store for SegmentLog {
             segments: queue.segments,
             poisoned: queue.poisoned.is_some(),
             room: allowed.saturating_sub(used).min(self.shared.room(&queue)),
-            full: used >= allowed || !self.shared.has_room(&queue, 0),
+            full: queue.room_waits || used >= allowed || !Shared::has_room(&queue, self.shared.reserve),
+            waiting: queue.room_waits,
         }
     }
 }

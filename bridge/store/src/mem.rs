@@ -3,6 +3,7 @@
 use crate::{
     Class, Commit, CommitError, Key, Location, Op, ReadError, Recovered, RecoveredRecord, Store, Usage,
     format::FrameType,
+    limits,
     prepare::{Prepared, ValueSizes, only_frees, prepare},
 };
 use bytes::Bytes;
@@ -30,6 +31,7 @@ struct State {
     pending_bytes: u64,
     sizes: ValueSizes,
     held: bool,
+    full: bool,
     closed: bool,
     poisoned: Option<Arc<io::Error>>,
 }
@@ -56,6 +58,7 @@ struct Record {
 
 #[derive(Debug)]
 struct Pending {
+    class: Class,
     frames: Vec<Prepared>,
     bytes: u64,
     done: oneshot::Sender<Result<Vec<Location>, CommitError>>,
@@ -65,7 +68,7 @@ struct Pending {
 const SEGMENT: u64 = 1;
 
 impl MemStore {
-    /// An empty store; `Class::Intake` stops at `quota_bytes` less `reserve_bytes`.
+    /// An empty store; `Class::Intake` stops at `quota_bytes` less `reserve_bytes`, `Class::Copy` less half of them.
     #[must_use]
     pub fn new(quota_bytes: u64, reserve_bytes: u64) -> Arc<Self> {
         Arc::new(Self {
@@ -83,7 +86,11 @@ impl MemStore {
     /// Makes up to `commits` waiting commits durable, in order. Returns how many.
     pub fn sync(&self, commits: usize) -> usize {
         let mut state = self.state.lock();
-        let count = commits.min(state.pending.len());
+        let count = if state.full {
+            0
+        } else {
+            commits.min(state.pending.len())
+        };
         for _ in 0..count {
             state.complete_first();
         }
@@ -94,8 +101,31 @@ impl MemStore {
     pub fn release_syncs(&self) {
         let mut state = self.state.lock();
         state.held = false;
-        while !state.pending.is_empty() {
-            state.complete_first();
+        state.complete_all();
+    }
+
+    /// As if somebody else had filled the file system: until it is set back, commits of `Class::Finish` wait, others are refused.
+    pub fn set_full(&self, full: bool) {
+        let mut state = self.state.lock();
+        state.full = full;
+        let state = &mut *state;
+        if full {
+            let (stay, refused) = std::mem::take(&mut state.pending)
+                .into_iter()
+                .partition(|pending| pending.class == Class::Finish);
+            state.pending = stay;
+            let used = state.durable.bytes;
+            for pending in refused {
+                state.pending_bytes -= pending.bytes;
+                let quota = self.quota;
+                let _ = pending.done.send(Err(CommitError::Full { used, quota }));
+            }
+            state.sizes = ValueSizes::of(&state.durable.values);
+            for pending in &state.pending {
+                state.sizes.apply(&pending.frames);
+            }
+        } else if !state.held {
+            state.complete_all();
         }
     }
 
@@ -152,6 +182,12 @@ impl MemStore {
 }
 
 impl State {
+    fn complete_all(&mut self) {
+        while !self.full && !self.pending.is_empty() {
+            self.complete_first();
+        }
+    }
+
     fn complete_first(&mut self) {
         let Some(pending) = self.pending.pop_front() else {
             return;
@@ -252,12 +288,14 @@ impl Store for MemStore {
         if state.closed {
             return refuse(CommitError::Closed);
         }
+        let class = if only_frees(&frames) { Class::Finish } else { class };
         let used = state.durable.bytes + state.pending_bytes;
         let allowed = match class {
             Class::Intake => self.quota - self.reserve,
-            Class::Finish => self.quota,
+            Class::Copy => self.quota - self.reserve / limits::COPY_RESERVE_SHARE,
+            Class::Finish => u64::MAX,
         };
-        if used + bytes > allowed && !only_frees(&frames) {
+        if used + bytes > allowed || state.full && class != Class::Finish {
             return refuse(CommitError::Full {
                 used,
                 quota: self.quota,
@@ -268,9 +306,14 @@ impl Store for MemStore {
         }
         let (done, durable) = oneshot::channel();
         state.pending_bytes += bytes;
-        state.pending.push_back(Pending { frames, bytes, done });
+        state.pending.push_back(Pending {
+            class,
+            frames,
+            bytes,
+            done,
+        });
         if !state.held {
-            state.complete_first();
+            state.complete_all();
         }
         Box::pin(async move { durable.await.unwrap_or(Err(CommitError::Closed)) })
     }
@@ -303,8 +346,13 @@ impl Store for MemStore {
             free: self.quota.saturating_sub(used),
             segments: 1,
             poisoned: state.poisoned.is_some(),
-            room: (self.quota - self.reserve).saturating_sub(used),
-            full: used >= self.quota - self.reserve,
+            room: if state.full {
+                0
+            } else {
+                (self.quota - self.reserve).saturating_sub(used)
+            },
+            full: state.full || used >= self.quota - self.reserve,
+            waiting: state.full && !state.pending.is_empty(),
         }
     }
 }

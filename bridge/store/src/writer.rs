@@ -1,7 +1,7 @@
 //! The writer thread: group commit, turnover of segments, and removal of those that nothing needs.
 
 use crate::{
-    CommitError, Location,
+    Class, CommitError, Location,
     format::{
         COMMIT_END, Entry, FRAME_HEADER, FRAMES_START, FrameType, GROUP_START, SegmentHeader, encode_footer,
         frame_len, put_frame,
@@ -37,17 +37,18 @@ struct Active {
     salt: u64,
     file: File,
     first_group: u64,
-    /// End of the reserved space; only a commit larger than a segment goes beyond.
+    /// End of the reserved space. Only the marker lies beyond, in space of its own.
     limit: u64,
     /// Where the next group goes. Everything before is synced.
     position: u64,
     entries: Vec<Entry>,
 }
 
-enum Turnover {
-    Done,
-    /// No space for another segment; the active one is as it was.
-    Full,
+/// What became of a try to make space for a commit that the active segment cannot take.
+enum Space {
+    Made,
+    /// The file system has none; the active segment is as it was.
+    None,
 }
 
 impl Writer {
@@ -58,7 +59,9 @@ impl Writer {
         number: u64,
         segment_bytes: u64,
     ) -> io::Result<Self> {
-        let active = Active::create(&shared, &values, number, segment_bytes)?;
+        let Some(active) = Active::create(&shared, &values, number, segment_bytes, 0)? else {
+            return Err(io::ErrorKind::StorageFull.into());
+        };
         shared.dir.rename_new(number)?;
         let mut writer = Self {
             shared,
@@ -130,18 +133,21 @@ impl Writer {
                 end <= limit
             };
             let count = commits.iter().take_while(fits).count();
-            if count == 0 && !fresh {
-                let bytes = first.bytes;
-                match self.turn_over(bytes)? {
-                    Turnover::Done => continue,
-                    Turnover::Full => {
-                        self.refuse(commits);
-                        return Ok(());
-                    }
-                }
+            if count > 0 {
+                self.write_group(commits, count)?;
+                continue;
             }
             // A commit larger than a segment gets one for itself.
-            self.write_group(commits, count.max(1))?;
+            let bytes = first.bytes;
+            let space = if fresh {
+                self.grow(bytes)?
+            } else {
+                self.turn_over(bytes)?
+            };
+            match space {
+                Space::Made => self.has_room_again(),
+                Space::None => self.wait_for_room(commits),
+            }
         }
         Ok(())
     }
@@ -236,27 +242,26 @@ impl Writer {
             .write_at(&self.active.file, &marker, self.active.position)
     }
 
-    /// Begins the next segment, with room for a commit of these bytes, and seals the one before.
-    fn turn_over(&mut self, bytes: u64) -> io::Result<Turnover> {
-        let number = self.active.number + 1;
-        // On a nearly full disk a small segment still lets accepted work finish.
-        let rooms = [
-            self.segment_bytes.max(bytes),
-            limits::SEGMENT_BYTES_MIN.max(bytes),
-        ];
-        let mut next = None;
-        for room in rooms {
-            match Active::create(&self.shared, &self.values, number, room) {
-                Ok(created) => {
-                    next = Some(created);
-                    break;
-                }
-                Err(error) if is_full(&error) => {}
-                Err(error) => return Err(error),
+    /// Lets the active segment, which is empty, take a commit larger than itself.
+    fn grow(&mut self, bytes: u64) -> io::Result<Space> {
+        let limit = self.active.position + bytes;
+        match self.shared.dir.allocate(&self.active.file, limit) {
+            Ok(()) => {
+                self.active.limit = limit;
+                self.shared.queue.lock().reserved_ahead = bytes;
+                Ok(Space::Made)
             }
+            Err(error) if is_full(&error) => Ok(Space::None),
+            Err(error) => Err(error),
         }
-        let Some(next) = next else {
-            return Ok(Turnover::Full);
+    }
+
+    /// Begins the next segment, with room for a commit of these bytes, and seals the one before.
+    fn turn_over(&mut self, bytes: u64) -> io::Result<Space> {
+        let number = self.active.number + 1;
+        let Some(next) = Active::create(&self.shared, &self.values, number, self.segment_bytes, bytes)?
+        else {
+            return Ok(Space::None);
         };
         if let Err(error) = self.seal() {
             self.shared.dir.remove_new(number);
@@ -266,7 +271,7 @@ impl Writer {
         self.active = next;
         self.begun();
         self.remove_dead_segments();
-        Ok(Turnover::Done)
+        Ok(Space::Made)
     }
 
     /// Books a segment that has just been begun, with the directory synced.
@@ -328,22 +333,56 @@ impl Writer {
         }
     }
 
-    /// No space for a new segment: the commits fail, having changed nothing.
-    fn refuse(&self, commits: &mut VecDeque<Queued>) {
-        let mut queue = self.shared.queue.lock();
+    /// No space for the first of these commits. What finishes accepted data stays, in its order, and the next try comes after a pause;
+    /// the rest fails, having changed nothing. When the log is being closed nothing stays.
+    fn wait_for_room(&self, commits: &mut VecDeque<Queued>) {
+        let shared = Arc::clone(&self.shared);
+        let mut queue = shared.queue.lock();
         let full = CommitError::Full {
             used: queue.used,
-            quota: self.shared.quota,
+            quota: shared.quota,
         };
-        for commit in commits.drain(..) {
-            queue.queued_bytes -= commit.bytes;
-            let _ = commit.done.send(Err(full.clone()));
+        let closing = queue.closing;
+        let refused = |commit: &Queued| closing || commit.class != Class::Finish;
+        let answer = if closing { CommitError::Closed } else { full };
+        let mut waiting = std::mem::take(&mut queue.commits);
+        for commits in [&mut *commits, &mut waiting] {
+            for commit in std::mem::take(commits) {
+                if refused(&commit) {
+                    queue.queued_bytes -= commit.bytes;
+                    let _ = commit.done.send(Err(answer.clone()));
+                } else {
+                    commits.push_back(commit);
+                }
+            }
         }
+        queue.commits = waiting;
         let mut sizes = ValueSizes::of(&self.values);
-        for commit in &queue.commits {
+        for commit in commits.iter().chain(&queue.commits) {
             sizes.apply(&commit.frames);
         }
         queue.sizes = sizes;
+        if commits.is_empty() {
+            return;
+        }
+        if !std::mem::replace(&mut queue.room_waits, true) {
+            tracing::warn!(
+                code = "FAN-4048",
+                dir = %shared.dir.path().display(),
+                "the file system of the local log is full: what is accepted waits to be finished, nothing new is taken; make room there"
+            );
+        }
+        shared.wake.wait_for(&mut queue, limits::ROOM_RETRY);
+    }
+
+    fn has_room_again(&self) {
+        let waited = std::mem::take(&mut self.shared.queue.lock().room_waits);
+        if waited {
+            tracing::info!(
+                code = "FAN-4048",
+                "the file system of the local log has room again"
+            );
+        }
     }
 
     /// Fails everything from here on: after a failed sync nobody knows what the disk holds.
@@ -363,8 +402,32 @@ impl Writer {
 }
 
 impl Active {
-    /// Makes a segment that starts with all values and carried releases. It counts once it is renamed.
-    fn create(shared: &Shared, values: &BTreeMap<String, Bytes>, number: u64, room: u64) -> io::Result<Self> {
+    /// Makes a segment with room for a commit of these bytes, that starts with all values and carried releases. It counts once it is
+    /// renamed. `None`: the file system is full.
+    fn create(
+        shared: &Shared,
+        values: &BTreeMap<String, Bytes>,
+        number: u64,
+        segment_bytes: u64,
+        bytes: u64,
+    ) -> io::Result<Option<Self>> {
+        // On a nearly full disk a small segment still lets accepted work finish.
+        for room in [segment_bytes.max(bytes), limits::SEGMENT_BYTES_MIN.max(bytes)] {
+            match Self::create_with_room(shared, values, number, room) {
+                Ok(created) => return Ok(Some(created)),
+                Err(error) if is_full(&error) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(None)
+    }
+
+    fn create_with_room(
+        shared: &Shared,
+        values: &BTreeMap<String, Bytes>,
+        number: u64,
+        room: u64,
+    ) -> io::Result<Self> {
         let salt = RandomState::new().build_hasher().finish();
         let carried = shared.index.lock().encode_carried();
         let mut frames = Vec::new();

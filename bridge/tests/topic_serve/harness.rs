@@ -114,15 +114,20 @@ impl World {
     }
 
     pub(crate) async fn with_memory(apps: Vec<AppSpec>, tail: u64, read: u64) -> World {
-        let store = MemStore::new(1 << 40, 0);
+        let cache = Arc::new(BodyCache::new(tail, read));
         World::start(
-            store,
+            MemStore::new(1 << 40, 0),
             Recovered::default(),
             (apps, Vec::new()),
-            Arc::new(BodyCache::new(tail, read)),
+            cache,
             (1, 1),
         )
         .await
+    }
+
+    pub(crate) async fn in_store(store: Arc<MemStore>, apps: Vec<AppSpec>) -> World {
+        let cache = Arc::new(BodyCache::new(64 << 20, 16 << 20));
+        World::start(store, Recovered::default(), (apps, Vec::new()), cache, (1, 1)).await
     }
 
     async fn start(

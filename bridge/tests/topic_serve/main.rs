@@ -12,5 +12,6 @@ mod delivery;
 mod entitlement;
 mod harness;
 mod refusals;
+mod room;
 mod sdk;
 mod stopping;

@@ -11,6 +11,7 @@ mod close;
 mod done;
 mod intake;
 mod ledger;
+mod room;
 mod stuck;
 mod upkeep;
 
@@ -110,6 +111,13 @@ pub enum Phase {
 pub enum Withheld {
     /// The node has halted or was fenced, or has not joined yet.
     Phase,
+    /// The ledger is nearly full: claims wait.
+    LedgerFull {
+        /// Bytes stored in it.
+        bytes: u64,
+        /// Its limit in bytes.
+        max: u64,
+    },
     /// Too many batches wait for their claims.
     Unresolved,
     /// A claim would be void.
@@ -143,6 +151,7 @@ pub struct Node {
     pub(crate) seen: BTreeMap<ClaimKey, Tick>,
     pub(crate) close: BTreeMap<Incarnation, CloseState>,
     pub(crate) upkeep: upkeep::Upkeep,
+    pub(crate) room: room::Room,
     /// The checkpoint was asked for and has not come.
     pub(crate) loading: Option<(LedgerSeq, LedgerSeq)>,
 }
@@ -203,6 +212,7 @@ impl Node {
             }
             Input::AppendFailed => self.upkeep.on_append_failed(now),
             Input::HubBroken(halt) => self.halt(halt, out),
+            Input::LedgerSize { bytes, max } => self.on_ledger_size(now, bytes, max, out),
             Input::Tick => self.on_tick(now, out),
         }
     }
@@ -241,20 +251,20 @@ impl Node {
         });
     }
 
-    /// Sends the claim of a staged batch, if the ledger would admit it now.
+    /// Sends the claim of a staged batch, if the ledger would admit it now and has room for claims.
     pub(crate) fn try_claim(&mut self, now: Tick, number: BatchNo, out: &mut Vec<Effect>) {
         let (Phase::Active, Some(epoch)) = (&self.phase, self.epoch) else {
             return;
         };
+        let short = self.ledger_short().is_some();
         let Some(batch) = self.batches.get_mut(&number) else {
             return;
         };
         let terms = self.fold.terms().version;
-        if self
+        let admits = self
             .fold
-            .admits_claim(self.identity.uuid, epoch, batch.incarnation, terms)
-            .is_err()
-        {
+            .admits_claim(self.identity.uuid, epoch, batch.incarnation, terms);
+        if short || admits.is_err() {
             batch.state = BatchState::Staged;
             return;
         }
@@ -422,6 +432,9 @@ impl Node {
         let (Phase::Active, Some(epoch)) = (&self.phase, self.epoch) else {
             return Err(Withheld::Phase);
         };
+        if let Some((bytes, max)) = self.ledger_short() {
+            return Err(Withheld::LedgerFull { bytes, max });
+        }
         if self.unresolved >= crate::limits::UNRESOLVED_BATCHES_MAX {
             return Err(Withheld::Unresolved);
         }

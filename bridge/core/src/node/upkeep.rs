@@ -25,6 +25,8 @@ pub(crate) struct Upkeep {
     candidate: Option<(LedgerSeq, Tick)>,
     /// Through which position a purge was asked for.
     purged: LedgerSeq,
+    /// When the last purge was asked for.
+    purged_at: Option<Tick>,
 }
 
 impl Upkeep {
@@ -60,6 +62,11 @@ impl Upkeep {
         self.complete = Some((position, now));
         self.candidate = self.candidate.or(self.complete);
         self.parts.retain(|(other, _), _| other.position > position);
+    }
+
+    /// Whether a checkpoint stands behind which nothing is purged yet, or the last purge is younger than so many milliseconds.
+    pub(super) fn awaits_purge(&self, now: Tick, ms: u64) -> bool {
+        self.candidate.is_some() || !is_due(self.purged_at, now, ms)
     }
 
     fn last_checkpoint(&self) -> LedgerSeq {
@@ -170,7 +177,9 @@ impl Node {
 
     fn write_checkpoint(&mut self, now: Tick, out: &mut Vec<Effect>) {
         let position = self.fold.position();
-        if position.0 - self.upkeep.last_checkpoint().0.min(position.0) < self.policy.checkpoint_records {
+        let behind = position.0 - self.upkeep.last_checkpoint().0.min(position.0);
+        if behind < self.policy.checkpoint_records && !self.checkpoint_pays(now) {
+            self.upkeep.checkpoint_due = None;
             return;
         }
         let Some(rank) = self.rank() else { return };
@@ -215,6 +224,7 @@ impl Node {
             return;
         }
         self.upkeep.purged = through;
+        self.upkeep.purged_at = Some(now);
         let mut keep = vec![
             ("gen".to_owned(), self.fold.genesis_at()),
             ("terms".to_owned(), self.fold.terms_at()),

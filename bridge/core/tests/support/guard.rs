@@ -64,6 +64,11 @@ impl World {
                         kept.is_some_and(|kept| kept.seqs == claim.seqs && !kept.damaged),
                         "I6: {claim:?} without a durable stage"
                     );
+                    assert_eq!(
+                        self.node(who).ledger_short(),
+                        None,
+                        "{claim:?} into a nearly full ledger"
+                    );
                 }
                 RecordBody::Progress(progress) => {
                     assert!(

@@ -1,22 +1,30 @@
 //! Goal: the log on disk and its twin in memory mean the same. Method: each case runs against both, with reopens and crashes.
 
-use crate::support::{QUOTA, append, body, crash, ids, key, open, put, release, write};
+use crate::support::{
+    QUOTA, TestFaults, append, body, crash, eventually, ids, is_pending, key, open, open_faulty, put,
+    release, write,
+};
 use bytes::Bytes;
 use fanin_store::{Class, CommitError, MemStore, Op, ReadError, Recovered, SegmentLog, Store, limits};
-use std::sync::Arc;
+use std::sync::{Arc, atomic::Ordering::SeqCst};
 use tempfile::TempDir;
 
 enum Subject {
-    Disk { dir: TempDir, log: Arc<SegmentLog> },
+    Disk {
+        dir: TempDir,
+        log: Arc<SegmentLog>,
+        faults: Arc<TestFaults>,
+    },
     Mem(Arc<MemStore>),
 }
 
 impl Subject {
     fn disk() -> Self {
         let dir = TempDir::new().unwrap();
-        let (log, recovered) = open(dir.path(), 64 * 1024);
+        let faults = Arc::new(TestFaults::default());
+        let (log, recovered) = open_faulty(dir.path(), 64 * 1024, &faults);
         assert!(recovered.records.is_empty() && recovered.values.is_empty());
-        Self::Disk { dir, log }
+        Self::Disk { dir, log, faults }
     }
 
     fn mem() -> Self {
@@ -30,13 +38,28 @@ impl Subject {
         }
     }
 
+    /// As if somebody else had filled the file system.
+    fn set_full(&self, full: bool) {
+        match self {
+            Self::Disk { faults, .. } => faults.no_allocation.store(full, SeqCst),
+            Self::Mem(mem) => mem.set_full(full),
+        }
+    }
+
     fn crash(self) -> (Self, Recovered) {
         match self {
-            Self::Disk { dir, log } => {
+            Self::Disk { dir, log, faults } => {
                 let copy = crash(dir.path());
                 drop(log);
                 let (log, recovered) = open(copy.path(), 64 * 1024);
-                (Self::Disk { dir: copy, log }, recovered)
+                (
+                    Self::Disk {
+                        dir: copy,
+                        log,
+                        faults,
+                    },
+                    recovered,
+                )
             }
             Self::Mem(mem) => {
                 let (mem, recovered) = mem.crash();
@@ -59,7 +82,8 @@ conform!(
     the_last_value_counts,
     released_records_are_gone,
     a_key_may_be_used_again_after_its_release,
-    intake_stops_at_the_reserve,
+    room_goes_by_class,
+    a_full_file_system_is_waited_out,
     oversized_commits_change_nothing,
     empty_things_work,
     a_forged_location_reads_nothing,
@@ -150,39 +174,74 @@ async fn a_key_may_be_used_again_after_its_release(subject: Subject) {
     assert_eq!(recovered.records.len(), 1);
 }
 
-async fn intake_stops_at_the_reserve(subject: Subject) {
-    let store = subject.store();
-    let mut written = 0;
-    let full = loop {
-        match store
-            .commit(Class::Intake, vec![append(written, 256 * 1024)])
-            .await
-        {
-            Ok(_) => written += 1,
-            Err(error) => break error,
+/// Writes records of a class until the store refuses one. Returns their number.
+async fn fill(store: &dyn Store, class: Class, first: u64) -> u64 {
+    for count in 0..1000 {
+        match store.commit(class, vec![append(first + count, 64 * 1024)]).await {
+            Ok(_) => {}
+            Err(CommitError::Full { quota: QUOTA, .. }) => return count,
+            Err(error) => panic!("{error}"),
         }
-        assert!(written < 100, "never full");
-    };
-    assert!(matches!(full, CommitError::Full { quota: QUOTA, .. }), "{full}");
-    assert!(!store.usage().poisoned && store.usage().bytes <= QUOTA - QUOTA / 16);
-    // What finishes may use the reserve, up to the quota. What frees always may.
-    let mut finished = 0;
-    while store
-        .commit(Class::Finish, vec![append(1000 + finished, 256 * 1024)])
-        .await
-        .is_ok()
-    {
-        finished += 1;
     }
-    assert!(finished >= 2 && store.usage().full);
-    for id in 0..written {
-        write(store, vec![release(id)]).await;
+    panic!("never full");
+}
+
+/// Intake stops at the reserve, copies at half of it; what finishes is never refused, so that a log filled by both can still be
+/// emptied.
+async fn room_goes_by_class(subject: Subject) {
+    let reserve = QUOTA / 16;
+    let store = subject.store();
+    let written = fill(store, Class::Intake, 0).await;
+    assert!(written > 100 && !store.usage().poisoned && store.usage().bytes <= QUOTA - reserve);
+    let copies = fill(store, Class::Copy, 1000).await;
+    let fit = reserve / 2 / (64 * 1024);
+    assert!((fit - 1..=fit).contains(&copies), "{copies} copies");
+    let after_copies = store.usage();
+    assert!(after_copies.full && after_copies.bytes <= QUOTA - reserve / 2);
+    assert!(matches!(
+        store.commit(Class::Intake, vec![append(2000, 10)]).await,
+        Err(CommitError::Full { .. })
+    ));
+    for id in 0..(reserve / (64 * 1024)) {
+        write(store, vec![append(3000 + id, 64 * 1024), put("cursor", "moves")]).await;
     }
-    crate::support::eventually("space comes back", || !store.usage().full);
+    assert!(store.usage().bytes > QUOTA);
+    // What only frees counts as finishing, whatever its caller says.
+    for id in (0..written).chain(3000..3000 + reserve / (64 * 1024)) {
+        store.commit(Class::Intake, vec![release(id)]).await.unwrap();
+    }
+    eventually("space comes back", || !store.usage().full);
     store
         .commit(Class::Intake, vec![append(9999, 256 * 1024)])
         .await
         .unwrap();
+}
+
+/// What finishes waits for room and keeps its order; everything else is refused meanwhile and leaves no trace.
+async fn a_full_file_system_is_waited_out(subject: Subject) {
+    let store = subject.store();
+    write(store, vec![append(1, 40_000)]).await;
+    subject.set_full(true);
+    let mut first = store.commit(Class::Finish, vec![append(2, 40_000), put("n", "first")]);
+    let mut second = store.commit(Class::Finish, vec![append(3, 10), put("n", "second")]);
+    eventually("the commits wait", || store.usage().waiting);
+    for class in [Class::Intake, Class::Copy] {
+        let refused = store
+            .commit(class, vec![append(4, 10), put("m", "refused")])
+            .await;
+        assert!(matches!(refused, Err(CommitError::Full { .. })), "{refused:?}");
+    }
+    let usage = store.usage();
+    assert!(usage.full && usage.room == 0 && !usage.poisoned, "{usage:?}");
+    assert!(is_pending(&mut first).await && is_pending(&mut second).await);
+    subject.set_full(false);
+    first.await.unwrap();
+    second.await.unwrap();
+    assert!(!store.usage().waiting && !store.usage().full);
+    store.commit(Class::Intake, vec![append(5, 10)]).await.unwrap();
+    let (_subject, recovered) = subject.crash();
+    assert_eq!(ids(&recovered), [1, 2, 3, 5]);
+    assert_eq!(recovered.values, [("n".to_owned(), Bytes::from("second"))].into());
 }
 
 async fn oversized_commits_change_nothing(subject: Subject) {
@@ -261,8 +320,7 @@ async fn memory_forgets_what_was_not_synced() {
     let mut second = mem.commit(Class::Intake, vec![append(2, 10)]);
     assert_eq!((mem.sync(1), mem.waiting()), (1, 1));
     first.await.unwrap();
-    let pending = std::future::poll_fn(|cx| std::task::Poll::Ready(second.as_mut().poll(cx).is_pending()));
-    assert!(pending.await, "not durable before its sync");
+    assert!(is_pending(&mut second).await, "not durable before its sync");
     let (mem, recovered) = mem.crash();
     assert_eq!(ids(&recovered), [1]);
     assert!(matches!(second.await, Err(CommitError::Closed)));

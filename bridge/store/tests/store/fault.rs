@@ -1,7 +1,9 @@
 //! Goal: faults of the disk end in poison or in `Full`, never in a promise that is not kept. Method: the fault seam under a real log.
 
-use crate::support::{TestFaults, append, crash, eventually, ids, open, options, put, release, write};
-use fanin_store::{Class, CommitError, OpenError, Options, SegmentLog, Store};
+use crate::support::{
+    TestFaults, append, crash, eventually, ids, is_pending, open, open_faulty, options, put, release, write,
+};
+use fanin_store::{Class, CommitError, OpenError, Options, SegmentLog, Store, limits};
 use std::sync::{Arc, atomic::Ordering::SeqCst};
 use tempfile::TempDir;
 
@@ -9,11 +11,7 @@ const SEGMENT: u64 = 64 * 1024;
 
 fn faulty(dir: &TempDir) -> (Arc<SegmentLog>, Arc<TestFaults>) {
     let faults = Arc::new(TestFaults::default());
-    let options = Options {
-        faults: Some(faults.clone()),
-        ..options(dir.path(), SEGMENT)
-    };
-    (SegmentLog::open(options).unwrap().0, faults)
+    (open_faulty(dir.path(), SEGMENT, &faults).0, faults)
 }
 
 #[tokio::test]
@@ -66,16 +64,127 @@ async fn no_space_for_a_segment_is_full_and_not_poison() {
     let (log, faults) = faulty(&dir);
     write(&*log, vec![append(1, 40_000)]).await;
     faults.no_allocation.store(true, SeqCst);
-    let ops = vec![append(2, 40_000), put("name", "value")];
-    let full = log.commit(Class::Finish, ops).await;
-    assert!(matches!(full, Err(CommitError::Full { .. })), "{full:?}");
-    write(&*log, vec![append(3, 100)]).await;
+    for class in [Class::Intake, Class::Copy] {
+        let ops = vec![append(2, 40_000), put("name", "value")];
+        let full = log.commit(class, ops).await;
+        assert!(matches!(full, Err(CommitError::Full { .. })), "{full:?}");
+    }
+    assert!(!log.usage().waiting, "nothing waits, the small ones still fit");
+    log.commit(Class::Intake, vec![append(3, 100)]).await.unwrap();
     faults.no_allocation.store(false, SeqCst);
     write(&*log, vec![append(4, 40_000)]).await;
     log.close();
     let (_log, recovered) = open(dir.path(), SEGMENT);
     assert_eq!(ids(&recovered), [1, 3, 4]);
     assert!(recovered.values.is_empty(), "a refused commit changes nothing");
+}
+
+/// Method: intake, copies and finishing commits in one queue behind a held sync; then the disk turns out to be full.
+#[tokio::test]
+async fn what_finishes_keeps_its_order_through_a_full_disk() {
+    let dir = TempDir::new().unwrap();
+    let (log, faults) = faulty(&dir);
+    faults.hold_syncs(true);
+    let syncs = faults.syncs.load(SeqCst);
+    let first = log.commit(Class::Finish, vec![append(0, 40_000)]);
+    eventually("the writer syncs", || faults.syncs.load(SeqCst) > syncs);
+    faults.no_allocation.store(true, SeqCst);
+    let mut kept = Vec::new();
+    let mut refused = Vec::new();
+    for id in 1..30 {
+        let name = format!("at-{}", id % 3);
+        match id % 3 {
+            0 => kept.push(log.commit(Class::Finish, vec![append(id, 30_000), put(&name, "kept")])),
+            1 => refused.push(log.commit(Class::Intake, vec![append(id, 30_000), put(&name, "refused")])),
+            _ => refused.push(log.commit(Class::Copy, vec![append(id, 30_000), put(&name, "refused")])),
+        }
+    }
+    faults.hold_syncs(false);
+    first.await.unwrap();
+    for commit in refused {
+        assert!(matches!(commit.await, Err(CommitError::Full { .. })));
+    }
+    assert!(log.usage().waiting);
+    let tries = faults.allocations.load(SeqCst);
+    eventually("the writer tries again", || {
+        faults.allocations.load(SeqCst) > tries + 1
+    });
+    for commit in &mut kept {
+        assert!(is_pending(commit).await);
+    }
+    let copy = crash(dir.path());
+    let (_log, recovered) = open(copy.path(), SEGMENT);
+    assert_eq!(ids(&recovered), [0], "nothing that waits is in the log");
+
+    faults.no_allocation.store(false, SeqCst);
+    for commit in kept {
+        commit.await.unwrap();
+    }
+    assert_eq!(log.queued_bytes(), 0);
+    assert!(!log.usage().waiting);
+    let copy = crash(dir.path());
+    let (_log, recovered) = open(copy.path(), SEGMENT);
+    assert_eq!(ids(&recovered), (0..30).step_by(3).collect::<Vec<_>>());
+    assert_eq!(recovered.values.len(), 1, "{:?}", recovered.values);
+}
+
+#[tokio::test]
+async fn close_ends_what_waits_for_room() {
+    let dir = TempDir::new().unwrap();
+    let (log, faults) = faulty(&dir);
+    write(&*log, vec![append(1, 40_000)]).await;
+    faults.no_allocation.store(true, SeqCst);
+    let waiting = [
+        log.commit(Class::Finish, vec![append(2, 40_000)]),
+        log.commit(Class::Finish, vec![append(3, 10)]),
+    ];
+    eventually("the commits wait", || log.usage().waiting);
+    log.close();
+    for commit in waiting {
+        assert!(matches!(commit.await, Err(CommitError::Closed)));
+    }
+    faults.no_allocation.store(false, SeqCst);
+    let (_log, recovered) = open(dir.path(), SEGMENT);
+    assert_eq!(ids(&recovered), [1], "what was confirmed, and nothing else");
+    assert_eq!((recovered.torn_bytes, recovered.damaged.len()), (0, 0));
+}
+
+/// A start needs room for the smallest segment only; without that it says so, and the log is as it was.
+#[tokio::test]
+async fn a_start_on_a_full_disk_loses_nothing() {
+    let dir = TempDir::new().unwrap();
+    let (log, faults) = faulty(&dir);
+    write(&*log, vec![append(1, 40_000), put("name", "value")]).await;
+    log.close();
+    faults.no_allocation.store(true, SeqCst);
+    for _ in 0..3 {
+        let faulty = Options {
+            faults: Some(faults.clone()),
+            ..options(dir.path(), SEGMENT)
+        };
+        let error = SegmentLog::open(faulty).unwrap_err();
+        assert!(
+            matches!(&error, OpenError::NoSpace { dir: named } if named == dir.path()),
+            "{error:?}"
+        );
+        assert!(error.to_string().contains("FAN-4048"), "{error}");
+    }
+    faults.no_allocation.store(false, SeqCst);
+    *faults.largest_allocation.lock() = Some(2 * limits::SEGMENT_BYTES_MIN);
+    let (log, recovered) = open_faulty(dir.path(), SEGMENT, &faults);
+    assert_eq!((ids(&recovered), recovered.values.len()), (vec![1], 1));
+    write(&*log, vec![append(2, 1000)]).await;
+    // The small segment is empty again after a start, and a commit larger than it must not be written into unreserved space.
+    log.close();
+    let (log, _) = open_faulty(dir.path(), SEGMENT, &faults);
+    let mut large = log.commit(Class::Finish, vec![append(3, 40_000)]);
+    eventually("it waits", || log.usage().waiting);
+    assert!(is_pending(&mut large).await);
+    *faults.largest_allocation.lock() = None;
+    large.await.unwrap();
+    let copy = crash(dir.path());
+    let (_log, recovered) = open(copy.path(), SEGMENT);
+    assert_eq!(ids(&recovered), [1, 2, 3]);
 }
 
 #[tokio::test]
@@ -103,9 +212,7 @@ async fn commits_share_a_sync_and_wait_for_it() {
     eventually("the writer syncs", || faults.syncs.load(SeqCst) > before);
     assert!(log.queued_bytes() > 200 * 100);
     for commit in &mut waiting {
-        let pending =
-            std::future::poll_fn(|cx| std::task::Poll::Ready(commit.as_mut().poll(cx).is_pending()));
-        assert!(pending.await, "confirmed before its sync");
+        assert!(is_pending(commit).await, "confirmed before its sync");
     }
     faults.hold_syncs(false);
     for commit in waiting {

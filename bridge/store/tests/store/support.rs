@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use fanin_store::{
-    Class, Key, Location, Op, Options, Recovered, SegmentLog, Store,
+    Class, Commit, Key, Location, Op, Options, Recovered, SegmentLog, Store,
     faults::{Faults, WriteFault},
 };
 use parking_lot::{Condvar, Mutex};
@@ -68,6 +68,24 @@ pub(crate) fn open(dir: &Path, segment_bytes: u64) -> (Arc<SegmentLog>, Recovere
     SegmentLog::open(options(dir, segment_bytes)).unwrap()
 }
 
+/// [`open`] on a disk with faults.
+pub(crate) fn open_faulty(
+    dir: &Path,
+    segment_bytes: u64,
+    faults: &Arc<TestFaults>,
+) -> (Arc<SegmentLog>, Recovered) {
+    let options = Options {
+        faults: Some(Arc::clone(faults) as Arc<dyn Faults>),
+        ..options(dir, segment_bytes)
+    };
+    SegmentLog::open(options).unwrap()
+}
+
+/// Whether a commit is not durable yet.
+pub(crate) async fn is_pending(commit: &mut Commit) -> bool {
+    std::future::poll_fn(|cx| std::task::Poll::Ready(commit.as_mut().poll(cx).is_pending())).await
+}
+
 /// The files as they are now, as a killed process would leave them.
 pub(crate) fn crash(dir: &Path) -> TempDir {
     let copy = TempDir::new().unwrap();
@@ -114,6 +132,9 @@ pub(crate) struct TestFaults {
     pub(crate) fail_sync: AtomicBool,
     pub(crate) syncs: AtomicU64,
     pub(crate) no_allocation: AtomicBool,
+    pub(crate) allocations: AtomicU64,
+    /// Larger reservations of space fail.
+    pub(crate) largest_allocation: Mutex<Option<u64>>,
     pub(crate) free: Mutex<Option<u64>>,
     /// Bytes that writes may still take; then they fail.
     pub(crate) write_budget: Mutex<Option<usize>>,
@@ -140,7 +161,8 @@ impl Faults for TestFaults {
         *budget = Some(0);
         Err(WriteFault {
             written: left,
-            error: io::ErrorKind::StorageFull.into(),
+            // Not for want of room, which the log waits out where it begins a segment.
+            error: io::Error::from_raw_os_error(5),
         })
     }
 
@@ -157,8 +179,10 @@ impl Faults for TestFaults {
         }
     }
 
-    fn allocate(&self, _bytes: u64) -> io::Result<()> {
-        if self.no_allocation.load(Ordering::SeqCst) {
+    fn allocate(&self, bytes: u64) -> io::Result<()> {
+        self.allocations.fetch_add(1, Ordering::SeqCst);
+        let too_large = self.largest_allocation.lock().is_some_and(|most| bytes > most);
+        if too_large || self.no_allocation.load(Ordering::SeqCst) {
             Err(io::ErrorKind::StorageFull.into())
         } else {
             Ok(())
