@@ -37,6 +37,8 @@ pub const RESERVE_SHARE_MAX: u64 = 4;
 pub const COPY_RESERVE_SHARE: u64 = 2;
 /// Pause between two tries to begin a segment on a full file system.
 pub const ROOM_RETRY: Duration = Duration::from_millis(500);
+/// For how long intake counts as full after a segment could not be begun: the file system may say that it has space and give none.
+pub const NO_SPACE_PAUSE: Duration = Duration::from_secs(2);
 /// Intake must be able to fill at least so many segments, else a full log could hardly free one.
 pub const INTAKE_SEGMENTS_MIN: u64 = 4;
 /// The smallest quota: intake of the smallest segments plus the reserve.
@@ -55,6 +57,10 @@ const _: () = assert!(
 );
 const _: () =
     assert!(SEGMENT_BYTES_MIN <= SEGMENT_BYTES_DEFAULT && SEGMENT_BYTES_DEFAULT <= SEGMENT_BYTES_MAX);
+const _: () = assert!(
+    ROOM_RETRY.as_millis() < NO_SPACE_PAUSE.as_millis(),
+    "intake stays away while what finishes is tried"
+);
 const _: () = assert!(
     COPY_RESERVE_SHARE > 1,
     "copies get more than intake, and leave some"

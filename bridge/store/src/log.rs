@@ -16,6 +16,7 @@ use crc32c::crc32c;
 use parking_lot::{Condvar, Mutex};
 use std::{
     collections::VecDeque, fs::File, io, os::unix::fs::FileExt, path::PathBuf, sync::Arc, thread::JoinHandle,
+    time::Instant,
 };
 use tokio::sync::oneshot;
 
@@ -168,6 +169,8 @@ pub(crate) struct Queue {
     pub(crate) writer_waits: bool,
     /// A `Class::Finish` commit has found no room in the file system; the writer tries again in intervals.
     pub(crate) room_waits: bool,
+    /// When a segment could not be begun for want of space, until one could.
+    pub(crate) no_space_at: Option<Instant>,
     pub(crate) closing: bool,
     pub(crate) poisoned: Option<Arc<io::Error>>,
 }
@@ -180,6 +183,13 @@ pub(crate) struct Shared {
     pub(crate) index: Mutex<Index>,
     pub(crate) quota: u64,
     reserve: u64,
+}
+
+impl Queue {
+    fn lacks_space(&self) -> bool {
+        let lately = |at: Instant| at.elapsed() < limits::NO_SPACE_PAUSE;
+        self.room_waits || self.no_space_at.is_some_and(lately)
+    }
 }
 
 impl Shared {
@@ -222,7 +232,7 @@ impl Shared {
 
     /// Bytes that the file system has for intake.
     fn room(&self, queue: &Queue) -> u64 {
-        if queue.room_waits {
+        if queue.lacks_space() {
             return 0;
         }
         let free = queue.free.saturating_add(queue.reserved_ahead);
@@ -431,7 +441,7 @@ impl Store for SegmentLog {
             segments: queue.segments,
             poisoned: queue.poisoned.is_some(),
             room: allowed.saturating_sub(used).min(self.shared.room(&queue)),
-            full: queue.room_waits || used >= allowed || !Shared::has_room(&queue, self.shared.reserve),
+            full: queue.lacks_space() || used >= allowed || !Shared::has_room(&queue, self.shared.reserve),
             waiting: queue.room_waits,
         }
     }

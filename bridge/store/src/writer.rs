@@ -20,6 +20,7 @@ use std::{
     hash::{BuildHasher, Hasher, RandomState},
     io,
     sync::Arc,
+    time::Instant,
 };
 
 pub(crate) struct Writer {
@@ -362,6 +363,7 @@ impl Writer {
             sizes.apply(&commit.frames);
         }
         queue.sizes = sizes;
+        queue.no_space_at = Some(Instant::now());
         if commits.is_empty() {
             return;
         }
@@ -376,8 +378,9 @@ impl Writer {
     }
 
     fn has_room_again(&self) {
-        let waited = std::mem::take(&mut self.shared.queue.lock().room_waits);
-        if waited {
+        let mut queue = self.shared.queue.lock();
+        queue.no_space_at = None;
+        if std::mem::take(&mut queue.room_waits) {
             tracing::info!(
                 code = "FAN-4048",
                 "the file system of the local log has room again"

@@ -69,10 +69,16 @@ async fn no_space_for_a_segment_is_full_and_not_poison() {
         let full = log.commit(class, ops).await;
         assert!(matches!(full, Err(CommitError::Full { .. })), "{full:?}");
     }
-    assert!(!log.usage().waiting, "nothing waits, the small ones still fit");
+    let usage = log.usage();
+    assert!(!usage.waiting, "nothing waits, the small ones still fit");
+    assert!(
+        usage.full && usage.room == 0,
+        "but intake should stay away: {usage:?}"
+    );
     log.commit(Class::Intake, vec![append(3, 100)]).await.unwrap();
     faults.no_allocation.store(false, SeqCst);
     write(&*log, vec![append(4, 40_000)]).await;
+    assert!(!log.usage().full);
     log.close();
     let (_log, recovered) = open(dir.path(), SEGMENT);
     assert_eq!(ids(&recovered), [1, 3, 4]);
