@@ -46,6 +46,8 @@ pub struct RunOptions {
     pub recreate_consumer: bool,
     /// The data directory was moved; no copy of it is in use.
     pub accept_moved_data: bool,
+    /// Messages that damage took and whose source is gone become dead letters.
+    pub accept_loss: bool,
 }
 
 /// Why a node cannot start, or must end.
@@ -306,13 +308,14 @@ where
     let mut mappings = Vec::new();
     let mut handles = Vec::new();
     for (name, section) in &config.mappings {
-        let own = MappingOptions::of(
+        let mut own = MappingOptions::of(
             &config,
             name,
             section,
             options.accept_terms,
             options.recreate_consumer,
         );
+        own.accept_loss = options.accept_loss;
         let space = spaces.get(name).copied().unwrap_or_default();
         let mapping = Mapping::restore(
             own,

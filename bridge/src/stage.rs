@@ -160,10 +160,11 @@ impl StagedBatch {
             .sum()
     }
 
-    /// When the hub stored the oldest and the newest message, nanoseconds since the Unix epoch; 0 for an empty batch.
+    /// When the hub stored the oldest and the newest message, lost ones left out, nanoseconds since the Unix epoch; 0 without any.
     #[must_use]
     pub fn published_ns(&self) -> (i64, i64) {
-        let times = || self.messages.iter().map(|message| message.published_ns);
+        let there = || self.messages.iter().filter(|message| !message.is_lost());
+        let times = || there().map(|message| message.published_ns);
         (times().min().unwrap_or(0), times().max().unwrap_or(0))
     }
 

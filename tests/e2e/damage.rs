@@ -9,9 +9,15 @@ use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use fanin_proto::v1::StatusResponse;
 use fanin_sdk::Client;
 use fanin_store::format::FRAME_HEADER;
 use fanin_store::{Key, Location, Options, Recovered, SegmentLog};
+use fanin_tests::apps::{AppInstance, AppOptions};
+use fanin_tests::checker::Recorder;
+use fanin_tests::feed::{Feed, publish};
+use fanin_tests::process::BridgeOptions;
+use fanin_tests::proxy::{Link, Proxy};
 use fanin_tests::wait::eventually;
 use serde_json::json;
 
@@ -119,8 +125,8 @@ async fn add_instances(cluster: &mut Cluster) {
     }
 }
 
-/// Goal: published batches that are damaged are fetched again, whether the start finds the damage or a reader does; the node
-/// pulls nothing until then, and a further start finds everything well.
+/// Goal: published batches that are damaged are fetched again, whether the start finds the damage or a reader does, and a
+/// further start finds everything well.
 #[tokio::test]
 async fn published_batches_are_fetched_again() {
     // Small segments: most of them are sealed, and a start trusts what their footers list.
@@ -183,31 +189,168 @@ async fn a_mended_batch_stays_mended() {
 }
 
 /// Goal: what the source does not have any more is not lost in silence: it is counted and becomes a dead letter of every
-/// application, and all else is delivered.
+/// application, all else is delivered, and a restart finds it so. Method: the source loses its first messages.
 #[tokio::test]
 async fn what_the_source_has_dropped_becomes_a_dead_letter() {
     let mut cluster = holding(100, &json!({})).await;
     cluster.nodes[0].kill().unwrap();
     let data = cluster.nodes[0].data_dir();
-    let victim = stages(&look(&data))[2];
-    let gone = last_two(&data, victim.1).map(|number| cluster.ids[number].clone());
+    let victim = stages(&look(&data))[0];
+    let through = last_two(&data, victim.1)[1].min(4);
     damage(&data, victim.1);
+    let gone: Vec<String> = cluster.ids.drain(..=through).collect();
+    let (_, kept) = cluster.ids[0].split_once(':').unwrap();
     let stream = cluster.jetstream.get_stream(STREAM).await.unwrap();
-    for id in &gone {
-        let (_, seq) = id.split_once(':').unwrap();
-        assert!(stream.delete_message(seq.parse().unwrap()).await.unwrap());
-        cluster.ids.retain(|other| other != id);
-    }
+    stream.purge().sequence(kept.parse().unwrap()).await.unwrap();
     cluster.nodes[0].restart().await.unwrap();
     add_instances(&mut cluster).await;
+    let dead = |status: &StatusResponse| {
+        let apps = &orders(status).apps;
+        apps.len() == 2 && apps.iter().all(|app| app.dead_letters == gone.len() as u64)
+    };
+    cluster.nodes[0]
+        .wait_status(LONG, "the dead letters", dead)
+        .await
+        .unwrap();
+    cluster.nodes[0].wait_log(LONG, "FAN-4045").await.unwrap();
+    cluster.wait_rest().await;
+    cluster.nodes[0].restart().await.unwrap();
+    cluster.nodes[0]
+        .wait_status(LONG, "the dead letters again", dead)
+        .await
+        .unwrap();
+    cluster.feed(50).await;
+    cluster.finish().await;
+}
+
+/// Goal: sequences of a stream that was created again are not taken for the lost messages; until the operator says that the
+/// loss is accepted, nothing is pulled, the reason says what to do, and what is not damaged is delivered.
+#[tokio::test]
+async fn another_stream_of_the_same_name_mends_nothing() {
+    let mut cluster = holding(100, &json!({})).await;
+    cluster.nodes[0].kill().unwrap();
+    let data = cluster.nodes[0].data_dir();
+    let all = stages(&look(&data));
+    let victim = all[all.len() - 2];
+    damage(&data, victim.1);
+    cluster.jetstream.delete_stream(STREAM).await.unwrap();
+    let subjects = format!("{}.>", crate::cluster::SUBJECT);
+    fanin_tests::hub::create_source(&cluster.jetstream, STREAM, &[&subjects])
+        .await
+        .unwrap();
+    cluster.feed(100).await;
+    cluster.nodes[0].options_mut().args = vec!["--accept-terms".to_owned()];
+    cluster.nodes[0].restart().await.unwrap();
     let status = cluster.nodes[0]
-        .wait_status(LONG, "the dead letters", |status| {
-            orders(status).apps.iter().all(|app| app.dead_letters == 2)
+        .wait_status(LONG, "the reason", |status| {
+            orders(status).reason.contains("--accept-loss")
         })
         .await
         .unwrap();
-    assert_eq!(orders(&status).apps.len(), 2);
+    assert_eq!(orders(&status).state, "withheld");
+    add_instances(&mut cluster).await;
+    let before = before(&all, victim.0);
+    eventually(LONG, "what lies before the damage", || async {
+        cluster.recorder.count() as u64 >= 2 * before
+    })
+    .await;
+    let consumer = cluster.consumer().await.unwrap();
+    assert_eq!(
+        consumer.delivered.stream_sequence, 0,
+        "nothing is pulled: {consumer:?}"
+    );
+
+    cluster.nodes[0].options_mut().args = vec!["--accept-loss".to_owned()];
+    cluster.nodes[0].restart().await.unwrap();
     cluster.nodes[0].wait_log(LONG, "FAN-4045").await.unwrap();
+    let status = cluster.nodes[0]
+        .wait_status(LONG, "everything to be finished", |status| {
+            let apps = &orders(status).apps;
+            orders(status).state == "active" && apps.iter().all(|app| app.backlog_messages == 0)
+        })
+        .await
+        .unwrap();
+    // Both streams' messages have the same ids here, so the counts are the proof.
+    let lost = orders(&status).apps[0].dead_letters;
+    assert!(lost > 0, "{status:?}");
+    eventually(LONG, "all others", || async {
+        cluster.recorder.count() as u64 == 2 * (200 - lost)
+    })
+    .await;
+    cluster.nodes[0].stop().await.unwrap();
+}
+
+/// How many messages the batches before this one hold.
+fn before(all: &[(Key, Location)], victim: Key) -> u64 {
+    let before = all.iter().take_while(|(key, _)| *key != victim);
+    before
+        .map(|(_, at)| u64::from(at.body_len) / (PAYLOAD as u64 + 64))
+        .sum()
+}
+
+/// Goal: a batch that was staged and whose claim never got to the ledger is forgotten, and the hub delivers its messages again.
+/// Method: what the node sends to the hub is held back from some moment on, so that what it is still handed is staged in vain.
+#[tokio::test]
+async fn a_batch_never_claimed_is_forgotten() {
+    let mut cluster = Cluster::new(&["billing"]).await;
+    let proxy = Proxy::start(cluster.hub.port()).await.unwrap();
+    let far = BridgeOptions::new("n1", &proxy.url(), mapping(&["billing"]));
+    cluster.add(far, 1).await;
+    cluster.feed(40).await;
+    cluster.wait_rest().await;
+    let direct = Link::Flow {
+        delay: Duration::ZERO,
+    };
+    proxy.links(Link::Stall, direct);
+    cluster.feed(20).await;
+    let data = cluster.nodes[0].data_dir();
+    let open = |recovered: &Recovered| {
+        let own = stages(recovered).into_iter();
+        own.filter(|(key, _)| !is_resolved(recovered, *key))
+            .collect::<Vec<_>>()
+    };
+    eventually(LONG, "a batch to be staged", || async {
+        !open(&look(&data)).is_empty()
+    })
+    .await;
+    cluster.nodes[0].kill().unwrap();
+    let victims = open(&look(&data));
+    for (_, at) in &victims {
+        damage(&data, *at);
+    }
+    let found = damaged(&look(&data));
+    assert!(victims.iter().any(|(key, _)| found.contains(key)), "{found:?}");
+
+    cluster.nodes[0].options_mut().config["hub"]["servers"] = json!([cluster.hub.url()]);
+    cluster.nodes[0].restart().await.unwrap();
+    cluster.nodes[0]
+        .wait_log(LONG, "had not been claimed")
+        .await
+        .unwrap();
+    cluster.wait_rest().await;
+    cluster.assert_published_once().await;
+    cluster.finish().await;
+}
+
+/// Goal: a death right behind the mending changes nothing.
+#[tokio::test]
+async fn a_node_may_die_as_soon_as_it_has_mended() {
+    let mut cluster = holding(100, &json!({})).await;
+    cluster.nodes[0].kill().unwrap();
+    let data = cluster.nodes[0].data_dir();
+    let all = stages(&look(&data));
+    damage(&data, all[1].1);
+    damage(&data, all[2].1);
+    let env = &mut cluster.nodes[0].options_mut().env;
+    env.insert("FANIN_FAILPOINTS".to_owned(), "after_mend=kill@2".to_owned());
+    cluster.nodes[0].respawn().unwrap();
+    let ended = cluster.nodes[0].wait_exit(LONG).await.unwrap();
+    assert_eq!(ended.signal(), Some(9), "{}", cluster.nodes[0].log_tail());
+    cluster.nodes[0].options_mut().env.clear();
+    cluster.nodes[0].restart().await.unwrap();
+    add_instances(&mut cluster).await;
+    cluster.wait_rest().await;
+    cluster.assert_published_once().await;
     cluster.finish().await;
 }
 
@@ -303,6 +446,17 @@ async fn a_damaged_cursor_holds_back_its_mapping_alone() {
         "{}",
         held.reason
     );
+    let options = AppOptions::new(&cluster.nodes[0].socket(), "other", "billing", "o");
+    let elsewhere = Recorder::new();
+    let instance = AppInstance::start(options, elsewhere.clone()).await.unwrap();
+    let ids = publish(&cluster.jetstream, &Feed::new("other", 40))
+        .await
+        .unwrap();
+    eventually(LONG, "the other mapping to deliver", || async {
+        elsewhere.count() == ids.len()
+    })
+    .await;
+    instance.stop().await.unwrap();
     let client = Client::connect(&cluster.nodes[0].socket()).await.unwrap();
     let opened = client
         .subscribe(TOPIC, "billing")

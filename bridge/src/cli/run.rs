@@ -37,6 +37,9 @@ pub struct Args {
     /// The data directory was moved here, and no copy of it is in use.
     #[arg(long)]
     accept_moved_data: bool,
+    /// Make dead letters of messages that a damaged local log lost and whose source stream is gone, on this start.
+    #[arg(long)]
+    accept_loss: bool,
 }
 
 pub(super) async fn execute(args: &Args) -> Result<Exit, Failure> {
@@ -61,6 +64,7 @@ pub(super) async fn execute(args: &Args) -> Result<Exit, Failure> {
         accept_terms: args.accept_terms,
         recreate_consumer: args.recreate_consumer,
         accept_moved_data: args.accept_moved_data,
+        accept_loss: args.accept_loss,
     };
     let format = loaded.config.log.format;
     let config = loaded.config.clone();

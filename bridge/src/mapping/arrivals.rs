@@ -120,10 +120,9 @@ impl Driver {
         (
             messages,
             Flying {
-                body: None,
-                at: None,
                 acks,
                 permits,
+                ..Flying::default()
             },
         )
     }

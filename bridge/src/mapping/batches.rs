@@ -10,7 +10,7 @@ use fanin_hub::AckSubject;
 use fanin_store::Location;
 use tokio::sync::OwnedSemaphorePermit;
 
-use crate::stage::StagedBatch;
+use crate::stage::{StageHead, StagedBatch};
 
 /// Room in the node's in-flight window and in memory, given back when dropped.
 #[derive(Debug, Default)]
@@ -22,16 +22,33 @@ pub struct Permits {
 }
 
 /// A batch on its way.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Flying {
     /// The body, until it is published; after a restart it is on disk only.
     pub body: Option<Arc<StagedBatch>>,
     /// Where the body lies, once staged.
     pub at: Option<Location>,
+    /// Of a batch that an earlier life staged: the head of its record, unless that is damaged too.
+    pub head: Option<StageHead>,
+    /// The body on disk is known to be damaged.
+    pub damaged: bool,
     /// Where to settle each message.
     pub acks: Vec<(StreamSeq, AckSubject)>,
     /// Room taken.
     pub permits: Permits,
+}
+
+/// What the topic gets of a batch.
+#[derive(Debug)]
+pub struct Leaving {
+    /// The body; `None` when it is on disk only.
+    pub body: Option<Arc<StagedBatch>>,
+    /// Where it lies.
+    pub at: Location,
+    /// The head of its record, when the body is on disk only and the head is whole.
+    pub head: Option<StageHead>,
+    /// The body on disk is known to be damaged.
+    pub damaged: bool,
 }
 
 /// All batches on their way.
@@ -51,11 +68,16 @@ impl Batches {
         self.flying.get_mut(&batch)
     }
 
-    /// The batch is published: its body is the topic's from now on. What stays is what settling needs.
-    pub fn publish(&mut self, batch: BatchNo) -> Option<(Option<Arc<StagedBatch>>, Option<Location>)> {
+    /// The batch is about to be published: its body is the topic's from now on. What stays is what settling needs.
+    pub fn publish(&mut self, batch: BatchNo) -> Option<Leaving> {
         let flying = self.flying.get_mut(&batch)?;
         flying.permits.kib = None;
-        Some((flying.body.take(), flying.at))
+        Some(Leaving {
+            body: flying.body.take(),
+            at: flying.at?,
+            head: flying.head.take(),
+            damaged: flying.damaged,
+        })
     }
 
     /// Takes the acknowledgement subjects of the won messages and forgets the batch. What was lost is its winner's to

@@ -92,7 +92,7 @@ pub enum Event {
         text: String,
     },
     /// A damaged batch was fetched again, or could not be.
-    Refetched(super::mend::Refetched),
+    Refetched(Box<super::mend::Refetched>),
     /// A message that the hub had skipped.
     Repaired {
         /// The source.
@@ -127,9 +127,12 @@ pub enum DriverError {
     /// The topic refused a batch: the log and the topic disagree.
     #[error("FAN-4005: the topic and the local log disagree: {0}")]
     Publish(#[from] crate::topic::PublishError),
-    /// A staged body could not be read back.
-    #[error("FAN-4006: a staged batch cannot be read from the local log: {0}")]
-    Read(#[from] crate::topic::ReadFailure),
+    /// A defect: the core decided a batch that the node does not hold.
+    #[error("FAN-4005: batch {0} was decided and is not held here")]
+    Unknown(BatchNo),
+    /// A small value could not be encoded.
+    #[error("FAN-4005: the terms could not be encoded")]
+    Encode(#[from] serde_json::Error),
     /// The topic's own failure.
     #[error("FAN-4005: {0}")]
     Topic(TopicFailure),
@@ -188,7 +191,10 @@ pub struct Driver {
     pub(super) events_tx: mpsc::Sender<Event>,
     pub(super) stored: FuturesOrdered<BoxFuture<'static, Result<Stored, DriverError>>>,
     pub(super) appends: FuturesUnordered<BoxFuture<'static, Appended>>,
+    /// Looks for holes and fetches of single messages, at most `LOOKS_MAX`.
     pub(super) looks: FuturesUnordered<BoxFuture<'static, Option<Event>>>,
+    /// What takes its time: consumers that are waited for, checkpoints read, purges, damaged batches fetched.
+    pub(super) errands: FuturesUnordered<BoxFuture<'static, Option<Event>>>,
     pub(super) settles: SettleQueue,
     pub(super) tail: Option<TailTask>,
     pub(super) tails: u64,
@@ -238,6 +244,7 @@ impl Driver {
             stored: FuturesOrdered::new(),
             appends: FuturesUnordered::new(),
             looks: FuturesUnordered::new(),
+            errands: FuturesUnordered::new(),
             tail: None,
             tails: 0,
             watches: BTreeMap::new(),
@@ -271,7 +278,7 @@ impl Driver {
     ) -> Result<(), DriverError> {
         let mut clock = tokio::time::interval(TICK);
         clock.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        self.looks.push(Box::pin(first_checkpoint(self.ledger.clone())));
+        self.errands.push(Box::pin(first_checkpoint(self.ledger.clone())));
         self.ledger_room.start(&self.ledger, self.events_tx.clone());
         self.feed(self.ledger_room.input());
         self.feed(Input::EpochAppended(epoch));
@@ -289,6 +296,11 @@ impl Driver {
                 () = self.settles.progress() => {}
                 Some(look) = self.looks.next() => {
                     if let Some(event) = look {
+                        self.on_event(event);
+                    }
+                }
+                Some(errand) = self.errands.next() => {
+                    if let Some(event) = errand {
                         self.on_event(event);
                     }
                 }
@@ -378,7 +390,7 @@ impl Driver {
                     self.note_missing(incarnation, text);
                 }
             }
-            Event::Refetched(refetched) => self.on_refetched(refetched),
+            Event::Refetched(refetched) => self.on_refetched(*refetched),
             Event::Repaired { incarnation, message } => self.on_repaired(incarnation, *message),
             Event::Floor { incarnation, info } => {
                 self.missing.remove(&incarnation);

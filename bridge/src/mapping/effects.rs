@@ -51,9 +51,8 @@ impl Driver {
                     .get(&incarnation)
                     .filter(|_| self.looks.len() < LOOKS_MAX)
                 {
-                    let stream = source.terms.stream.clone();
-                    self.looks
-                        .push(Box::pin(repair(self.hub.clone(), incarnation, stream, seq)));
+                    let fetch = repair(self.hub.clone(), incarnation, source.clone(), seq);
+                    self.looks.push(Box::pin(fetch));
                 }
             }
             Effect::Fact(fact) => self.count(fact),
@@ -66,19 +65,20 @@ impl Driver {
             Effect::LoadCheckpoint => {
                 self.tail = None;
                 let (ledger, covers) = (self.ledger.clone(), self.node.fold().position().next());
-                self.looks.push(Box::pin(async move {
+                self.errands.push(Box::pin(async move {
                     Some(load_checkpoint(ledger, Some(covers)).await)
                 }));
             }
             Effect::PersistDone(done) => self.persist_done(&done),
             Effect::Purge { through, keep } => {
                 let ledger = self.ledger.clone();
-                self.looks.push(Box::pin(async move {
+                self.errands.push(Box::pin(async move {
                     purge(ledger, through, keep).await;
                     None
                 }));
             }
             Effect::Release(batch) => {
+                self.batches.forget(batch);
                 // Not waited for: the done set is durable, a release that is lost is made again at the next start.
                 drop(self.store.commit(
                     Class::Finish,
@@ -209,11 +209,13 @@ impl Driver {
             .iter()
             .map(|(app, since)| (app.clone(), since.0))
             .collect();
-        if let Ok(encoded) = serde_json::to_vec(&KnownTerms {
+        let known = KnownTerms {
             version: terms.version.0,
             since,
-        }) {
-            self.persist_terms(Bytes::from(encoded));
+        };
+        match serde_json::to_vec(&known) {
+            Ok(encoded) => self.persist_terms(Bytes::from(encoded)),
+            Err(error) => self.failure = Some(error.into()),
         }
         for app in self.options.config.applications.keys() {
             self.topic.set_since(app, terms.apps.get(app).copied());

@@ -65,7 +65,7 @@ impl Driver {
         let (gate, open) = watch::channel(false);
         self.gates.insert(incarnation, gate);
         let mapping = self.options.name.clone();
-        self.looks.push(Box::pin(async move {
+        self.errands.push(Box::pin(async move {
             let mut tries = 0;
             loop {
                 match hub.ensure_consumer(&spec, policy).await {

@@ -9,6 +9,9 @@ pub const EVENTS_MAX: usize = 256;
 /// Batches that are being settled at once; further ones wait in order.
 pub const SETTLES_MAX: usize = 32;
 
+/// Settlements of a batch that wait for their turn; beyond them the hub's redelivery is waited for.
+pub const SETTLES_WAITING_MAX: usize = 4_096;
+
 /// How often a batch is settled before it is left to the hub's redelivery.
 pub const SETTLE_TRIES: u32 = 3;
 

@@ -60,6 +60,8 @@ pub struct MappingOptions {
     pub staged_bytes: u64,
     /// Whether a missing consumer is created again behind the watermark: the operator's word.
     pub recreate_consumer: bool,
+    /// What damage took and no source has any more becomes dead letters: the operator's word.
+    pub accept_loss: bool,
     /// Time of day and chance.
     pub ambient: Ambient,
 }
@@ -93,6 +95,7 @@ impl MappingOptions {
             // The node's bound, in equal parts: a busy mapping cannot take another's.
             staged_bytes: config.memory.staged.0 / config.mappings.len().max(1) as u64,
             recreate_consumer,
+            accept_loss: false,
             ambient: Ambient::system(),
         }
     }

@@ -11,7 +11,7 @@ use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
 
 use super::batches::Permits;
-use super::limits::{SETTLE_PAUSE, SETTLE_TRIES, SETTLES_MAX};
+use super::limits::{SETTLE_PAUSE, SETTLE_TRIES, SETTLES_MAX, SETTLES_WAITING_MAX};
 
 /// What to tell the hub about messages.
 enum Job {
@@ -23,7 +23,7 @@ enum Job {
 pub struct SettleQueue {
     hub: HubRef,
     running: FuturesUnordered<BoxFuture<'static, ()>>,
-    /// Bounded by the in-flight permits that the entries hold; what is given back was never staged.
+    /// At most `SETTLES_WAITING_MAX`; what does not fit is left to the hub's redelivery.
     waiting: VecDeque<Job>,
 }
 
@@ -54,7 +54,11 @@ impl SettleQueue {
 
     fn start(&mut self, job: Job) {
         if self.running.len() >= SETTLES_MAX {
-            self.waiting.push_back(job);
+            if self.waiting.len() < SETTLES_WAITING_MAX {
+                self.waiting.push_back(job);
+            } else {
+                tracing::debug!("too much waits to be settled; the hub delivers it again");
+            }
             return;
         }
         let hub = self.hub.clone();

@@ -13,7 +13,7 @@ use fanin_store::{Class, Op, Recovered, Store};
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
-use super::batches::{Batches, Flying, Permits};
+use super::batches::{Batches, Flying};
 use super::disk::{DiskError, Epochs, Kept, Names};
 use super::driver::{Driver, DriverError, DriverParts};
 use super::gate::DISK_FULL;
@@ -141,10 +141,10 @@ impl Mapping {
                 None => batches.insert(
                     *number,
                     Flying {
-                        body: None,
                         at: Some(batch.at),
-                        acks: Vec::new(),
-                        permits: Permits::default(),
+                        head: batch.head.clone(),
+                        damaged: batch.damaged,
+                        ..Flying::default()
                     },
                 ),
             }

@@ -14,7 +14,7 @@ use super::disk::set_to_runs;
 use super::driver::{Driver, DriverError};
 use super::limits::FULL_DELAY;
 use crate::stage::{RECORD_RESOLUTION, RECORD_STAGE, Resolution, StagedBatch};
-use crate::topic::{PublishedBatch, ReadFailure, UnreadBatch, read_apart};
+use crate::topic::{ColdBatch, PublishedBatch};
 
 /// Something that became durable, or was refused.
 pub enum Stored {
@@ -29,10 +29,8 @@ pub enum Stored {
         /// What is to be published; `None` when nothing was won.
         published: Option<Box<Published>>,
     },
-    /// A damaged batch was written again.
-    Mended(Location, Arc<StagedBatch>),
-    /// There was no room to write a damaged batch again.
-    MendRefused(BatchNo),
+    /// A damaged batch was written again, or could not be.
+    Mended(super::mend::Rewritten),
     /// The done set is durable.
     Done,
     /// The terms are durable.
@@ -43,8 +41,8 @@ pub enum Stored {
 pub enum Published {
     /// A batch with its body.
     Whole(PublishedBatch),
-    /// A batch whose body the disk has lost, with the reason.
-    Unread(UnreadBatch, ReadFailure),
+    /// A batch whose body is on disk only.
+    Cold(ColdBatch),
 }
 
 impl Driver {
@@ -126,54 +124,38 @@ impl Driver {
         let commit = self
             .store
             .commit(Class::Finish, vec![op, head, self.names.put_witness(witness)]);
-        let (body, at) = match self.batches.publish(batch) {
-            Some((body, Some(at))) => (body, at),
-            Some((_, None)) | None => {
-                // The core resolves only what it was told is staged, and that told us where.
-                self.failure = Some(DriverError::Read(ReadFailure::Cancelled));
-                return;
-            }
+        let Some(leaving) = self.batches.publish(batch) else {
+            // The core resolves only what it was told is staged, and that told us where.
+            self.failure = Some(DriverError::Unknown(batch));
+            return;
         };
-        let store = Arc::clone(&self.store);
         let nothing = won.is_empty();
         self.stored.push_back(Box::pin(async move {
             commit.await?;
             crate::failpoint::reach("after_resolution");
-            if nothing {
-                return Ok(Stored::Resolved {
-                    batch,
-                    published: None,
-                });
-            }
-            let body = match body {
-                Some(body) => Ok(body),
-                // Staged by an earlier life: the body is on disk only.
-                None => read_apart(&store, at, |body| Ok(Arc::new(StagedBatch::decode(&body)?))).await,
-            };
-            let published = match body {
-                Ok(body) => Published::Whole(PublishedBatch {
+            let (at, won) = (leaving.at, runs);
+            let published = match leaving.body {
+                _ if nothing => None,
+                Some(body) => Some(Published::Whole(PublishedBatch {
                     base,
                     terms,
-                    won: runs,
+                    won,
                     at,
                     body,
-                }),
-                Err(failure) if failure.is_damage() => Published::Unread(
-                    UnreadBatch {
-                        batch,
-                        base,
-                        terms,
-                        won: runs,
-                        at,
-                    },
-                    failure,
-                ),
-                Err(failure) => return Err(failure.into()),
+                })),
+                // Staged by an earlier life: the body is on disk only, and read when an application comes to it.
+                None => Some(Published::Cold(ColdBatch {
+                    batch,
+                    base,
+                    terms,
+                    won,
+                    at,
+                    head: leaving.head,
+                    damaged: leaving.damaged,
+                })),
             };
-            Ok(Stored::Resolved {
-                batch,
-                published: Some(Box::new(published)),
-            })
+            let published = published.map(Box::new);
+            Ok(Stored::Resolved { batch, published })
         }));
     }
 
@@ -229,7 +211,7 @@ impl Driver {
             Stored::Resolved { batch, published } => {
                 match published.map(|published| *published) {
                     Some(Published::Whole(whole)) => self.topic.publish(whole)?,
-                    Some(Published::Unread(unread, why)) => self.topic.publish_unread(unread, &why)?,
+                    Some(Published::Cold(cold)) => self.topic.publish_cold(cold)?,
                     None => {
                         self.batches.forget(batch);
                     }
@@ -240,8 +222,7 @@ impl Driver {
                 // settled when the hub delivers it again, so nothing of it is kept.
                 self.batches.forget(batch);
             }
-            Stored::Mended(at, body) => self.on_mended(at, body)?,
-            Stored::MendRefused(batch) => self.mending.again(batch),
+            Stored::Mended(rewritten) => self.on_rewritten(rewritten)?,
             Stored::Done => self.feed(Input::DonePersisted),
             Stored::Terms => {}
         }

@@ -4,7 +4,7 @@ use fanin_core::fold::Halt;
 use fanin_core::ids::{Incarnation, StreamSeq, TermsVersion};
 use fanin_core::record::SourceTerms;
 use fanin_hub::{
-    ConsumerSpec, SharedConsumer, SourceError, StoredMessage,
+    ConsumerSpec, SharedConsumer, SourceError, SourceInfo, StoredMessage,
     port::{Hub, HubRef},
 };
 use tokio::sync::mpsc;
@@ -82,16 +82,33 @@ impl WatchTask {
 }
 
 async fn recreated(hub: &dyn Hub, incarnation: Incarnation, source: &Source) -> Option<Halt> {
-    let gone = || {
-        Some(Halt::SourceRecreated {
-            stream: source.terms.stream.clone(),
-        })
-    };
     match hub.source_info(&source.terms.stream).await {
-        Ok(info) if info.incarnation(u64::from(source.generation)) != incarnation => gone(),
+        Ok(info) if !is_same(&info, incarnation, source) => Some(Halt::SourceRecreated {
+            stream: source.terms.stream.clone(),
+        }),
         Ok(_) | Err(SourceError::Missing { .. } | SourceError::Hub { .. } | SourceError::BadTime { .. }) => {
             None
         }
+    }
+}
+
+fn is_same(info: &SourceInfo, incarnation: Incarnation, source: &Source) -> bool {
+    info.incarnation(u64::from(source.generation)) == incarnation
+}
+
+/// Facts of a source as of now; `None` when there is no such stream any more, or another of that name.
+///
+/// # Errors
+/// The request failed.
+pub async fn facts_of(
+    hub: &dyn Hub,
+    incarnation: Incarnation,
+    source: &Source,
+) -> Result<Option<SourceInfo>, SourceError> {
+    match hub.source_info(&source.terms.stream).await {
+        Ok(info) => Ok(is_same(&info, incarnation, source).then_some(info)),
+        Err(SourceError::Missing { .. }) => Ok(None),
+        Err(error @ (SourceError::Hub { .. } | SourceError::BadTime { .. })) => Err(error),
     }
 }
 
@@ -131,16 +148,21 @@ pub async fn audit(
     })
 }
 
-/// Fetches a message that the hub skipped.
-pub async fn repair(hub: HubRef, incarnation: Incarnation, stream: String, seq: StreamSeq) -> Option<Event> {
-    match hub.fetch_message(&stream, seq).await {
-        Ok(Some(message)) => Some(Event::Repaired {
+/// Fetches a message that the hub skipped, of a source that is still the same.
+pub async fn repair(hub: HubRef, incarnation: Incarnation, source: Source, seq: StreamSeq) -> Option<Event> {
+    let fetched = hub.fetch_message(&source.terms.stream, seq).await;
+    match (fetched, facts_of(&*hub, incarnation, &source).await) {
+        (Ok(Some(message)), Ok(Some(_))) => Some(Event::Repaired {
             incarnation,
             message: Box::new(message),
         }),
-        Ok(None) => None,
-        Err(error) => {
+        (Ok(None), _) | (_, Ok(None)) => None,
+        (Err(error), _) => {
             tracing::debug!(error = %error_chain(&error), "a message to repair could not be fetched; it is repeated");
+            None
+        }
+        (_, Err(error)) => {
+            tracing::debug!(error = %error_chain(&error), "a message to repair could not be verified; it is repeated");
             None
         }
     }

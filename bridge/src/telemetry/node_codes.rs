@@ -16,9 +16,6 @@ super::codes::codes! {
     MAPPING_ENDED = "FAN-4005", "a mapping ended",
         "Its topic and the local log disagree, or a part of it failed.",
         "See the message before it in the log; restart the bridge. If it happens again, report it.";
-    BATCH_UNREADABLE = "FAN-4006", "a staged batch cannot be read",
-        "The local log returned an error or other bytes than were written.",
-        "Check the disk, then restart the bridge.";
     STORE_DAMAGED = "FAN-4007", "the local log is damaged",
         "Bytes before the last completed sync are not those written: the disk or somebody changed them. Nothing was changed by fanin.",
         "Restore the disk. If that is not possible, evacuate the node, and start with an empty data directory.";
@@ -101,7 +98,7 @@ super::codes::codes! {
         "Its headers are malformed (not UTF-8, no colon, a lone carriage return) and the client library cannot read them; or every node that got it was away for several times the hub's wait. It was fetched by its sequence and is not lost.",
         "Correct its publisher; applications get the message with what could be read, and the rest in the header Fanin-Unreadable-Headers.";
     BATCH_DAMAGED = "FAN-4043", "a batch of the local log is damaged",
-        "The disk returned other bytes than were written, or an error, for a batch that was synced once.",
+        "The disk returned other bytes than were written for a batch that was synced once, or an error when it was read.",
         "Nothing at first: its messages are fetched again from the source by sequence, and nothing is pulled until then. Check the disk; if the state stays, see the reason in `fanin status`.";
     MAPPING_DAMAGED = "FAN-4044", "a mapping is held back by damage",
         "The disk has lost a small record that tells what the applications of this mapping have finished, and no copy of it is anywhere else.",

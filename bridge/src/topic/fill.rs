@@ -158,7 +158,10 @@ impl AppTask {
             }
             if !self.spec.filter.matches(&batch.message(place).subject) {
                 let passed_over = (place + 1..batch.count())
-                    .take_while(|next| !self.spec.filter.matches(&batch.message(*next).subject))
+                    .take_while(|next| {
+                        let message = batch.message(*next);
+                        !message.is_lost() && !self.spec.filter.matches(&message.subject)
+                    })
                     .count() as u64;
                 self.machine.skip(
                     candidate.offset,

@@ -13,7 +13,7 @@ pub(crate) struct IndexEntry {
     pub(crate) count: u32,
     pub(crate) terms: TermsVersion,
     pub(crate) at: Location,
-    /// When the hub stored the first message.
+    /// When the hub stored the first message; 0 while that is unknown.
     pub(crate) published_ns: i64,
     /// Payload bytes of everything published before this batch since the topic started.
     pub(crate) bytes_before: u64,
@@ -95,11 +95,26 @@ impl Index {
         found.map(|entry| entry.at)
     }
 
-    /// A batch was written again. Returns its entry, unless every application has finished it meanwhile.
-    pub(crate) fn moved(&mut self, batch: BatchNo, at: Location) -> Option<IndexEntry> {
-        let entry = self.entries.iter_mut().find(|entry| entry.batch == batch)?;
-        entry.at = at;
-        Some(entry.clone())
+    /// A batch was written again, with this first time and these payload bytes. Returns its entry, unless every application has
+    /// finished it meanwhile. Takes time in proportion to the backlog, and is as rare as damage.
+    pub(crate) fn moved(
+        &mut self,
+        batch: BatchNo,
+        at: Location,
+        published_ns: i64,
+        bytes: u32,
+    ) -> Option<IndexEntry> {
+        let n = self.entries.iter().position(|entry| entry.batch == batch)?;
+        let (found, behind) = self.entries.make_contiguous()[n..].split_first_mut()?;
+        let before = u64::from(found.bytes);
+        found.at = at;
+        found.published_ns = published_ns;
+        found.bytes = bytes;
+        for entry in behind {
+            entry.bytes_before = entry.bytes_before + u64::from(bytes) - before;
+        }
+        self.bytes_total = self.bytes_total + u64::from(bytes) - before;
+        Some(found.clone())
     }
 
     /// An application has durably finished everything below `floor`. Returns the batches that every application has

@@ -54,7 +54,7 @@ pub use connection::{ConnectRequest, Connection, Frames, Input, Peer};
 pub use deadletter::{DEAD_LETTER_SPACE, DeadLetter, ListedDeadLetter};
 pub use filter::SubjectFilter;
 pub use frame::{DeliveryFrame, Frame};
-pub use mend::UnreadBatch;
+pub use mend::ColdBatch;
 pub use restore::{RestoredBatch, StartError};
 pub(crate) use shared::read_apart;
 pub use shared::{Presence, ReadFailure, TopicEvent, TopicFailure};
@@ -294,7 +294,7 @@ impl Topic {
             body,
         } = batch;
         let staged = body.seqs();
-        let first_ns = body.messages.first().map_or(0, |message| message.published_ns);
+        let first_ns = body.published_ns().0;
         let entry = restore::entry(
             (&staged, first_ns, body.payload_bytes()),
             body.batch,

@@ -220,14 +220,18 @@ fn read_cursors(
     Ok(cursors)
 }
 
+/// What an index entry takes of a STAGE record's head; of one that is damaged nothing is known.
+pub(super) fn staged_facts(head: Option<&StageHead>) -> (&[(StreamSeq, StreamSeq)], i64, u64) {
+    match head {
+        Some(head) => (&head.seqs, head.published_ns.0, head.payload_bytes),
+        None => (&[], 0, 0),
+    }
+}
+
 fn entry_of(batch: &RestoredBatch) -> IndexEntry {
     let resolution = &batch.resolution;
-    let staged = match &batch.head {
-        Some(head) => (&*head.seqs, head.published_ns.0, head.payload_bytes),
-        None => (&[][..], 0, 0),
-    };
     entry(
-        staged,
+        staged_facts(batch.head.as_ref()),
         resolution.batch,
         resolution.base,
         resolution.terms,

@@ -84,6 +84,9 @@ pub enum ReadFailure {
     /// The process is ending.
     #[error("the read was cancelled")]
     Cancelled,
+    /// A defect.
+    #[error("the read ended by a defect")]
+    Crashed,
 }
 
 impl ReadFailure {
@@ -96,9 +99,16 @@ impl ReadFailure {
                 ReadError::Io(error) => error.raw_os_error() == Some(rustix::io::Errno::IO.raw_os_error()),
                 ReadError::Gone => false,
             },
-            ReadFailure::Decode(_) | ReadFailure::Won(_) | ReadFailure::Cancelled => false,
+            ReadFailure::Decode(_) | ReadFailure::Won(_) | ReadFailure::Cancelled | ReadFailure::Crashed => {
+                false
+            }
         }
     }
+}
+
+/// A time; 0 stands for one that is not known.
+fn known(published_ns: i64) -> Option<i64> {
+    (published_ns != 0).then_some(published_ns)
 }
 
 /// Reads a body and makes something of it, on a thread where that blocks.
@@ -114,8 +124,11 @@ pub(crate) async fn read_apart<T: Send + 'static>(
         decode(body.map_err(|error| ReadFailure::Store(Arc::new(error)))?)
     };
     if blocks {
-        let read = tokio::task::spawn_blocking(read);
-        read.await.unwrap_or(Err(ReadFailure::Cancelled))
+        match tokio::task::spawn_blocking(read).await {
+            Ok(result) => result,
+            Err(error) if error.is_panic() => Err(ReadFailure::Crashed),
+            Err(_) => Err(ReadFailure::Cancelled),
+        }
     } else {
         read()
     }
@@ -272,7 +285,7 @@ impl TopicShared {
 
     /// When the hub stored the first message of the batch that holds an offset.
     pub(crate) fn published_ns(&self, offset: Offset) -> Option<i64> {
-        self.index.lock().find(offset).map(|entry| entry.published_ns)
+        known(self.index.lock().find(offset)?.published_ns)
     }
 
     /// Bytes at and behind an offset, and when the hub stored the first of them.
@@ -280,7 +293,7 @@ impl TopicShared {
         let index = self.index.lock();
         (
             index.bytes_from(offset),
-            index.find(offset).map(|entry| entry.published_ns),
+            index.find(offset).and_then(|entry| known(entry.published_ns)),
         )
     }
 
@@ -387,10 +400,17 @@ impl TopicShared {
         }
     }
 
-    /// A batch lies elsewhere now. Returns whether anybody still needs it.
-    pub(crate) fn moved(&self, batch: BatchNo, at: Location) -> Option<IndexEntry> {
-        self.events.lock().unreadable.remove(&batch);
-        self.index.lock().moved(batch, at)
+    /// A batch was written anew, at `at`. Returns its entry if anybody still needs it.
+    pub(crate) fn moved(&self, at: Location, body: &StagedBatch) -> Option<IndexEntry> {
+        let bytes = u32::try_from(body.payload_bytes()).unwrap_or(u32::MAX);
+        let entry = self
+            .index
+            .lock()
+            .moved(body.batch, at, body.published_ns().0, bytes);
+        let mut events = self.events.lock();
+        events.unreadable.remove(&body.batch);
+        events.damaged.retain(|waiting| *waiting != body.batch);
+        entry
     }
 
     pub(crate) fn keep_read(&self, batch: Arc<TopicBatch>) {
