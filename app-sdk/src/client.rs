@@ -95,6 +95,14 @@ impl Client {
             .map_err(|status| StatusError::Call(Box::new(status)))
     }
 
+    /// One connection for the other services of package `fanin.v1`, for tools. It does not reconnect by itself.
+    ///
+    /// # Errors
+    /// [`ConnectError`] when no bridge answers in time.
+    pub async fn channel(&self) -> Result<Channel, ConnectError> {
+        self.open_channel().await
+    }
+
     /// Longest duration of one attempt to open a subscription.
     pub(crate) fn connect_timeout(&self) -> Duration {
         self.connect_timeout

@@ -13,7 +13,7 @@ use fanin_config::{Config, Durability, Listen, Loaded};
 use fanin_core::ids::NodeUuid;
 use fanin_hub::port::HubRef;
 use fanin_hub::{Connection, HubOptions, Login, Secret, TlsOptions};
-use fanin_proto::v1::{HubStatus, StatusResponse, StoreStatus};
+use fanin_proto::v1::{HoldingsPart, HubStatus, StatusResponse, StoreStatus};
 use fanin_store::{Class, CommitError, Damage, Op, OpenError, Options, Recovered, SegmentLog, Store};
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
@@ -257,6 +257,24 @@ impl Running {
 impl StatusSource for Running {
     fn status(&self) -> Pin<Box<dyn Future<Output = StatusResponse> + Send + '_>> {
         Box::pin(Running::status(self))
+    }
+
+    fn holdings<'a>(
+        &'a self,
+        mapping: &'a str,
+    ) -> Pin<Box<dyn Future<Output = Result<Vec<HoldingsPart>, tonic::Status>> + Send + 'a>> {
+        Box::pin(async move {
+            let found = self.mappings.iter().find(|found| found.name == mapping);
+            let Some(found) = found else {
+                let names: Vec<&str> = self.mappings.iter().map(|found| found.name.as_str()).collect();
+                let text = format!("this node has no mapping {mapping:?}; it has: {}", names.join(", "));
+                return Err(tonic::Status::not_found(text));
+            };
+            found.holdings().await.ok_or_else(|| {
+                let state = found.view.get().state.word();
+                tonic::Status::unavailable(format!("mapping {mapping} cannot tell what it holds: it is {state}"))
+            })
+        })
     }
 }
 

@@ -5,7 +5,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use fanin_proto::v1::StatusResponse;
+use fanin_proto::v1::{HoldingsPart, StatusResponse};
 use fanin_store::Store as _;
 
 use super::health::{Check, Health};
@@ -93,6 +93,13 @@ fn ledger(mapping: &MappingHandle) -> Check {
 impl StatusSource for NodeHealth {
     fn status(&self) -> Pin<Box<dyn Future<Output = StatusResponse> + Send + '_>> {
         Box::pin(self.node.status())
+    }
+
+    fn holdings<'a>(
+        &'a self,
+        mapping: &'a str,
+    ) -> Pin<Box<dyn Future<Output = Result<Vec<HoldingsPart>, tonic::Status>> + Send + 'a>> {
+        StatusSource::holdings(&*self.node, mapping)
     }
 }
 

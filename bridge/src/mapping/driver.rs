@@ -26,6 +26,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::batches::{Batches, Permits};
 use super::disk::Names;
+use super::holdings::Question;
 use super::intake::IntakeTask;
 use super::join::Source;
 use super::ledger_io::{Appended, TailTask};
@@ -272,7 +273,7 @@ impl Driver {
         mut self,
         epoch: Epoch,
         mut topic_events: TopicEvents,
-        mut events: mpsc::Receiver<Event>,
+        (mut events, mut questions): (mpsc::Receiver<Event>, mpsc::Receiver<Question>),
         quiesce: CancellationToken,
         stop: CancellationToken,
     ) -> Result<(), DriverError> {
@@ -305,6 +306,10 @@ impl Driver {
                     }
                 }
                 _ = clock.tick() => self.on_tick(),
+                Some(question) = questions.recv() => {
+                    // An error means that nobody waits for the answer any more.
+                    drop(question.send(self.holdings()));
+                }
                 event = topic_events.next() => self.on_topic(event)?,
                 // The gate opens as soon as the last application is there.
                 Ok(()) = presence.changed() => self.look_over(),

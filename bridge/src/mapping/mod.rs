@@ -14,6 +14,7 @@
 //! | [`mend`] | batches that the disk has lost are fetched again |
 //! | [`stuck`] | messages no node can take in as the hub delivers them; the connection for pulling |
 //! | [`watch`] | looking after the consumer: its floor, holes, repairs |
+//! | [`holdings`] | what this node holds, for tools that compare nodes with the ledger |
 //! | [`view`] | what status and metrics see |
 
 pub mod arrivals;
@@ -22,6 +23,7 @@ pub mod disk;
 pub mod driver;
 mod effects;
 mod gate;
+pub mod holdings;
 pub mod intake;
 pub mod join;
 pub mod ledger_io;

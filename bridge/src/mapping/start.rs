@@ -10,13 +10,15 @@ use fanin_core::node::Identity;
 use fanin_core::recovery::{Disk, recover};
 use fanin_hub::port::{Hub, HubRef};
 use fanin_store::{Class, Op, Recovered, Store};
-use tokio::sync::oneshot;
+use fanin_proto::v1::HoldingsPart;
+use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use super::batches::{Batches, Flying};
 use super::disk::{DiskError, Epochs, Kept, Names};
 use super::driver::{Driver, DriverError, DriverParts};
 use super::gate::DISK_FULL;
+use super::holdings::{QUESTIONS_MAX, Question, of_apps};
 use super::join::{JoinContext, JoinError, Joined, join, pause};
 use super::ledger_io::error_chain;
 use super::limits::TICK;
@@ -30,6 +32,9 @@ use crate::topic::{
 
 /// Pause between two tries at joining when only an operator can help.
 const REFUSED_PAUSE: Duration = Duration::from_secs(10);
+
+/// How long a mapping's loop may take to tell what it holds.
+const HOLDINGS_WAIT: Duration = Duration::from_secs(5);
 
 /// Why a mapping cannot start from its disk.
 #[derive(Debug, thiserror::Error)]
@@ -56,6 +61,7 @@ pub struct Mapping {
     damaged: BTreeSet<BatchNo>,
     terms_known: u32,
     view: Shared,
+    questions: (mpsc::Sender<Question>, mpsc::Receiver<Question>),
 }
 
 /// What everybody else needs of a mapping.
@@ -69,9 +75,24 @@ pub struct MappingHandle {
     pub topic: Option<Topic>,
     /// Where it stands.
     pub view: Shared,
+    questions: Option<mpsc::Sender<Question>>,
 }
 
 impl MappingHandle {
+    /// What the mapping holds on this node; `None` while it has not joined, or when its loop does not answer in time.
+    pub async fn holdings(&self) -> Option<Vec<HoldingsPart>> {
+        let (reply, answer) = oneshot::channel();
+        let asked = async {
+            self.questions.as_ref()?.send(reply).await.ok()?;
+            answer.await.ok()
+        };
+        let mut parts = tokio::time::timeout(HOLDINGS_WAIT, asked).await.ok().flatten()?;
+        if let Some(topic) = &self.topic {
+            parts.extend(of_apps(topic).await);
+        }
+        Some(parts)
+    }
+
     /// A mapping that damage holds back: it is shown, and does nothing.
     #[must_use]
     pub fn held(name: &str, topic_name: &str, why: &DiskError) -> MappingHandle {
@@ -85,6 +106,7 @@ impl MappingHandle {
             topic_name: topic_name.to_owned(),
             topic: None,
             view,
+            questions: None,
         }
     }
 }
@@ -188,6 +210,7 @@ impl Mapping {
             damaged,
             terms_known: kept.terms.version,
             view,
+            questions: mpsc::channel(QUESTIONS_MAX),
         })
     }
 
@@ -199,6 +222,7 @@ impl Mapping {
             topic_name: self.options.config.topic.clone(),
             topic: Some(self.topic.clone()),
             view: self.view.clone(),
+            questions: Some(self.questions.0.clone()),
         }
     }
 
@@ -253,7 +277,8 @@ impl Mapping {
             terms_known: self.terms_known,
             view: self.view,
         });
-        driver.run(epoch, topic_events, events, quiesce, stop).await
+        let asked = (events, self.questions.1);
+        driver.run(epoch, topic_events, asked, quiesce, stop).await
     }
 
     async fn join(

@@ -177,6 +177,11 @@ impl AppTask {
                 self.spec.policy = policy;
                 self.machine.set_policy(policy);
             }
+            AppCommand::Holdings(reply) => {
+                self.machine.extend_head(*self.head.borrow());
+                // An error means that nobody waits for the answer any more.
+                drop(reply.send(self.holdings()));
+            }
             AppCommand::Stats(reply) => {
                 self.machine.extend_head(*self.head.borrow());
                 // An error means that nobody waits for the answer any more.

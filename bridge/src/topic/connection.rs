@@ -62,6 +62,8 @@ pub(crate) enum AppCommand {
     },
     SetPaused(bool),
     SetPolicy(Policy),
+    /// Tell what is finished and what is held.
+    Holdings(oneshot::Sender<super::holdings::AppHoldings>),
     Stats(oneshot::Sender<AppStats>),
 }
 

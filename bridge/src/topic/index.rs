@@ -89,6 +89,11 @@ impl Index {
         self.entries.get(n).filter(|entry| entry.base <= offset)
     }
 
+    /// The unfinished batches, in offset order.
+    pub(crate) fn entries(&self) -> impl Iterator<Item = &IndexEntry> {
+        self.entries.iter()
+    }
+
     /// Where an unfinished batch lies.
     pub(crate) fn location_of(&self, batch: BatchNo) -> Option<Location> {
         let found = self.entries.iter().find(|entry| entry.batch == batch);

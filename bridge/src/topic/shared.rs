@@ -255,6 +255,12 @@ impl TopicShared {
         }
     }
 
+    /// From which terms version on an application receives.
+    pub(crate) fn since(&self, app: usize) -> Option<TermsVersion> {
+        let since = self.since.get(app)?.load(Ordering::Acquire);
+        (since != NEVER).then_some(TermsVersion(since))
+    }
+
     /// Whether the terms name the application at all.
     pub(crate) fn is_served(&self, app: usize) -> bool {
         self.since

@@ -332,7 +332,7 @@ async fn a_damaged_batch_waits_until_it_is_mended() {
         client.ack(1, 2).await;
         client.until_confirmed(2).await;
     }
-    let mut c = world.open("c", "i").await;
+    let c = world.open("c", "i").await;
     c.much_credit().await;
     eventually("a dead letter of each", || world.topic.dead_letters().len() == 3).await;
     let letter = world.topic.dead_letters().remove(0);

@@ -472,6 +472,12 @@ impl Node {
         &self.batches
     }
 
+    /// Numbers of batches that every application has finished, as far as the disk knows.
+    #[must_use]
+    pub fn done(&self) -> &SeqSet {
+        &self.done.durable
+    }
+
     /// How many batches are staged and not yet resolved.
     #[must_use]
     pub fn unresolved(&self) -> usize {
