@@ -267,12 +267,17 @@ impl StatusSource for Running {
             let found = self.mappings.iter().find(|found| found.name == mapping);
             let Some(found) = found else {
                 let names: Vec<&str> = self.mappings.iter().map(|found| found.name.as_str()).collect();
-                let text = format!("this node has no mapping {mapping:?}; it has: {}", names.join(", "));
+                let text = format!(
+                    "this node has no mapping {mapping:?}; it has: {}",
+                    names.join(", ")
+                );
                 return Err(tonic::Status::not_found(text));
             };
             found.holdings().await.ok_or_else(|| {
                 let state = found.view.get().state.word();
-                tonic::Status::unavailable(format!("mapping {mapping} cannot tell what it holds: it is {state}"))
+                tonic::Status::unavailable(format!(
+                    "mapping {mapping} cannot tell what it holds: it is {state}"
+                ))
             })
         })
     }

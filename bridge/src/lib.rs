@@ -3,6 +3,7 @@
 pub mod admin;
 pub mod ambient;
 pub mod app;
+pub mod audit;
 pub mod bench;
 pub mod cli;
 pub mod codes;

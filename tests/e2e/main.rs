@@ -27,3 +27,4 @@ mod poison;
 mod rolled_back;
 mod stale_reads;
 mod starts;
+mod verify;

@@ -5,10 +5,11 @@
 //! | [`exit`], [`failure`] | how a command ends, and how that is told |
 //! | `output`, `human` | standard output; numbers for people |
 //! | `signals` | SIGTERM, SIGINT and SIGHUP |
-//! | `hub_args`, `bridge_socket`, `load` | reaching the hub, reaching the bridge, loading the configuration |
+//! | `hub_args`, `bridge_socket`, `load`, `cluster` | reaching the hub, the bridge, a whole mapping; loading the configuration |
 //! | the others | the command of their name |
 
 mod bridge_socket;
+mod cluster;
 mod completion;
 mod config;
 mod environment;
@@ -18,9 +19,11 @@ pub mod failure;
 mod hub;
 mod hub_args;
 pub(crate) mod human;
+mod ledger;
 pub mod limits;
 mod load;
 mod message_line;
+mod msg;
 pub(crate) mod output;
 mod publish;
 mod run;
@@ -42,6 +45,8 @@ Examples:
   fanin status
   fanin publish orders.created --file orders.ndjson --msg-id-field id
   fanin subscribe orders --app billing --json | jq .payload
+  fanin ledger verify --config /etc/fanin/fanin.yaml
+  fanin msg trace ORDERS:1234 --config /etc/fanin/fanin.yaml
 
 Exit codes: 0 done, 1 failed, 2 usage, 69 hub or bridge unavailable, 73 cannot create the local log or socket,
 74 I/O, 75 try later, 77 not permitted, 78 configuration. Each error has a code: see `fanin errors`.";
@@ -69,6 +74,10 @@ pub enum Command {
     Hub(hub::Args),
     /// Show hub, mappings, ledger, backlogs and instances of this node
     Status(status::Args),
+    /// Look at a mapping's ledger, or verify it against its nodes
+    Ledger(ledger::Args),
+    /// Trace a message: source, owner, and each application
+    Msg(msg::Args),
     /// Publish lines to the hub, each confirmed by it
     Publish(publish::Args),
     /// Print the messages of an application, each acknowledged after it is written
@@ -108,6 +117,8 @@ impl Command {
             Command::Config(args) => args.wants_json(),
             Command::Hub(args) => args.wants_json(),
             Command::Status(args) => args.json,
+            Command::Ledger(args) => args.wants_json(),
+            Command::Msg(args) => args.wants_json(),
             Command::Publish(args) => args.json,
             Command::Subscribe(args) => args.json,
             Command::Errors(args) => args.json,
@@ -128,6 +139,8 @@ impl Command {
             Command::Config(args) => config::execute(args),
             Command::Hub(args) => Box::pin(hub::execute(args)).await,
             Command::Status(args) => Box::pin(status::execute(args)).await,
+            Command::Ledger(args) => Box::pin(ledger::execute(args)).await,
+            Command::Msg(args) => Box::pin(msg::execute(args)).await,
             Command::Publish(args) => Box::pin(publish::execute(args)).await,
             Command::Subscribe(args) => Box::pin(subscribe::execute(args)).await,
             Command::Demo(args) => Box::pin(crate::demo::run(args)).await,
@@ -163,7 +176,7 @@ mod tests {
             Cli::try_parse_from(std::iter::once("fanin").chain(words)).unwrap();
             count += 1;
         }
-        assert_eq!(count, 5);
+        assert_eq!(count, 7);
     }
 
     #[test]

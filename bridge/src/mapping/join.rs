@@ -279,7 +279,11 @@ async fn check_length(ledger: &dyn LedgerStream, read: LedgerSeq) -> Result<(), 
     }
 }
 
-async fn find_sources(
+/// The configured sources as the hub has them now.
+///
+/// # Errors
+/// One is missing, or the hub could not be asked.
+pub async fn find_sources(
     options: &MappingOptions,
     hub: &dyn Hub,
 ) -> Result<BTreeMap<Incarnation, Source>, JoinError> {

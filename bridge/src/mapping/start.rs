@@ -9,8 +9,8 @@ use fanin_core::ids::{BatchNo, LedgerSeq, NodeUuid, TermsVersion};
 use fanin_core::node::Identity;
 use fanin_core::recovery::{Disk, recover};
 use fanin_hub::port::{Hub, HubRef};
-use fanin_store::{Class, Op, Recovered, Store};
 use fanin_proto::v1::HoldingsPart;
+use fanin_store::{Class, Op, Recovered, Store};
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 

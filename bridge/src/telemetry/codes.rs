@@ -88,6 +88,15 @@ codes! {
     BENCH_FAILED = "FAN-5022", "the benchmark has no result",
         "A process of the benchmark ended, did not start, did not finish in time or counted wrong.",
         "Run it on a machine with nothing else to do and enough disk below the temporary directory (TMPDIR).";
+    NOT_VERIFIED = "FAN-5023", "the ledger and the nodes do not prove the guarantee",
+        "A message has no owner that holds it, or what a node holds is not what the ledger says, or a node could not be asked.",
+        "Each finding names what is wrong. Name the sockets of all nodes with --node and run it again; see `fanin status` on the nodes named.";
+    UNKNOWN_MAPPING = "FAN-5024", "which mapping is meant",
+        "The configuration has no mapping of that name, or several and none was chosen.",
+        "Choose one of those named in the message with --mapping.";
+    UNKNOWN_MESSAGE = "FAN-5025", "no such message",
+        "The stream is no source of the mapping, or holds no such sequence, and nobody owns it.",
+        "Write the id as STREAM:seq, as status, logs and dead letters show it.";
 }
 
 #[cfg(test)]

@@ -1,0 +1,21 @@
+//! Bounds of an audit.
+
+use std::time::Duration;
+
+/// Most findings of one kind and source that are listed; more are counted.
+pub const FINDINGS_LISTED_MAX: usize = 1_000;
+
+/// Most gaps of one source that are looked into.
+pub const GAPS_MAX: usize = 10_000;
+
+/// How long the ledger may stand still while it is read.
+pub const READ_IDLE_MAX: Duration = Duration::from_secs(30);
+
+/// How long a node may take to tell what it holds.
+pub const NODE_WAIT_MAX: Duration = Duration::from_secs(15);
+
+/// Most bytes of one part of a node's answer.
+pub const PART_BYTES_MAX: usize = 16 << 20;
+
+/// Most batches of one node that are taken in.
+pub const NODE_BATCHES_MAX: usize = 1 << 20;

@@ -1,0 +1,21 @@
+//! The guarantee, recomputed from outside: the ledger is folded anew from the hub, and what it says is compared with what every
+//! reachable node holds. Nothing is changed anywhere.
+//!
+//! | part | what it does |
+//! |---|---|
+//! | [`ledger`] | reads and folds a mapping's ledger as every bridge does |
+//! | [`nodes`] | asks nodes what they hold |
+//! | [`gaps`] | finds messages below the consumer's acknowledgement floor that nobody claimed |
+//! | [`judge`] | compares; no I/O |
+//! | [`trace`] | one message: where it is, for each application |
+
+pub mod gaps;
+pub mod judge;
+pub mod ledger;
+pub mod limits;
+pub mod nodes;
+pub mod trace;
+
+pub use judge::{AppTotals, Finding, Report, judge};
+pub use ledger::{AuditError, Folded, read_ledger};
+pub use nodes::{NodeError, NodeView, ask_node};

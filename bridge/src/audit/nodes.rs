@@ -1,0 +1,183 @@
+//! Asking a node what it holds.
+
+use std::collections::BTreeMap;
+
+use fanin_core::ids::{BatchNo, Incarnation, LedgerSeq, NodeUuid, Offset, TermsVersion};
+use fanin_core::seq_set::SeqSet;
+use fanin_proto::v1::{
+    AppHolding, BatchHolding, HoldingsPart, HoldingsRequest, NodeHoldings, SeqRange, holdings_part::Part,
+    node_service_client::NodeServiceClient,
+};
+use fanin_sdk::{Client, ConnectError};
+
+use super::limits::{NODE_BATCHES_MAX, NODE_WAIT_MAX, PART_BYTES_MAX};
+
+/// A node as it told about itself.
+#[derive(Clone, Debug, Default)]
+pub struct NodeView {
+    /// Its name.
+    pub name: String,
+    /// Its data directory.
+    pub uuid: NodeUuid,
+    /// Its epoch.
+    pub epoch: LedgerSeq,
+    /// How far it had folded the ledger.
+    pub position: LedgerSeq,
+    /// The mapping's state there.
+    pub state: String,
+    /// Batches that every application there has finished.
+    pub done: SeqSet,
+    /// Batches that are not released.
+    pub batches: BTreeMap<BatchNo, BatchView>,
+    /// The applications.
+    pub apps: Vec<AppHolding>,
+}
+
+/// A batch of a node.
+#[derive(Clone, Debug, Default)]
+pub struct BatchView {
+    /// Its state, in the words of the contract.
+    pub state: String,
+    /// Its source.
+    pub incarnation: Incarnation,
+    /// What it won when `decided`, what it holds otherwise.
+    pub seqs: SeqSet,
+    /// Whether the ledger, as far as the node has read it, has decided the batch.
+    pub decided: bool,
+    /// The topic offset of its first message, once published.
+    pub base: Option<Offset>,
+    /// The terms it was won under.
+    pub terms: TermsVersion,
+}
+
+/// Why a node could not be asked.
+#[derive(Debug, thiserror::Error)]
+pub enum NodeError {
+    /// No bridge there.
+    #[error(transparent)]
+    Connect(#[from] ConnectError),
+    /// It refused, or the connection was lost.
+    #[error("the bridge at {socket} does not tell what it holds: {}", source.message())]
+    Call {
+        /// Its socket.
+        socket: String,
+        /// The answer.
+        source: Box<tonic::Status>,
+    },
+    /// It took too long.
+    #[error("the bridge at {socket} did not tell in time what it holds")]
+    Timeout {
+        /// Its socket.
+        socket: String,
+    },
+    /// Its answer is not what the contract says.
+    #[error("the bridge at {socket} answered what this version does not understand: {what}")]
+    Malformed {
+        /// Its socket.
+        socket: String,
+        /// What is wrong.
+        what: &'static str,
+    },
+}
+
+/// Asks the bridge at a socket.
+///
+/// # Errors
+/// `NodeError`.
+pub async fn ask_node(socket: &str, mapping: &str) -> Result<NodeView, NodeError> {
+    let asked = tokio::time::timeout(NODE_WAIT_MAX, ask(socket, mapping)).await;
+    asked.unwrap_or_else(|_| {
+        Err(NodeError::Timeout {
+            socket: socket.to_owned(),
+        })
+    })
+}
+
+async fn ask(socket: &str, mapping: &str) -> Result<NodeView, NodeError> {
+    let failed = |status: tonic::Status| NodeError::Call {
+        socket: socket.to_owned(),
+        source: Box::new(status),
+    };
+    let malformed = |what| NodeError::Malformed {
+        socket: socket.to_owned(),
+        what,
+    };
+    let client = Client::builder().socket(socket).connect().await?;
+    let mut service =
+        NodeServiceClient::new(client.channel().await?).max_decoding_message_size(PART_BYTES_MAX);
+    let request = HoldingsRequest {
+        mapping: mapping.to_owned(),
+    };
+    let mut parts = service.holdings(request).await.map_err(failed)?.into_inner();
+    let mut view: Option<NodeView> = None;
+    while let Some(HoldingsPart { part }) = parts.message().await.map_err(failed)? {
+        match (part, &mut view) {
+            (Some(Part::Node(node)), None) => view = Some(of_node(node).map_err(malformed)?),
+            (Some(Part::Batch(batch)), Some(view)) if view.batches.len() < NODE_BATCHES_MAX => {
+                view.batches.insert(BatchNo(batch.batch), of_batch(batch));
+            }
+            (Some(Part::App(app)), Some(view)) => view.apps.push(app),
+            (Some(_), _) => return Err(malformed("parts out of order, or too many")),
+            // A part of a later version.
+            (None, _) => {}
+        }
+    }
+    view.ok_or_else(|| malformed("no node"))
+}
+
+fn of_node(node: NodeHoldings) -> Result<NodeView, &'static str> {
+    Ok(NodeView {
+        uuid: NodeUuid(u128::from_str_radix(&node.node_uuid, 16).map_err(|_| "its uuid")?),
+        epoch: LedgerSeq(node.epoch),
+        position: LedgerSeq(node.ledger_position),
+        done: set(&node.done),
+        name: node.node,
+        state: node.state,
+        batches: BTreeMap::new(),
+        apps: Vec::new(),
+    })
+}
+
+fn of_batch(batch: BatchHolding) -> BatchView {
+    BatchView {
+        incarnation: Incarnation(batch.incarnation),
+        seqs: set(&batch.seqs),
+        decided: batch.decided,
+        base: batch.base_offset.map(Offset),
+        terms: TermsVersion(batch.terms_version),
+        state: batch.state,
+    }
+}
+
+fn set(ranges: &[SeqRange]) -> SeqSet {
+    let mut set = SeqSet::new();
+    for range in ranges.iter().filter(|range| range.first <= range.last) {
+        set.insert_range(range.first, range.last);
+    }
+    set
+}
+
+/// Whether an application has finished an offset.
+#[must_use]
+pub fn is_finished(app: &AppHolding, offset: u64) -> bool {
+    offset < app.floor_offset
+        || app
+            .finished
+            .iter()
+            .any(|range| range.first <= offset && offset <= range.last)
+}
+
+/// How many of `count` offsets from `base` on an application has finished.
+#[must_use]
+pub fn finished_of(app: &AppHolding, base: u64, count: u64) -> u64 {
+    let end = base + count;
+    let below = app.floor_offset.clamp(base, end) - base;
+    let above = app.finished.iter().map(|range| {
+        let (first, last) = (
+            range.first.max(base).max(app.floor_offset),
+            range.last.saturating_add(1).min(end),
+        );
+        last.saturating_sub(first)
+    });
+    below + above.sum::<u64>()
+}
