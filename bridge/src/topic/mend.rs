@@ -48,7 +48,7 @@ impl Topic {
             index.push(restore::entry((&[], 0, 0), batch, base, terms, at, &won));
             index.head()
         };
-        self.shared.head.send_replace(head);
+        self.shared.head.send(&head);
         self.shared.note_damage((batch, at), why);
         Ok(())
     }

@@ -29,6 +29,7 @@ mod restore;
 mod shared;
 mod stats;
 mod tail;
+mod told;
 mod verdicts;
 
 use std::{
@@ -324,7 +325,7 @@ impl Topic {
         if won.is_empty() {
             self.shared.done(vec![(batch_no, base)]);
         } else {
-            self.shared.head.send_replace(head);
+            self.shared.head.send(&head);
         }
         Ok(())
     }
@@ -453,7 +454,7 @@ impl Topic {
         self.shared.phase.send_if_modified(|phase| match phase {
             Phase::Running => {
                 *phase = Phase::Stopped {
-                    refusal,
+                    refusal: refusal.clone(),
                     linger_until,
                 };
                 true
