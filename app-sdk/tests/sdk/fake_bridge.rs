@@ -10,8 +10,9 @@ use fanin_proto::v1::subscribe_request::Request as Sent;
 use fanin_proto::v1::subscribe_response::Response as Answer;
 use fanin_proto::v1::topic_service_server::{TopicService, TopicServiceServer};
 use fanin_proto::v1::{
-    Closing, Confirmed, Deliveries, Delivery, DeliveryRange, Header, LeasesLost, Open, Opened, Reject, Retry,
-    StatusRequest, StatusResponse, SubscribeRequest, SubscribeResponse,
+    Closing, Confirmed, Deliveries, Delivery, DeliveryRange, Header, HoldingsPart, HoldingsRequest,
+    LeasesLost, Open, Opened, Reject, Retry, StatusRequest, StatusResponse, SubscribeRequest,
+    SubscribeResponse,
 };
 use fanin_sdk::{Client, Message, Subscription};
 use parking_lot::Mutex;
@@ -179,6 +180,12 @@ impl NodeService for Service {
             node: "node-a".to_owned(),
             ..StatusResponse::default()
         }))
+    }
+
+    type HoldingsStream = tokio_stream::Empty<Result<HoldingsPart, Status>>;
+
+    async fn holdings(&self, _: Request<HoldingsRequest>) -> Result<Response<Self::HoldingsStream>, Status> {
+        Err(Status::unimplemented("not here"))
     }
 }
 

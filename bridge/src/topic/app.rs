@@ -73,8 +73,8 @@ impl AppTask {
         AppTask {
             judged: machine.floor(),
             instances: BTreeMap::new(),
-            head: topic.head.subscribe(),
-            phase: topic.phase.subscribe(),
+            head: topic.head.subscribe(number),
+            phase: topic.phase.subscribe(number),
             keeper: CursorKeeper::new(super::cursor_name(topic.space, &spec.name)),
             letters: DeadLetterWriter::new(Arc::clone(&topic), Arc::clone(&spec.name)),
             bodies: Bodies::default(),
@@ -483,7 +483,7 @@ impl AppTask {
             }
             // Without handles nobody can end this task by its phase any more, so it ends as if killed.
             Woken::Command(None) => {
-                self.topic.phase.send_replace(Phase::Ending {
+                self.topic.phase.send(&Phase::Ending {
                     refusal: Refusal::new(Code::Stopping, "the topic was dropped"),
                     linger_until: Instant::now(),
                     deadline: Instant::now(),

@@ -58,7 +58,7 @@ impl Topic {
             index.push(entry);
             index.head()
         };
-        self.shared.head.send_replace(head);
+        self.shared.head.send(&head);
         if damaged {
             let error = ReadError::Damaged {
                 segment: at.segment,

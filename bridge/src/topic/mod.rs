@@ -30,6 +30,7 @@ mod restore;
 mod shared;
 mod stats;
 mod tail;
+mod told;
 mod verdicts;
 
 use std::{
@@ -326,7 +327,7 @@ impl Topic {
         if won.is_empty() {
             self.shared.done(vec![(batch_no, base)]);
         } else {
-            self.shared.head.send_replace(head);
+            self.shared.head.send(&head);
         }
         Ok(())
     }
@@ -455,7 +456,7 @@ impl Topic {
         self.shared.phase.send_if_modified(|phase| match phase {
             Phase::Running => {
                 *phase = Phase::Stopped {
-                    refusal,
+                    refusal: refusal.clone(),
                     linger_until,
                 };
                 true

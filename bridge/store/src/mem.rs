@@ -1,7 +1,8 @@
 //! The log's twin in memory, for tests and the simulator.
 
 use crate::{
-    Class, Commit, CommitError, Key, Location, Op, ReadError, Recovered, RecoveredRecord, Store, Usage,
+    Class, Commit, CommitError, Damage, DamagedRecord, Key, Location, Op, ReadError, Recovered,
+    RecoveredRecord, Store, Usage,
     format::FrameType,
     limits,
     prepare::{Prepared, ValueSizes, only_frees, prepare},
@@ -19,13 +20,13 @@ use tokio::sync::oneshot;
 /// syncs are held.
 #[derive(Debug)]
 pub struct MemStore {
-    quota: u64,
     reserve: u64,
     state: Mutex<State>,
 }
 
 #[derive(Debug, Default)]
 struct State {
+    quota: u64,
     durable: Durable,
     pending: VecDeque<Pending>,
     pending_bytes: u64,
@@ -72,10 +73,17 @@ impl MemStore {
     #[must_use]
     pub fn new(quota_bytes: u64, reserve_bytes: u64) -> Arc<Self> {
         Arc::new(Self {
-            quota: quota_bytes,
             reserve: reserve_bytes.min(quota_bytes),
-            state: Mutex::default(),
+            state: Mutex::new(State {
+                quota: quota_bytes,
+                ..State::default()
+            }),
         })
+    }
+
+    /// Changes the quota, as when the disk fills up with other files, or is cleared. Never below the reserve.
+    pub fn set_quota(&self, quota_bytes: u64) {
+        self.state.lock().quota = quota_bytes.max(self.reserve);
     }
 
     /// Lets commits wait, as if their fsync took for ever, until [`Self::sync`] or [`Self::release_syncs`].
@@ -117,7 +125,7 @@ impl MemStore {
             let used = state.durable.bytes;
             for pending in refused {
                 state.pending_bytes -= pending.bytes;
-                let quota = self.quota;
+                let quota = state.quota;
                 let _ = pending.done.send(Err(CommitError::Full { used, quota }));
             }
             state.sizes = ValueSizes::of(&state.durable.values);
@@ -146,38 +154,67 @@ impl MemStore {
         }
     }
 
-    /// Loses the bodies of a key's records, as a bad disk would.
+    /// Loses the bodies of a key's records, as a bad disk would. Records without a body stay whole.
     pub fn damage(&self, key: Key) {
         let mut state = self.state.lock();
         for record in state.durable.records.values_mut() {
-            record.damaged |= record.key == key;
+            record.damaged |= record.key == key && !record.body.is_empty();
         }
+    }
+
+    /// The keys of the records that have a body, in log order.
+    #[must_use]
+    pub fn keys_with_body(&self) -> Vec<Key> {
+        let state = self.state.lock();
+        let records = state.durable.records.values();
+        records
+            .filter(|record| !record.body.is_empty())
+            .map(|record| record.key)
+            .collect()
+    }
+
+    /// The key of the record at a location.
+    #[must_use]
+    pub fn key_at(&self, at: Location) -> Option<Key> {
+        let state = self.state.lock();
+        state.durable.records.get(&at.position).map(|record| record.key)
     }
 
     /// Ends this store as a power cut would, and returns what a start would find: everything up to the last sync.
     /// Waiting commits fail with `Closed`.
     pub fn crash(&self) -> (Arc<Self>, Recovered) {
+        self.crash_keeping(0)
+    }
+
+    /// The same, when the first `commits` of those that waited had reached the disk although nobody heard of it.
+    pub fn crash_keeping(&self, commits: usize) -> (Arc<Self>, Recovered) {
         let mut state = self.state.lock();
         state.closed = true;
-        state.pending.clear();
+        let waiting = std::mem::take(&mut state.pending);
         state.pending_bytes = 0;
-        let durable = state.durable.clone();
+        for pending in waiting.into_iter().take(commits) {
+            state.durable.apply(pending.frames);
+        }
+        drop(state);
+        self.copy()
+    }
+
+    /// A copy of the disk as a power cut now would leave it. This store goes on.
+    #[must_use]
+    pub fn copy(&self) -> (Arc<Self>, Recovered) {
+        let state = self.state.lock();
+        let (quota, durable) = (state.quota, state.durable.clone());
         drop(state);
         let recovered = durable.recovered();
         let sizes = ValueSizes::of(&durable.values);
         let state = Mutex::new(State {
+            quota,
             durable,
             sizes,
             ..State::default()
         });
-        (
-            Arc::new(Self {
-                quota: self.quota,
-                reserve: self.reserve,
-                state,
-            }),
-            recovered,
-        )
+        let reserve = self.reserve;
+        (Arc::new(Self { reserve, state }), recovered)
     }
 }
 
@@ -248,17 +285,31 @@ impl Durable {
     }
 
     fn recovered(&self) -> Recovered {
-        let record = |(position, record): (&u64, &Record)| RecoveredRecord {
-            key: record.key,
-            kind: record.kind,
-            head: record.head.clone(),
-            at: record.location(*position),
-        };
-        Recovered {
+        let mut recovered = Recovered {
             values: self.values.clone(),
-            records: self.records.iter().map(record).collect(),
             ..Recovered::default()
+        };
+        for (position, record) in &self.records {
+            let (key, kind, head) = (record.key, record.kind, record.head.clone());
+            let at = record.location(*position);
+            if record.damaged {
+                recovered.damaged.push(Damage {
+                    segment: at.segment,
+                    position: at.position,
+                    key: Some(key),
+                    record: Some(DamagedRecord {
+                        kind,
+                        head: Some(head),
+                        at,
+                    }),
+                    value: None,
+                    what: "the record's body does not match its checksum".to_owned(),
+                });
+            } else {
+                recovered.records.push(RecoveredRecord { key, kind, head, at });
+            }
         }
+        recovered
     }
 }
 
@@ -291,14 +342,14 @@ impl Store for MemStore {
         let class = if only_frees(&frames) { Class::Finish } else { class };
         let used = state.durable.bytes + state.pending_bytes;
         let allowed = match class {
-            Class::Intake => self.quota - self.reserve,
-            Class::Copy => self.quota - self.reserve / limits::COPY_RESERVE_SHARE,
+            Class::Intake => state.quota - self.reserve,
+            Class::Copy => state.quota - self.reserve / limits::COPY_RESERVE_SHARE,
             Class::Finish => u64::MAX,
         };
         if used + bytes > allowed || state.full && class != Class::Finish {
             return refuse(CommitError::Full {
                 used,
-                quota: self.quota,
+                quota: state.quota,
             });
         }
         if let Err(error) = state.sizes.apply_checked(&frames) {
@@ -342,16 +393,16 @@ impl Store for MemStore {
         let used = state.durable.bytes + state.pending_bytes;
         Usage {
             bytes: state.durable.bytes,
-            quota: self.quota,
-            free: self.quota.saturating_sub(used),
+            quota: state.quota,
+            free: state.quota.saturating_sub(used),
             segments: 1,
             poisoned: state.poisoned.is_some(),
             room: if state.full {
                 0
             } else {
-                (self.quota - self.reserve).saturating_sub(used)
+                (state.quota - self.reserve).saturating_sub(used)
             },
-            full: state.full || used >= self.quota - self.reserve,
+            full: state.full || used >= state.quota - self.reserve,
             waiting: state.full && !state.pending.is_empty(),
         }
     }

@@ -1,0 +1,317 @@
+//! What happens to a cluster by itself: nodes die and come back, networks break, disks fill up, the hub loses its memory.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use fanin_core::ids::Incarnation;
+
+use crate::faults::Fault;
+use crate::hub::ledger::LedgerLog;
+use crate::hub::stream::Stream;
+use crate::hub::wire::Mode;
+use crate::node::{Ground, Node, STREAM};
+use crate::schedule::HEALTHY;
+use crate::world::World;
+
+/// Something in the time table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Event {
+    /// So many messages are published.
+    Publish(u64),
+    /// A fault happens.
+    Fault(Fault),
+}
+
+/// Something that lasts, and what ends it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Lasting {
+    /// The node is started.
+    Down(usize),
+    /// The network works again.
+    Cut(usize),
+    /// The disk has room again.
+    Full(usize),
+}
+
+/// The nodes, and what is wrong with them.
+pub(crate) struct Cluster {
+    ground: Ground,
+    nodes: Vec<Node>,
+    /// By the simulated millisecond in which it ends.
+    lasting: BTreeMap<(u64, u64), Lasting>,
+    number: u64,
+    healed_ms: Option<u64>,
+}
+
+impl Cluster {
+    pub(crate) fn new(ground: Ground, nodes: Vec<Node>) -> Cluster {
+        Cluster {
+            ground,
+            nodes,
+            lasting: BTreeMap::new(),
+            number: 0,
+            healed_ms: None,
+        }
+    }
+
+    fn world(&self) -> &Arc<World> {
+        &self.ground.world
+    }
+
+    pub(crate) fn nodes(&self) -> &[Node] {
+        &self.nodes
+    }
+
+    pub(crate) fn healed_ms(&self) -> Option<u64> {
+        self.healed_ms
+    }
+
+    /// Whether anything is halted, fenced or refused.
+    pub(crate) fn is_held(&self) -> bool {
+        self.nodes.iter().any(Node::is_held)
+    }
+
+    pub(crate) fn dead_letters(&self) -> Vec<(u64, Incarnation, u64)> {
+        self.nodes.iter().flat_map(Node::dead_letters).collect()
+    }
+
+    /// The source as it is now.
+    pub(crate) fn incarnation(&self) -> Option<Incarnation> {
+        let state = self.ground.hub.state.lock();
+        state.streams.get(STREAM).map(Stream::incarnation)
+    }
+
+    pub(crate) async fn start_all(&mut self) {
+        for node in &mut self.nodes {
+            let ms = self.ground.world.events.between(0, 2_000);
+            self.ground.world.pause(ms).await;
+            node.start(&self.ground).await;
+        }
+    }
+
+    fn last(&mut self, ms: u64, what: Lasting) {
+        self.number += 1;
+        let at_ms = self.world().now_ms() + ms;
+        self.lasting.insert((at_ms, self.number), what);
+    }
+
+    /// Ends what has lasted long enough.
+    pub(crate) async fn end_due(&mut self) {
+        let now_ms = self.world().now_ms();
+        while let Some(entry) = self.lasting.first_entry()
+            && entry.key().0 <= now_ms
+        {
+            match entry.remove() {
+                Lasting::Down(n) => self.nodes[n].start(&self.ground).await,
+                Lasting::Cut(n) => self.nodes[n].wire.set(HEALTHY),
+                Lasting::Full(n) => {
+                    if let Some(disk) = self.nodes[n].disk() {
+                        disk.fill(false);
+                    }
+                }
+            }
+        }
+    }
+
+    pub(crate) async fn look(&mut self) {
+        for node in &mut self.nodes {
+            node.look(&self.ground.world).await;
+        }
+    }
+
+    /// Processes that ended are started again, as a supervisor does.
+    pub(crate) fn restart_ended(&mut self, within_ms: u64) {
+        for n in 0..self.nodes.len() {
+            let waits = self.lasting.values().any(|what| *what == Lasting::Down(n));
+            if !self.nodes[n].is_alive() && !waits && self.nodes[n].refused.is_none() {
+                let ms = self.ground.world.events.between(1, within_ms);
+                self.last(ms, Lasting::Down(n));
+            }
+        }
+    }
+
+    fn pick(&self, wanted: impl Fn(&Node) -> bool) -> Option<usize> {
+        let which: Vec<usize> = (0..self.nodes.len())
+            .filter(|n| wanted(&self.nodes[*n]))
+            .collect();
+        self.world().events.pick(&which).copied()
+    }
+
+    /// How long something lasts: mostly seconds, at times minutes.
+    fn duration_ms(&self) -> u64 {
+        let dice = &self.world().events;
+        match dice.below(10) {
+            0 => dice.between(30_000, 180_000),
+            1..=3 => dice.between(5_000, 30_000),
+            _ => dice.between(50, 5_000),
+        }
+    }
+
+    pub(crate) async fn begin(&mut self, fault: Fault) {
+        let ms = self.duration_ms();
+        let Some(n) = self.pick(Node::is_alive) else {
+            return;
+        };
+        self.world()
+            .note("world", || format!("{} (node {n}, {ms} ms)", fault.word()));
+        let world = Arc::clone(self.world());
+        let happened = match fault {
+            Fault::Crash => {
+                self.nodes[n].crash(&world).await;
+                self.last(ms, Lasting::Down(n));
+                true
+            }
+            Fault::Stop => {
+                self.nodes[n].stop(&world).await;
+                self.last(ms, Lasting::Down(n));
+                true
+            }
+            Fault::Partition => self.cut(n, Mode::Down, ms),
+            Fault::OneWayOut => self.cut(n, Mode::OutLost, ms),
+            Fault::OneWayIn => self.cut(n, Mode::InLost, ms),
+            Fault::Stall => self.cut(n, Mode::Held, ms),
+            Fault::LeaderChange => {
+                self.renew_all();
+                true
+            }
+            Fault::DiskFull => {
+                if let Some(disk) = self.nodes[n].disk() {
+                    disk.fill(true);
+                }
+                self.last(ms, Lasting::Full(n));
+                true
+            }
+            Fault::SyncFails => {
+                if let Some(disk) = self.nodes[n].disk() {
+                    disk.fail();
+                }
+                true
+            }
+            Fault::DedupeForgets => {
+                let mut state = self.ground.hub.state.lock();
+                state.ledgers.values_mut().for_each(LedgerLog::forget_ids);
+                true
+            }
+            Fault::AckStateLost | Fault::FloorReset | Fault::MessagesSkipped => self.confuse_consumer(fault),
+            Fault::MessageDeleted => self.delete_message(),
+            Fault::ConsumerRecreated => self.delete_consumer(n).await,
+            Fault::LedgerRollback
+            | Fault::LedgerRecreated
+            | Fault::SourceRecreated
+            | Fault::DiskRestored
+            | Fault::DiskCloned => false,
+            Fault::RequestLost
+            | Fault::ReplyLost
+            | Fault::RequestLate
+            | Fault::RequestSlow
+            | Fault::AppendTwice
+            | Fault::TailLag
+            | Fault::TailRestart
+            | Fault::StaleRead
+            | Fault::DeliveryLost
+            | Fault::DeliveryTwice
+            | Fault::DeliveryShuffled
+            | Fault::AckLost
+            | Fault::AckLate
+            | Fault::AckTwice
+            | Fault::SlowSync
+            | Fault::TornCrash
+            | Fault::Damage
+            | Fault::DamageRead
+            | Fault::Retry
+            | Fault::Reject
+            | Fault::Release
+            | Fault::AnswerLate
+            | Fault::AnswerSlow
+            | Fault::AnswerNever
+            | Fault::AnswerTwice
+            | Fault::InstanceDies
+            | Fault::InstanceCloses => false,
+        };
+        if happened {
+            world.count(fault);
+        }
+    }
+
+    fn cut(&mut self, n: usize, mode: Mode, ms: u64) -> bool {
+        if self.nodes[n].wire.mode() != HEALTHY {
+            return false;
+        }
+        self.nodes[n].wire.set(mode);
+        self.last(ms, Lasting::Cut(n));
+        true
+    }
+
+    fn renew_all(&self) {
+        for node in &self.nodes {
+            node.wire.renew();
+        }
+    }
+
+    fn confuse_consumer(&self, fault: Fault) -> bool {
+        let mut state = self.ground.hub.state.lock();
+        let state = &mut *state;
+        let Some(stream) = state.streams.get(STREAM) else {
+            return false;
+        };
+        let mut happened = false;
+        for consumer in state.consumers.values_mut() {
+            happened = true;
+            if fault == Fault::AckStateLost {
+                consumer.lose_state();
+            } else if fault == Fault::FloorReset {
+                consumer.reset();
+            } else {
+                consumer.skip(self.ground.world.hub.between(1, 10), stream);
+            }
+        }
+        self.ground.hub.moved.notify_waiters();
+        happened
+    }
+
+    fn delete_message(&self) -> bool {
+        let mut state = self.ground.hub.state.lock();
+        let Some(stream) = state.streams.get_mut(STREAM) else {
+            return false;
+        };
+        let all: Vec<u64> = stream.messages.keys().copied().collect();
+        let Some(seq) = self.ground.world.hub.pick(&all).copied() else {
+            return false;
+        };
+        stream.messages.remove(&seq);
+        self.ground.oracle.deleted(stream.incarnation(), seq);
+        true
+    }
+
+    /// Somebody deletes the consumer; the operator starts a node with the word to create it again.
+    async fn delete_consumer(&mut self, n: usize) -> bool {
+        {
+            let mut state = self.ground.hub.state.lock();
+            if state.consumers.is_empty() {
+                return false;
+            }
+            state.consumers.clear();
+        }
+        self.ground.hub.moved.notify_waiters();
+        let world = Arc::clone(self.world());
+        self.nodes[n].recreate_consumer = true;
+        self.nodes[n].crash(&world).await;
+        self.last(100, Lasting::Down(n));
+        true
+    }
+
+    /// Everything works again, and every node runs.
+    pub(crate) async fn heal(&mut self) {
+        self.lasting.clear();
+        self.healed_ms = Some(self.world().now_ms());
+        let has_consumer = !self.ground.hub.state.lock().consumers.is_empty();
+        for n in 0..self.nodes.len() {
+            self.nodes[n].wire.set(HEALTHY);
+            if let Some(disk) = self.nodes[n].disk() {
+                disk.fill(false);
+            }
+            self.nodes[n].recreate_consumer |= !has_consumer;
+            self.nodes[n].start(&self.ground).await;
+        }
+    }
+}

@@ -1,0 +1,146 @@
+//! Every kind of trouble that the simulation makes.
+
+/// How a kind of trouble comes about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Timing {
+    /// At an operation, with a chance in ten thousand.
+    Chance,
+    /// By itself, so many times in a simulated hour.
+    Hourly,
+}
+
+macro_rules! faults {
+    ($($(#[$doc:meta])* $name:ident, $word:literal, $timing:ident;)*) => {
+        /// A kind of trouble.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+        pub enum Fault {
+            $($(#[$doc])* $name,)*
+        }
+
+        impl Fault {
+            /// All kinds.
+            pub const ALL: &'static [Fault] = &[$(Fault::$name),*];
+
+            /// The word in plans and reports.
+            #[must_use]
+            pub fn word(self) -> &'static str {
+                match self {
+                    $(Fault::$name => $word,)*
+                }
+            }
+
+            /// How it comes about.
+            #[must_use]
+            pub fn timing(self) -> Timing {
+                match self {
+                    $(Fault::$name => Timing::$timing,)*
+                }
+            }
+        }
+    };
+}
+
+faults! {
+    /// A request to the hub never arrives.
+    RequestLost, "request lost", Chance;
+    /// The hub does as asked; its answer never arrives.
+    ReplyLost, "reply lost", Chance;
+    /// A request arrives up to a minute later, whatever has become of who sent it.
+    RequestLate, "request late", Chance;
+    /// A request or its answer takes seconds.
+    RequestSlow, "request slow", Chance;
+    /// Node and hub lose each other for a while; both see it.
+    Partition, "partition", Hourly;
+    /// Nothing gets from a node to the hub, and the node does not see it.
+    OneWayOut, "one way out", Hourly;
+    /// Nothing gets from the hub to a node, and the node does not see it.
+    OneWayIn, "one way in", Hourly;
+    /// Every connection breaks and comes back: the hub's leader changed.
+    LeaderChange, "leader change", Hourly;
+
+    /// The hub stores a record twice although it confirms it once.
+    AppendTwice, "append twice", Chance;
+    /// The hub forgets the message ids it has seen.
+    DedupeForgets, "dedupe forgets", Hourly;
+    /// The tail is seconds behind.
+    TailLag, "tail lag", Chance;
+    /// The tail's reading is interrupted.
+    TailRestart, "tail restart", Chance;
+    /// A single read is answered by a replica that is behind.
+    StaleRead, "stale read", Chance;
+
+    /// A delivered message does not arrive.
+    DeliveryLost, "delivery lost", Chance;
+    /// A message is delivered again at once, perhaps to another node.
+    DeliveryTwice, "delivery twice", Chance;
+    /// A batch is delivered out of order.
+    DeliveryShuffled, "delivery shuffled", Chance;
+    /// An acknowledgement does not arrive.
+    AckLost, "ack lost", Chance;
+    /// An acknowledgement arrives up to a minute later.
+    AckLate, "ack late", Chance;
+    /// An acknowledgement arrives now and again a while later.
+    AckTwice, "ack twice", Chance;
+    /// The consumer's state goes back to an earlier one.
+    AckStateLost, "ack state lost", Hourly;
+    /// The consumer's state goes back to the beginning.
+    FloorReset, "floor reset", Hourly;
+    /// The consumer passes messages without delivering them.
+    MessagesSkipped, "messages skipped", Hourly;
+    /// The consumer is deleted, and an operator creates it again behind W.
+    ConsumerRecreated, "consumer re-created", Hourly;
+    /// A message is deleted from the source.
+    MessageDeleted, "message deleted", Hourly;
+
+    /// A node's process is killed.
+    Crash, "crash", Hourly;
+    /// A node stops in order.
+    Stop, "stop", Hourly;
+    /// Disk and network of a node stand still for a while.
+    Stall, "stall", Hourly;
+    /// A sync takes long.
+    SlowSync, "slow sync", Chance;
+    /// A crash leaves some of the commits nobody heard of.
+    TornCrash, "torn crash", Chance;
+    /// The disk is full for a while.
+    DiskFull, "disk full", Hourly;
+    /// A sync fails.
+    SyncFails, "sync fails", Hourly;
+    /// A crash leaves a staged body damaged.
+    Damage, "damage at start", Chance;
+    /// A body turns out to be damaged while it is read.
+    DamageRead, "damage at reading", Chance;
+
+    /// An application asks for another attempt.
+    Retry, "app retries", Chance;
+    /// An application rejects a message.
+    Reject, "app rejects", Chance;
+    /// An application gives a message back.
+    Release, "app releases", Chance;
+    /// An application answers long after its lease.
+    AnswerLate, "app answers late", Chance;
+    /// An application takes its time within its lease.
+    AnswerSlow, "app is slow", Chance;
+    /// An application never answers.
+    AnswerNever, "app never answers", Chance;
+    /// An application answers twice.
+    AnswerTwice, "app answers twice", Chance;
+    /// An instance dies between effect and answer.
+    InstanceDies, "instance dies", Chance;
+    /// An instance closes in order.
+    InstanceCloses, "instance closes", Chance;
+
+    /// The hub loses the end of the ledger that it had confirmed.
+    LedgerRollback, "ledger rolled back", Hourly;
+    /// The source is deleted and created again.
+    SourceRecreated, "source re-created", Hourly;
+    /// The ledger is deleted and created again.
+    LedgerRecreated, "ledger re-created", Hourly;
+    /// A node's disk is restored from a copy of an earlier life.
+    DiskRestored, "disk restored", Hourly;
+    /// A copy of a node's disk is started while the node runs.
+    DiskCloned, "disk cloned", Hourly;
+}
+
+/// Number of kinds.
+pub const FAULTS: usize = Fault::ALL.len();

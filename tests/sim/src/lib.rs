@@ -1,0 +1,31 @@
+//! Deterministic simulation: the real driver, core, topic and recovery on a simulated hub, disk, network and clock, with
+//! simulated applications, all from one seed.
+//!
+//! Nothing of the bridge is copied. A node's life is `Mapping::restore` and `Mapping::run`; the hub stands behind the traits
+//! of `fanin_hub::port`, the disk behind `fanin_store::Store`, time of day and chance behind `Ambient`. Everything runs on one
+//! thread with a paused clock, so one seed and one plan give one history, byte by byte.
+//!
+//! | part | what it does |
+//! |---|---|
+//! | [`plan`] | what a run may do, drawn from its seed first |
+//! | [`faults`] | every kind of trouble |
+//! | [`schedule`] | one run: start, trouble, healing, rest, judgement |
+//! | [`hub`] | streams, the shared consumer, ledgers, the network of each node |
+//! | [`disk`], [`node`], [`apps`] | disks, lives of a node, instances of applications |
+//! | [`truth`], [`oracle`] | what an all-knowing reader knows, and what the applications saw |
+//! | [`shrink`] | the smallest plan that still fails |
+
+pub mod apps;
+pub mod dice;
+pub mod disk;
+mod events;
+pub mod faults;
+pub mod hub;
+pub mod logs;
+pub mod node;
+pub mod oracle;
+pub mod plan;
+pub mod schedule;
+pub mod shrink;
+pub mod truth;
+pub mod world;

@@ -1,0 +1,246 @@
+//! What the applications saw, and whether it is what was promised: during the run no delivery by a node that does not own
+//! the message, none after a confirmed acknowledgement, no second confirmation; at rest each message finished by each
+//! application.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use fanin_core::ids::{Incarnation, NodeUuid};
+use parking_lot::Mutex;
+
+use crate::hub::SimHub;
+use crate::plan::Kind;
+use crate::world::World;
+
+/// A published message.
+#[derive(Clone, Debug)]
+pub struct Published {
+    /// Its body.
+    pub payload: Bytes,
+    /// Whether the mapping wants it.
+    pub wanted: bool,
+}
+
+/// What an application saw of a message.
+#[derive(Clone, Debug, Default)]
+struct Seen {
+    attempts: u64,
+    /// On which nodes.
+    nodes: BTreeSet<NodeUuid>,
+    /// Answered with an acknowledgement whose confirmation never came: perhaps durable.
+    unconfirmed: u64,
+    confirmed: u64,
+    /// Delivered after it was confirmed, or by a second node.
+    wrong: bool,
+}
+
+#[derive(Debug, Default)]
+struct Book {
+    published: BTreeMap<(Incarnation, u64), Published>,
+    /// Deleted from the source: whether anybody gets them is open, but nobody gets them twice.
+    deleted: BTreeSet<(Incarnation, u64)>,
+    seen: BTreeMap<(u64, Incarnation, u64), Seen>,
+    dead: BTreeMap<(u64, Incarnation, u64), u64>,
+    /// Deliveries that no healthy run has, in plans where they are only counted.
+    wrong: u64,
+    deliveries: u64,
+}
+
+/// The book of what was published and seen.
+#[derive(Debug)]
+pub struct Oracle {
+    world: Arc<World>,
+    kind: Kind,
+    apps: u64,
+    book: Mutex<Book>,
+}
+
+/// A delivery, as an application sees it.
+#[derive(Clone, Debug)]
+pub struct Attempt {
+    /// The application's number.
+    pub app: u64,
+    /// The delivering node.
+    pub node: NodeUuid,
+    /// The message's source.
+    pub incarnation: Incarnation,
+    /// Its sequence.
+    pub seq: u64,
+    /// Its body.
+    pub payload: Bytes,
+}
+
+impl Oracle {
+    /// An empty book.
+    #[must_use]
+    pub fn new(world: &Arc<World>, kind: Kind, apps: u64) -> Oracle {
+        Oracle {
+            world: Arc::clone(world),
+            kind,
+            apps,
+            book: Mutex::default(),
+        }
+    }
+
+    /// A message was published.
+    pub fn published(&self, incarnation: Incarnation, seq: u64, published: Published) {
+        self.book.lock().published.insert((incarnation, seq), published);
+    }
+
+    /// A message was deleted from the source.
+    pub fn deleted(&self, incarnation: Incarnation, seq: u64) {
+        self.book.lock().deleted.insert((incarnation, seq));
+    }
+
+    /// A message was handed to an instance.
+    pub fn attempted(&self, hub: &SimHub, attempt: &Attempt) {
+        let Attempt {
+            app,
+            node,
+            incarnation,
+            seq,
+            ..
+        } = *attempt;
+        let mut book = self.book.lock();
+        book.deliveries += 1;
+        let Some(published) = book.published.get(&(incarnation, seq)) else {
+            drop(book);
+            self.wrong(format!(
+                "application {app} got message {seq}, which was never published"
+            ));
+            return;
+        };
+        let (changed, wanted) = (published.payload != attempt.payload, published.wanted);
+        let seen = book.seen.entry((app, incarnation, seq)).or_default();
+        seen.attempts += 1;
+        seen.nodes.insert(node);
+        let (confirmed, nodes) = (seen.confirmed, seen.nodes.len());
+        let is_new = !seen.wrong && (confirmed > 0 || nodes > 1);
+        seen.wrong |= is_new;
+        book.wrong += u64::from(is_new);
+        drop(book);
+        if changed {
+            self.wrong(format!("application {app} got message {seq} with another body"));
+        }
+        if !wanted {
+            self.wrong(format!(
+                "application {app} got message {seq}, which the filter leaves out"
+            ));
+        }
+        if is_new && self.kind.is_exact() {
+            let why = if confirmed > 0 {
+                "after its acknowledgement was confirmed"
+            } else {
+                "from a second node"
+            };
+            self.wrong(format!(
+                "DUPLICATE: application {app} got message {seq} again {why}"
+            ));
+        }
+        if self.kind.is_exact() {
+            let state = hub.state.lock();
+            let owner = state.truth.owner(incarnation, seq).map(|key| key.node);
+            let broken = state.truth.holds() && owner != Some(node);
+            drop(state);
+            if broken {
+                self.wrong(format!(
+                    "I5: node {node} delivers message {seq}, whose owner is {owner:?}"
+                ));
+            }
+        }
+    }
+
+    fn wrong(&self, what: String) {
+        self.world.violate(what);
+    }
+
+    /// The node says that an acknowledgement is durable.
+    pub fn confirmed(&self, app: u64, incarnation: Incarnation, seq: u64) {
+        let mut book = self.book.lock();
+        let seen = book.seen.entry((app, incarnation, seq)).or_default();
+        seen.confirmed += 1;
+        let twice = seen.confirmed > 1;
+        drop(book);
+        if twice && self.kind.is_exact() {
+            self.wrong(format!(
+                "DUPLICATE: application {app} had its acknowledgement of message {seq} confirmed twice"
+            ));
+        }
+    }
+
+    /// An instance acknowledged and will never hear whether that is durable.
+    pub fn unconfirmed(&self, app: u64, incarnation: Incarnation, seq: u64) {
+        let mut book = self.book.lock();
+        book.seen.entry((app, incarnation, seq)).or_default().unconfirmed += 1;
+    }
+
+    /// The dead letters on all disks, anew.
+    pub fn dead_letters(&self, letters: impl IntoIterator<Item = (u64, Incarnation, u64)>) {
+        let mut book = self.book.lock();
+        book.dead.clear();
+        for letter in letters {
+            *book.dead.entry(letter).or_default() += 1;
+        }
+    }
+
+    /// What some application has not finished, at most `max` of it: application, source, sequence.
+    #[must_use]
+    pub fn unfinished(&self, max: usize) -> Vec<(u64, Incarnation, u64)> {
+        let book = self.book.lock();
+        let mut out = Vec::new();
+        for ((incarnation, seq), published) in &book.published {
+            for app in 0..self.apps {
+                let key = (app, *incarnation, *seq);
+                let seen = book.seen.get(&key);
+                let finished = seen.is_some_and(|seen| seen.confirmed + seen.unconfirmed > 0)
+                    || book.dead.contains_key(&key);
+                // What was deleted need not arrive; what arrived all the same must be finished.
+                let open = book.deleted.contains(&(*incarnation, *seq)) && seen.is_none();
+                if published.wanted && !finished && !open {
+                    out.push(key);
+                    if out.len() >= max {
+                        return out;
+                    }
+                }
+            }
+        }
+        out
+    }
+
+    /// What was finished more than once: application, sequence. Only to be asked at rest.
+    #[must_use]
+    pub fn finished_twice(&self) -> Vec<(u64, u64)> {
+        let book = self.book.lock();
+        let mut out = Vec::new();
+        for ((app, incarnation, seq), seen) in &book.seen {
+            let letters = book.dead.get(&(*app, *incarnation, *seq)).copied().unwrap_or(0);
+            if seen.confirmed + letters > 1 {
+                out.push((*app, *seq));
+            }
+        }
+        out
+    }
+
+    /// Deliveries after a confirmation or by a second node.
+    #[must_use]
+    pub fn wrong_deliveries(&self) -> u64 {
+        self.book.lock().wrong
+    }
+
+    /// Deliveries in all.
+    #[must_use]
+    pub fn deliveries(&self) -> u64 {
+        self.book.lock().deliveries
+    }
+
+    /// The last message that the mapping wants and the source still has.
+    #[must_use]
+    pub fn last_wanted(&self, incarnation: Incarnation) -> u64 {
+        let book = self.book.lock();
+        let wanted = book.published.iter().filter(|((of, seq), published)| {
+            *of == incarnation && published.wanted && !book.deleted.contains(&(*of, *seq))
+        });
+        wanted.map(|((_, seq), _)| *seq).max().unwrap_or(0)
+    }
+}

@@ -1,0 +1,323 @@
+//! One run: the nodes are started, messages are published, things go wrong; then everything heals and comes to rest.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use fanin_bridge::mapping::view::State;
+use fanin_core::ids::Incarnation;
+
+use crate::events::{Cluster, Event};
+use crate::faults::{FAULTS, Fault, Timing};
+use crate::hub::wire::Mode;
+use crate::hub::{LATE_MS_MAX, SimHub};
+use crate::logs;
+use crate::node::{Ground, Node, STREAM};
+use crate::oracle::{Oracle, Published};
+use crate::plan::Plan;
+use crate::world::World;
+
+/// Simulated time between two looks at the cluster, milliseconds.
+const LOOK_MS: u64 = 500;
+/// Simulated time within which a healed cluster comes to rest, milliseconds.
+const REST_MS_MAX: u64 = 1_200_000;
+/// A process that ended is started again within this time, milliseconds.
+const RESTART_MS_MAX: u64 = 20_000;
+
+/// What came of a run.
+#[derive(Clone, Debug)]
+pub struct Outcome {
+    /// What happened that must not.
+    pub violations: Vec<String>,
+    /// How often each fault happened.
+    pub faults: [u64; FAULTS],
+    /// Simulated milliseconds.
+    pub simulated_ms: u64,
+    /// Messages handed to applications.
+    pub deliveries: u64,
+    /// Whether something was halted, fenced or refused at the end.
+    pub held: bool,
+    /// Deliveries that broke exactly-once, in plans that allow it when it is told.
+    pub wrong: u64,
+    /// Everything that happened, when it was asked for.
+    pub trace: String,
+}
+
+/// Runs a plan under a seed. The same two give the same outcome.
+///
+/// # Errors
+/// When no runtime can be made.
+pub fn run(seed: u64, plan: &Plan, traced: bool) -> std::io::Result<Outcome> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .start_paused(true)
+        .build()?;
+    let plan = Arc::new(plan.clone());
+    logs::keep_panics();
+    drop(logs::take_panic());
+    Ok(runtime.block_on(async move {
+        let world = Arc::new(World::new(seed, &plan, traced));
+        let _logs = logs::collect(&world);
+        Run::new(&world, &plan).play().await
+    }))
+}
+
+struct Run {
+    world: Arc<World>,
+    plan: Arc<Plan>,
+    hub: Arc<SimHub>,
+    oracle: Arc<Oracle>,
+    cluster: Cluster,
+    incarnation: Incarnation,
+    published: u64,
+}
+
+impl Run {
+    fn new(world: &Arc<World>, plan: &Arc<Plan>) -> Run {
+        let hub = SimHub::new(world, STREAM);
+        let oracle = Arc::new(Oracle::new(world, plan.kind, plan.apps));
+        let incarnation = hub
+            .state
+            .lock()
+            .streams
+            .get(STREAM)
+            .map(|stream| stream.incarnation())
+            .unwrap_or_default();
+        let ground = Ground {
+            world: Arc::clone(world),
+            hub: Arc::clone(&hub),
+            oracle: Arc::clone(&oracle),
+            plan: Arc::clone(plan),
+            sources: Arc::new(BTreeMap::from([(STREAM.to_owned(), incarnation)])),
+        };
+        Run {
+            world: Arc::clone(world),
+            plan: Arc::clone(plan),
+            cluster: Cluster::new(ground, (0..plan.nodes).map(Node::new).collect()),
+            hub,
+            oracle,
+            incarnation,
+            published: 0,
+        }
+    }
+
+    async fn play(mut self) -> Outcome {
+        self.cluster.start_all().await;
+        self.trouble().await;
+        self.heal().await;
+        let rested = self.rest().await;
+        if rested {
+            // What was on its way for long must change nothing either.
+            self.world.pause(LATE_MS_MAX + 5_000).await;
+            self.cluster.look().await;
+        }
+        self.judge(rested);
+        Outcome {
+            violations: self.world.violations(),
+            faults: self.world.counts(),
+            simulated_ms: self.world.now_ms(),
+            deliveries: self.oracle.deliveries(),
+            held: self.cluster.is_held(),
+            wrong: self.oracle.wrong_deliveries(),
+            trace: self.world.trace(),
+        }
+    }
+
+    /// When each hourly fault happens, in order; and the next message.
+    fn timetable(&self) -> BTreeMap<(u64, u64), Event> {
+        let until_ms = self.plan.seconds * 1_000;
+        let mut table = BTreeMap::new();
+        let mut number = 0;
+        let mut add = |at_ms: u64, event: Event| {
+            table.insert((at_ms, number), event);
+            number += 1;
+        };
+        for fault in Fault::ALL {
+            if fault.timing() == Timing::Hourly && self.plan.rate(*fault) > 0 {
+                let mean_ms = 3_600_000 / self.plan.rate(*fault);
+                let mut at_ms = self.world.events.between(1, 2 * mean_ms);
+                while at_ms < until_ms {
+                    add(at_ms, Event::Fault(*fault));
+                    at_ms += self.world.events.between(1, 2 * mean_ms);
+                }
+            }
+        }
+        // Messages come in bursts and pauses.
+        let mut left = self.plan.messages;
+        while left > 0 {
+            let count = left.min(self.world.workload.between(1, 1 + self.plan.messages / 10));
+            let at_ms = self.world.workload.between(1, until_ms * 9 / 10);
+            add(at_ms, Event::Publish(count));
+            left -= count;
+        }
+        table
+    }
+
+    async fn trouble(&mut self) {
+        let until_ms = self.plan.seconds * 1_000;
+        let mut table = self.timetable();
+        let mut look_ms = LOOK_MS;
+        while self.world.now_ms() < until_ms && self.world.violations().is_empty() {
+            let next_ms = table.first_key_value().map_or(until_ms, |((at, _), _)| *at);
+            let at_ms = next_ms.min(look_ms).min(until_ms);
+            let now_ms = self.world.now_ms();
+            self.world.pause(at_ms.saturating_sub(now_ms)).await;
+            let now_ms = self.world.now_ms();
+            if now_ms >= look_ms {
+                look_ms = now_ms + LOOK_MS;
+                self.look().await;
+            }
+            while let Some(entry) = table.first_entry()
+                && entry.key().0 <= now_ms
+            {
+                match entry.remove() {
+                    Event::Publish(count) => self.publish(count),
+                    Event::Fault(fault) => self.cluster.begin(fault).await,
+                }
+            }
+        }
+        // Whatever the time table had no time for.
+        for event in table.into_values() {
+            if let Event::Publish(count) = event {
+                self.publish(count);
+            }
+        }
+    }
+
+    /// What ended by itself is started again; what lasts ends when its time has come.
+    async fn look(&mut self) {
+        self.cluster.look().await;
+        self.cluster.restart_ended(RESTART_MS_MAX);
+        self.cluster.end_due().await;
+    }
+
+    fn publish(&mut self, count: u64) {
+        for _ in 0..count {
+            self.published += 1;
+            let wanted = !self.plan.filtered || !self.world.workload.one_in(4);
+            let subject = if wanted { "orders.new" } else { "other.new" };
+            let payload = Bytes::from(format!("{}-{:x}", self.published, self.world.workload.next()));
+            if let Some(seq) = self.hub.publish(STREAM, subject, payload.clone()) {
+                let incarnation = self.cluster.incarnation().unwrap_or(self.incarnation);
+                self.oracle
+                    .published(incarnation, seq, Published { payload, wanted });
+            }
+        }
+    }
+
+    async fn heal(&mut self) {
+        self.world.note("world", || "heals".to_owned());
+        self.world.heal();
+        self.cluster.heal().await;
+    }
+
+    /// Waits until nothing is left to do. False when that takes too long.
+    async fn rest(&mut self) -> bool {
+        let until_ms = self.world.now_ms() + REST_MS_MAX;
+        while self.world.now_ms() < until_ms && self.world.violations().is_empty() {
+            self.world.pause(LOOK_MS).await;
+            self.cluster.look().await;
+            self.cluster.restart_ended(LOOK_MS);
+            self.cluster.end_due().await;
+            if self.restless().is_none() {
+                return true;
+            }
+        }
+        false
+    }
+
+    /// Why the cluster is not at rest; `None` when it is.
+    fn restless(&self) -> Option<String> {
+        self.oracle.dead_letters(self.cluster.dead_letters());
+        if self.cluster.is_held() && !self.plan.kind.is_exact() {
+            return self.restless_held();
+        }
+        for node in self.cluster.nodes() {
+            let Some(view) = node.view() else {
+                return Some(format!(
+                    "{} does not run: {}",
+                    node.name,
+                    node.refused.as_deref().unwrap_or("it was stopped")
+                ));
+            };
+            if view.state != State::Active {
+                return Some(format!("{} is {}: {}", node.name, view.state.word(), view.reason));
+            }
+            if view.unresolved + view.open + view.lag > 0 {
+                return Some(format!(
+                    "{} has {} unresolved and {} open batches, {} records to read",
+                    node.name, view.unresolved, view.open, view.lag
+                ));
+            }
+        }
+        let open = self.oracle.unfinished(5);
+        if !open.is_empty() {
+            return Some(format!("not finished (application, source, sequence): {open:?}"));
+        }
+        let state = self.hub.state.lock();
+        for ((_, name), consumer) in &state.consumers {
+            if let Some(stream) = state.streams.get(STREAM) {
+                let info = consumer.info(stream);
+                if info.pending + info.ack_pending > 0 {
+                    return Some(format!(
+                        "the consumer {name} has {} pending, {} unacknowledged, floor {}",
+                        info.pending, info.ack_pending, info.ack_floor
+                    ));
+                }
+            }
+        }
+        let (closed, last) = (
+            state.truth.closed(self.incarnation),
+            self.oracle.last_wanted(self.incarnation),
+        );
+        (state.truth.holds() && closed < last)
+            .then(|| format!("W is {closed}, the last wanted message {last}"))
+    }
+
+    /// A cluster in which something is held is at rest when the rest has had its time: the late have arrived.
+    fn restless_held(&self) -> Option<String> {
+        let healed_ms = self.cluster.healed_ms()?;
+        let waited_ms = self.world.now_ms().saturating_sub(healed_ms);
+        (waited_ms < 2 * LATE_MS_MAX).then(|| "something is held; the others go on".to_owned())
+    }
+
+    fn judge(&self, rested: bool) {
+        if let Some(panic) = logs::take_panic() {
+            self.world.violate(format!("a task panicked: {panic}"));
+        }
+        if !self.world.violations().is_empty() {
+            return;
+        }
+        self.oracle.dead_letters(self.cluster.dead_letters());
+        let held = self.cluster.is_held();
+        if self.plan.kind.is_exact() {
+            if let Some(why) = self.restless() {
+                self.world.violate(format!("NOT AT REST: {why}"));
+            }
+            let twice = self.oracle.finished_twice();
+            if !twice.is_empty() {
+                self.world.violate(format!(
+                    "DUPLICATE: finished twice (application, sequence): {twice:?}"
+                ));
+            }
+            return;
+        }
+        // What the hub or the disks have broken may have been noticed late, but it must have been noticed.
+        let unfinished = self.oracle.unfinished(5);
+        let wrong = self.oracle.wrong_deliveries();
+        if !held && (wrong > 0 || !unfinished.is_empty()) {
+            self.world.violate(format!(
+                "IN SILENCE: {wrong} deliveries too many, not finished {unfinished:?}, and nobody is held"
+            ));
+        }
+        if !held && !rested {
+            self.world.violate(format!(
+                "NOT AT REST, and nobody is held: {}",
+                self.restless().unwrap_or_default()
+            ));
+        }
+    }
+}
+
+/// The network of a healed cluster.
+pub(crate) const HEALTHY: Mode = Mode::Up;

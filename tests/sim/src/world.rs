@@ -1,0 +1,182 @@
+//! What everything in one run shares: the clock, chance, the faults in force, what was counted, the trace.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio::time::{Instant, sleep_until};
+
+use crate::dice::Dice;
+use crate::faults::{FAULTS, Fault};
+use crate::plan::Plan;
+
+/// The simulated time of day at the start, nanoseconds since 1970.
+const EPOCH_NS: u64 = 1_700_000_000_000_000_000;
+
+/// Violations kept of one run; the first ones tell most.
+const VIOLATIONS_MAX: usize = 20;
+
+/// What a number is drawn for.
+#[derive(Clone, Copy, Debug)]
+pub enum Purpose {
+    /// Delays of the network and the disk.
+    Delay = 1_000,
+    /// Which events happen when, and to whom.
+    Events,
+    /// Nonces and jitter of the nodes.
+    Ambient,
+    /// What the applications do.
+    Apps,
+    /// What is published.
+    Workload,
+    /// Other choices of the hub.
+    Hub,
+    /// Other choices of the disks.
+    Disk,
+}
+
+/// One run.
+#[derive(Debug)]
+pub struct World {
+    started: Instant,
+    chances: [AtomicU64; FAULTS],
+    fault_dice: Vec<Dice>,
+    counts: [AtomicU64; FAULTS],
+    /// Delays.
+    pub delay: Dice,
+    /// Events.
+    pub events: Dice,
+    /// Nonces and jitter.
+    pub ambient: Dice,
+    /// Applications.
+    pub apps: Dice,
+    /// Workload.
+    pub workload: Dice,
+    /// The hub.
+    pub hub: Dice,
+    /// The disks.
+    pub disk: Dice,
+    violations: Mutex<Vec<String>>,
+    trace: Option<Mutex<String>>,
+}
+
+impl World {
+    /// A world that begins now. With `traced` everything that happens is written down.
+    #[must_use]
+    pub fn new(seed: u64, plan: &Plan, traced: bool) -> World {
+        let dice = |purpose: Purpose| Dice::of(seed, purpose as u64);
+        World {
+            started: Instant::now(),
+            chances: std::array::from_fn(|n| AtomicU64::new(plan.rate(Fault::ALL[n]))),
+            fault_dice: (0..FAULTS as u64).map(|n| Dice::of(seed, n)).collect(),
+            counts: std::array::from_fn(|_| AtomicU64::new(0)),
+            delay: dice(Purpose::Delay),
+            events: dice(Purpose::Events),
+            ambient: dice(Purpose::Ambient),
+            apps: dice(Purpose::Apps),
+            workload: dice(Purpose::Workload),
+            hub: dice(Purpose::Hub),
+            disk: dice(Purpose::Disk),
+            violations: Mutex::default(),
+            trace: traced.then(Mutex::default),
+        }
+    }
+
+    /// Simulated milliseconds since the start.
+    #[must_use]
+    pub fn now_ms(&self) -> u64 {
+        u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+
+    /// The simulated time of day, nanoseconds since 1970.
+    #[must_use]
+    pub fn now_ns(&self) -> u64 {
+        EPOCH_NS + self.now_ms() * 1_000_000
+    }
+
+    /// When a simulated millisecond is reached.
+    #[must_use]
+    pub fn instant(&self, ms: u64) -> Instant {
+        self.started + Duration::from_millis(ms)
+    }
+
+    /// Lets simulated time pass.
+    pub async fn pause(&self, ms: u64) {
+        if ms > 0 {
+            sleep_until(Instant::now() + Duration::from_millis(ms)).await;
+        }
+    }
+
+    /// Whether a fault happens at this operation; counts it.
+    pub fn happens(&self, fault: Fault) -> bool {
+        let n = fault as usize;
+        let chance = self.chances[n].load(Ordering::Relaxed);
+        let happens = chance > 0 && self.fault_dice[n].below(10_000) < chance;
+        if happens {
+            self.count(fault);
+        }
+        happens
+    }
+
+    /// How often an hourly fault happens now.
+    #[must_use]
+    pub fn rate(&self, fault: Fault) -> u64 {
+        self.chances[fault as usize].load(Ordering::Relaxed)
+    }
+
+    /// Counts a fault that somebody made.
+    pub fn count(&self, fault: Fault) {
+        self.counts[fault as usize].fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// How often each fault happened.
+    #[must_use]
+    pub fn counts(&self) -> [u64; FAULTS] {
+        std::array::from_fn(|n| self.counts[n].load(Ordering::Relaxed))
+    }
+
+    /// From here on nothing goes wrong.
+    pub fn heal(&self) {
+        for chance in &self.chances {
+            chance.store(0, Ordering::Relaxed);
+        }
+    }
+
+    /// Notes that something happened that must not.
+    pub fn violate(&self, what: String) {
+        self.note("VIOLATION", || what.clone());
+        let mut violations = self.violations.lock();
+        if violations.len() < VIOLATIONS_MAX {
+            violations.push(what);
+        }
+    }
+
+    /// What happened that must not.
+    #[must_use]
+    pub fn violations(&self) -> Vec<String> {
+        self.violations.lock().clone()
+    }
+
+    /// Whether everything is written down.
+    #[must_use]
+    pub fn is_traced(&self) -> bool {
+        self.trace.is_some()
+    }
+
+    /// Writes a line into the trace.
+    pub fn note(&self, who: &str, what: impl FnOnce() -> String) {
+        if let Some(trace) = &self.trace {
+            let line = format!("{:>9} {who:<14} {}\n", self.now_ms(), what());
+            trace.lock().push_str(&line);
+        }
+    }
+
+    /// The trace; empty when nothing was written down.
+    #[must_use]
+    pub fn trace(&self) -> String {
+        self.trace
+            .as_ref()
+            .map(|trace| trace.lock().clone())
+            .unwrap_or_default()
+    }
+}
