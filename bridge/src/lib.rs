@@ -11,6 +11,7 @@ pub mod demo;
 pub mod failpoint;
 pub mod identity;
 pub mod mapping;
+pub mod running;
 pub mod serve;
 pub mod stage;
 pub mod telemetry;

@@ -9,9 +9,9 @@ use fanin_proto::v1::{HoldingsPart, StatusResponse};
 use fanin_store::Store as _;
 
 use super::health::{Check, Health};
-use crate::app::Running;
 use crate::mapping::start::MappingHandle;
 use crate::mapping::view::{State, View};
+use crate::running::Running;
 use crate::serve::StatusSource;
 use crate::telemetry::{metrics as names, node_codes};
 
