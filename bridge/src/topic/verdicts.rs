@@ -98,7 +98,7 @@ impl AppTask {
             return;
         };
         if let Err(refusal) = check(&verdicts, last_given) {
-            tracing::warn!(topic = %self.topic.name, app = %self.spec.name, instance = %no, %refusal, "a client is refused");
+            tracing::warn!(code = refusal.code.info().code, topic = %self.topic.name, app = %self.spec.name, instance = %no, %refusal, "a client is refused");
             self.disconnect(no, Some(refusal));
             return;
         }

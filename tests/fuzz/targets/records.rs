@@ -187,7 +187,9 @@ proptest! {
     #[test]
     fn claims_are_what_they_hash(claim in claim(), bytes in faulty(seqs(6).prop_map(|set| set.encode()))) {
         let Ok(other) = SeqSet::decode(&bytes, 100) else { return Ok(()) };
-        prop_assume!(other != claim.seqs);
+        if other == claim.seqs {
+            return Ok(());
+        }
         let record = Record { witness: Witness::default(), body: Body::Claim(Claim { seqs: other, ..claim }) };
         prop_assert!(Record::decode(&record.encode()).is_err());
     }
