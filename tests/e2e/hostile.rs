@@ -227,7 +227,7 @@ async fn judge(cluster: Cluster, watch: Watch) {
     let gap = watch.longest_gap().await;
     assert!(gap < patience(GAP_MAX), "an application got nothing for {gap:?}");
     let peak = cluster.nodes[0].peak_resident_bytes().unwrap();
-    println!("longest gap {gap:?}, peak of resident memory {} MiB", peak >> 20);
+    eprintln!("longest gap {gap:?}, peak of resident memory {} MiB", peak >> 20);
     assert!(peak < RESIDENT_BYTES_MAX, "{} MiB were resident", peak >> 20);
     cluster.finish().await;
 }
