@@ -38,6 +38,13 @@ pub const RECORD_DEAD_LETTER: u8 = 3;
 /// Version byte of heads and resolutions written by this code.
 const VERSION: u8 = 1;
 
+/// Bytes that a message takes in a block at least: time, length of the subject, number of headers, length of the payload.
+const MESSAGE_BYTES_MIN: usize = 4;
+/// Bytes that a header takes at least: the lengths of its name and its value.
+pub(crate) const HEADER_BYTES_MIN: usize = 2;
+/// Bytes that a run of sequences takes at least: its gap and its length.
+const RUN_BYTES_MIN: usize = 2;
+
 /// One message of a staged batch.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StagedMessage {
@@ -286,8 +293,8 @@ impl StagedBatch {
         let block = outer.take(block_len)?;
         let mut payload_at = body.len() - outer.remaining();
         let mut reader = Reader::new(block);
-        // A message takes at least three bytes, so a damaged count cannot reserve much.
-        let mut messages = Vec::with_capacity((head.count as usize).min(block.len()));
+        // A damaged count must not reserve what the bytes cannot hold.
+        let mut messages = Vec::with_capacity((head.count as usize).min(block.len() / MESSAGE_BYTES_MIN));
         let mut before = 0_i64;
         let seqs = head
             .seqs
@@ -298,7 +305,7 @@ impl StagedBatch {
             before = published_ns;
             let subject = reader.text()?.to_owned();
             let header_count = reader.count()?;
-            let mut headers = Vec::with_capacity(header_count);
+            let mut headers = Vec::with_capacity(header_count.min(reader.remaining() / HEADER_BYTES_MIN));
             for _ in 0..header_count {
                 headers.push((reader.text()?.to_owned(), reader.text()?.to_owned()));
             }
@@ -364,7 +371,7 @@ fn put_runs(out: &mut BytesMut, runs: &[(StreamSeq, StreamSeq)]) {
 fn take_runs(reader: &mut Reader<'_>) -> Result<Vec<(StreamSeq, StreamSeq)>, StageDecodeError> {
     const OVERFLOW: StageDecodeError = StageDecodeError::Malformed("a sequence above 64 bits");
     let count = reader.count()?;
-    let mut runs = Vec::with_capacity(count);
+    let mut runs = Vec::with_capacity(count.min(reader.remaining() / RUN_BYTES_MIN));
     let mut end = 0_u64;
     for n in 0..count {
         let gap = reader.number()?;

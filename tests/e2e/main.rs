@@ -18,6 +18,7 @@ mod delivery;
 mod disk;
 mod entitlement;
 mod failpoints;
+mod hostile;
 mod hub_faults;
 mod identity;
 mod ledger;

@@ -12,7 +12,7 @@ use fanin_localhub::Leash;
 use fanin_proto::v1::node_service_client::NodeServiceClient;
 use fanin_proto::v1::{StatusRequest, StatusResponse};
 use parking_lot::Mutex;
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Resource, Rlimit, Signal, kill_process, prlimit};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tonic::transport::Endpoint;
@@ -354,6 +354,42 @@ impl Bridge {
     /// Lets a frozen process go on (SIGCONT).
     pub fn resume(&self) -> Result<(), ProcessError> {
         self.signal(Signal::CONT)
+    }
+
+    /// Sets a limit of this life, `RLIMIT_AS` in bytes for instance; `None` takes it away as far as the system allows.
+    pub fn limit(&self, what: Resource, most: Option<u64>) -> Result<Rlimit, ProcessError> {
+        let failed = io_error("limiting the bridge");
+        let Some(pid) = i32::try_from(self.pid).ok().and_then(Pid::from_raw) else {
+            return Err(failed(io::ErrorKind::NotFound.into()));
+        };
+        let now = rustix::process::getrlimit(what);
+        let new = Rlimit {
+            current: most.or(now.maximum),
+            maximum: now.maximum,
+        };
+        prlimit(Some(pid), what, new).map_err(|error| failed(error.into()))
+    }
+
+    /// The most memory that was ever resident in this life, bytes.
+    pub fn peak_resident_bytes(&self) -> Result<u64, ProcessError> {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.pid))
+            .map_err(io_error("reading the bridge's memory"))?;
+        let peak = status.lines().find_map(|line| {
+            line.strip_prefix("VmHWM:")?
+                .trim()
+                .strip_suffix(" kB")?
+                .trim()
+                .parse::<u64>()
+                .ok()
+        });
+        peak.map(|kib| kib * 1024)
+            .ok_or_else(|| io_error("reading the bridge's memory")(io::ErrorKind::InvalidData.into()))
+    }
+
+    /// Files that are open in this life.
+    pub fn open_files(&self) -> Result<usize, ProcessError> {
+        let files = fs::read_dir(format!("/proc/{}/fd", self.pid));
+        Ok(files.map_err(io_error("counting the bridge's files"))?.count())
     }
 
     /// Kills the process if it runs and starts the next life on the same data directory and socket.

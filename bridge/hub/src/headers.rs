@@ -43,7 +43,8 @@ pub(crate) fn to_map(list: &[(String, String)]) -> Option<HeaderMap> {
 
 /// The headers in the raw block that MSG.GET returns, read as the client library reads delivered ones. Lines that it
 /// cannot read (and breaks the connection at) are kept in one header of their own, [`UNREADABLE_HEADERS`].
-pub(crate) fn parse_block(block: &[u8]) -> Headers {
+#[must_use]
+pub fn parse_block(block: &[u8]) -> Headers {
     let mut list = Headers::new();
     let mut unreadable: Vec<&[u8]> = Vec::new();
     let mut continues = false;

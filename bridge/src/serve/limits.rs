@@ -6,6 +6,20 @@ use std::time::Duration;
 pub const REQUEST_BYTES_MAX: usize = 1024 * 1024;
 /// How long a call may stay open without its first request.
 pub const OPEN_WAIT_MAX: Duration = Duration::from_secs(10);
+/// Bytes of one decoded request to the node's status or the health service; they hold a name at most.
+pub const SMALL_REQUEST_BYTES_MAX: usize = 4 * 1024;
+/// Connections to the socket at the same time.
+pub const CONNECTIONS_MAX: usize = 1024;
+/// One of so many files that this process may open can be a connection, if that is less.
+pub const FILES_SHARE: usize = 2;
+/// Eighths of all connections that one user may have.
+pub const USER_EIGHTHS: usize = 6;
+/// Bytes with which every HTTP/2 client begins: the preface, and the header of its settings.
+pub const GREETING_BYTES: usize = 24 + 9;
+/// How long a new connection has for them.
+pub const GREETING_WAIT_MAX: Duration = Duration::from_secs(10);
+/// Pause after the system refused to accept a connection, for instance for want of files.
+pub const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// Calls open at the same time on one connection.
 pub const STREAMS_PER_CONNECTION_MAX: u32 = 256;
 /// Flow control window of one stream, bytes: what an application may have in its own socket buffers.
@@ -26,4 +40,7 @@ pub const ENCODE_BYTES: usize = 256 * 1024;
 pub const SOCKET_PATH_BYTES_MAX: usize = 104;
 
 const _: () = assert!(STREAM_WINDOW_BYTES <= CONNECTION_WINDOW_BYTES);
+const _: () = assert!(USER_EIGHTHS < 8 && FILES_SHARE > 1 && CONNECTIONS_MAX >= 8);
+const _: () =
+    assert!(SMALL_REQUEST_BYTES_MAX > NAME_BYTES_MAX && SMALL_REQUEST_BYTES_MAX < REQUEST_BYTES_MAX);
 const _: () = assert!(crate::topic::limits::REASON_BYTES_MAX < REQUEST_BYTES_MAX);

@@ -1,6 +1,7 @@
 //! The server on the node's Unix socket: topics for applications, the node's status, and gRPC health.
 
 mod codec;
+mod door;
 pub mod limits;
 mod node;
 mod socket;
@@ -16,7 +17,6 @@ use std::{
 
 use parking_lot::RwLock;
 use tokio::{task::JoinHandle, time::timeout};
-use tokio_stream::wrappers::UnixListenerStream;
 use tokio_util::sync::CancellationToken;
 use tonic_health::{ServingStatus, server::HealthReporter};
 
@@ -29,9 +29,10 @@ use crate::{
     codes::{Code, Refusal},
     topic::Topic,
 };
+use door::{Door, visitors};
 use limits::{
-    CONNECTION_WINDOW_BYTES, HTTP2_FRAME_BYTES_MAX, KEEPALIVE_EVERY, KEEPALIVE_WAIT_MAX, STREAM_WINDOW_BYTES,
-    STREAMS_PER_CONNECTION_MAX,
+    CONNECTION_WINDOW_BYTES, HTTP2_FRAME_BYTES_MAX, KEEPALIVE_EVERY, KEEPALIVE_WAIT_MAX,
+    SMALL_REQUEST_BYTES_MAX, STREAM_WINDOW_BYTES, STREAMS_PER_CONNECTION_MAX,
 };
 use node::Node;
 use socket::Socket;
@@ -133,8 +134,8 @@ impl Server {
             .http2_keepalive_timeout(Some(KEEPALIVE_WAIT_MAX))
             .add_service(TopicServer::new(Arc::clone(&topics)))
             .add_service(Node::server(status))
-            .add_service(health_service)
-            .serve_with_incoming_shutdown(UnixListenerStream::new(listener), stop.clone().cancelled_owned());
+            .add_service(health_service.max_decoding_message_size(SMALL_REQUEST_BYTES_MAX))
+            .serve_with_incoming_shutdown(visitors(listener, Door::new()), stop.clone().cancelled_owned());
         let server = Server {
             socket,
             topics,

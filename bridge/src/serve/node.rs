@@ -9,7 +9,7 @@ use fanin_proto::v1::{
 use futures_util::stream::{Iter, iter};
 use tonic::{Request, Response, Status};
 
-use super::limits::REQUEST_BYTES_MAX;
+use super::limits::SMALL_REQUEST_BYTES_MAX;
 
 /// Where the node's status comes from.
 pub trait StatusSource: Send + Sync + 'static {
@@ -30,7 +30,7 @@ pub(super) struct Node(Arc<dyn StatusSource>);
 
 impl Node {
     pub(super) fn server(source: Arc<dyn StatusSource>) -> NodeServiceServer<Node> {
-        NodeServiceServer::new(Node(source)).max_decoding_message_size(REQUEST_BYTES_MAX)
+        NodeServiceServer::new(Node(source)).max_decoding_message_size(SMALL_REQUEST_BYTES_MAX)
     }
 }
 

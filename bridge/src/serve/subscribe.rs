@@ -185,7 +185,11 @@ async fn read(input: Input, mut requests: Streaming<SubscribeRequest>) {
         match request {
             Ok(Some(request)) => match request.request {
                 Some(Asked::Credit(credit)) => input.credit(credit.bytes, credit.messages).await,
-                Some(Asked::Verdicts(verdicts)) => input.verdicts(verdicts).await,
+                Some(Asked::Verdicts(verdicts)) => {
+                    if let Err(refusal) = input.verdicts(verdicts).await {
+                        break Some(refusal);
+                    }
+                }
                 Some(Asked::Close(_)) => {
                     closed = true;
                     input.close().await;

@@ -54,6 +54,8 @@ metrics_table! {
     STORE_FREE_BYTES = "fanin_store_free_bytes", Gauge, Bytes, "Bytes free on the local log's disk.";
     STORE_SEGMENTS = "fanin_store_segments", Gauge, Count, "Segment files of the local log.";
     CONFIG_LAST_RELOAD_SUCCESS = "fanin_config_last_reload_success", Gauge, Count, "1 when the last load of the configuration succeeded.";
+    CONNECTIONS = "fanin_connections", Gauge, Count, "Connections to the socket.";
+    CONNECTIONS_REFUSED = "fanin_connections_refused_total", Counter, Count, "Connections to the socket turned away because there were too many.";
     HUB_FETCHED_MESSAGES = "fanin_hub_fetched_messages_total", Counter, Count, "Messages pulled from the hub, by mapping.";
     HUB_PENDING_MESSAGES = "fanin_hub_pending_messages", Gauge, Count, "Messages the shared consumer has not handed out, by mapping.";
     HUB_ACK_PENDING_MESSAGES = "fanin_hub_ack_pending_messages", Gauge, Count, "Messages the shared consumer handed out to any node and nobody settled, by mapping.";

@@ -16,7 +16,7 @@ use parking_lot::Mutex;
 use tokio::sync::{Notify, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
-use super::{frame::Frame, stats::AppStats};
+use super::{frame::Frame, stats::AppStats, verdicts::check_count};
 use crate::codes::Refusal;
 
 /// Who is at the other end of the socket, as the kernel says.
@@ -114,12 +114,17 @@ impl Input {
     }
 
     /// The client's verdicts. Whatever they contain is checked.
-    pub async fn verdicts(&self, verdicts: Verdicts) {
+    ///
+    /// # Errors
+    /// When there are too many of them; nothing is done then, and the connection is to be ended with this refusal.
+    pub async fn verdicts(&self, verdicts: Verdicts) -> Result<(), Refusal> {
+        check_count(&verdicts)?;
         self.send(AppCommand::Verdicts {
             instance: self.instance,
             verdicts,
         })
         .await;
+        Ok(())
     }
 
     /// The client takes nothing more; the stream ends when what it has begun has its verdicts.

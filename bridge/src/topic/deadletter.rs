@@ -22,7 +22,7 @@ use fanin_store::{Location, RecoveredRecord};
 
 use super::limits::DEAD_LETTERS_LISTED_MAX;
 use crate::stage::{
-    RECORD_DEAD_LETTER, StageDecodeError,
+    HEADER_BYTES_MIN, RECORD_DEAD_LETTER, StageDecodeError,
     varint::{Reader, put, put_bytes},
 };
 
@@ -197,7 +197,7 @@ impl DeadLetter {
         let published_ns = reader.u64_le()? as i64;
         let subject = reader.text()?.to_owned();
         let count = reader.count()?;
-        let mut headers = Vec::with_capacity(count);
+        let mut headers = Vec::with_capacity(count.min(reader.remaining() / HEADER_BYTES_MIN));
         for _ in 0..count {
             headers.push((reader.text()?.to_owned(), reader.text()?.to_owned()));
         }

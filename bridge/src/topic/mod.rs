@@ -53,7 +53,7 @@ use tokio_util::task::TaskTracker;
 
 pub use body::WonMismatch;
 pub use connection::{ConnectRequest, Connection, Frames, Input, Peer};
-pub use deadletter::{DEAD_LETTER_SPACE, DeadLetter, ListedDeadLetter};
+pub use deadletter::{DEAD_LETTER_SPACE, DeadLetter, DeadLetterHead, ListedDeadLetter};
 pub use filter::SubjectFilter;
 pub use frame::{DeliveryFrame, Frame};
 pub use holdings::{AppHoldings, HeldBatch, reason_word};

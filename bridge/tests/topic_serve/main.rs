@@ -11,6 +11,7 @@ mod crash;
 mod delivery;
 mod entitlement;
 mod harness;
+mod hostile;
 mod refusals;
 mod room;
 mod sdk;

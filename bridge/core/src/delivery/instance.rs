@@ -86,8 +86,9 @@ impl Instances {
         self.list.iter().any(|instance| instance.has_room(in_flight_max))
     }
 
-    /// The instance with most free bytes among those that can take a message of this size, the one longest unserved
-    /// among equals. A message above the credit of all goes to one that holds nothing.
+    /// The instance that holds fewest deliveries among those that can take a message of this size; among equals the one with most free
+    /// bytes, then the one longest unserved. So one that grants without end and finishes nothing gets no more than its share, whatever
+    /// it grants. A message above the credit of all goes to one that holds nothing.
     pub(super) fn pick(&mut self, size: u64, in_flight_max: u32) -> Option<&mut Instance> {
         let mut best = None;
         for (index, instance) in self.list.iter().enumerate() {
@@ -95,7 +96,12 @@ impl Instances {
             if !instance.has_room(in_flight_max) || !(covered || instance.leases.live() == 0) {
                 continue;
             }
-            let rank = (covered, instance.credit.bytes(), Reverse(instance.served));
+            let rank = (
+                covered,
+                Reverse(instance.leases.live()),
+                instance.credit.bytes(),
+                Reverse(instance.served),
+            );
             if best.is_none_or(|(_, best_rank)| rank > best_rank) {
                 best = Some((index, rank));
             }

@@ -158,7 +158,7 @@ impl AppDelivery {
         !self.paused && self.window.count(Slot::Leased) < u64::from(self.policy.in_flight_max)
     }
 
-    /// Leases the candidate, a message of `size` bytes, to the instance with most free credit; equals take turns. A
+    /// Leases the candidate, a message of `size` bytes, to the instance that holds fewest; equals take turns. A
     /// message above the credit of every instance goes alone to one that holds nothing, so that no size blocks for
     /// ever. None when no instance can take it now, or when the offset is not to be handed over now.
     pub fn hand_over(&mut self, now: Tick, offset: Offset, size: u64) -> Option<HandOver> {

@@ -241,6 +241,10 @@ impl Fold {
                 other => return Err(DecodeError::UnknownField(other)),
             }
         }
+        // There is a record behind every position, and a sequence behind every watermark.
+        if fold.position.0 == u64::MAX || fold.closed.values().any(|closed| closed.0 == u64::MAX) {
+            return Err(DecodeError::Overflow);
+        }
         fold.derive();
         fold.remember();
         Ok(fold)
