@@ -18,9 +18,15 @@ const BUILT: &[&str] = &[
 pub(crate) fn run(workspace: &Workspace, args: &[String]) -> Result<(), Failed> {
     workspace.cargo(BUILT)?;
     let mut chaos = workspace.command(workspace.binary("fanin-chaos"));
-    chaos.arg("run").args(args).env("FANIN_BIN", workspace.binary("fanin"));
+    chaos
+        .arg("run")
+        .args(args)
+        .env("FANIN_BIN", workspace.binary("fanin"));
     // A path needs no other server, and a fetch may not be possible.
-    if !args.iter().any(|arg| arg == "--server" || arg.starts_with("--server=") || arg == "--help") {
+    if !args
+        .iter()
+        .any(|arg| arg == "--server" || arg.starts_with("--server=") || arg == "--help")
+    {
         let server = output_of(workspace.command(workspace.binary("fanin-nats-server")))?;
         say(&format!("nats-server is {server}"));
         chaos.env("NATS_SERVER", server);

@@ -14,6 +14,12 @@ use crate::limits::SHOWN_MAX;
 /// What the run leaves beside the histories.
 pub(crate) const LISTED_FILE: &str = "listed.json";
 
+/// Codes that tell of messages that may be missing or twice: a log or its identity that cannot be used, a ledger or source that
+/// is another one or lost what it had, a halt, messages given up by the source, damage, loss by damage.
+const LOSS_CODES: [&str; 8] = [
+    "FAN-4007", "FAN-4010", "FAN-4012", "FAN-4019", "FAN-4030", "FAN-4040", "FAN-4044", "FAN-4045",
+];
+
 /// What was promised of this run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -44,11 +50,12 @@ pub(crate) struct NodeListed {
     /// Messages published in its topic; `None` when it could not be asked.
     pub(crate) published: Option<u64>,
     pub(crate) dead_letters: u64,
-    pub(crate) lost: u64,
     pub(crate) tombstoned: u64,
     pub(crate) repaired: u64,
-    /// States with their reasons that ask for an operator, and refusals to start, by code.
+    /// States with their reasons that ask for an operator.
     pub(crate) reasons: BTreeSet<String>,
+    /// Codes of warnings and errors in its log since the act that broke the promise, or since the beginning.
+    pub(crate) codes: BTreeMap<String, u64>,
     /// Panics and broken invariants in its log.
     pub(crate) defects: Vec<String>,
 }
@@ -226,7 +233,6 @@ impl NodeListed {
     fn words(&self) -> Vec<String> {
         let counts = [
             ("dead letters", self.dead_letters),
-            ("lost by damage", self.lost),
             ("tombstoned", self.tombstoned),
             ("repaired", self.repaired),
         ];
@@ -238,12 +244,18 @@ impl NodeListed {
             .reasons
             .iter()
             .map(|reason| format!("{}: {reason}", self.node));
-        counts.chain(reasons).collect()
+        let codes = self
+            .codes
+            .iter()
+            .map(|(code, count)| format!("{}: {count} x {code}", self.node));
+        counts.chain(reasons).chain(codes).collect()
     }
 
-    /// Whether it tells an operator of messages that may be missing or twice. A repair is neither.
+    /// Whether it tells an operator of messages that may be missing or twice.
     fn tells(&self) -> bool {
-        self.dead_letters + self.lost + self.tombstoned > 0 || !self.reasons.is_empty()
+        LOSS_CODES.iter().any(|code| {
+            self.codes.contains_key(*code) || self.reasons.iter().any(|reason| reason.contains(code))
+        })
     }
 }
 

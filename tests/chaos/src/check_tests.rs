@@ -123,6 +123,8 @@ fn what_a_bridge_lists_is_no_violation_when_the_hub_broke_its_promise() {
     let verdict = judge(&[producer(&[1])], &told);
     assert!(verdict.green && verdict.apps["a"].missing.len() == 1, "{verdict}");
     told.nodes[0].reasons.clear();
-    told.nodes[0].repaired = 1;
+    told.nodes[0].codes.insert("FAN-4041".to_owned(), 1);
     assert!(!judge(&[producer(&[1])], &told).green, "a repair lists nothing");
+    told.nodes[0].codes.insert("FAN-4019".to_owned(), 1);
+    assert!(judge(&[producer(&[1])], &told).green);
 }

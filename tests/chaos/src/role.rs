@@ -45,7 +45,7 @@ impl Role {
     fn launch(&mut self) -> Result<(), RunError> {
         let spawn = || -> io::Result<Running> {
             let log = File::options().create(true).append(true).open(&self.log)?;
-            let mut child = Command::new(std::env::current_exe()?)
+            let mut child = Command::new(own_binary()?)
                 .args(&self.args)
                 .stdin(Stdio::piped())
                 .stdout(Stdio::null())
@@ -128,6 +128,16 @@ impl Role {
         }
         let log = std::fs::read_to_string(&self.log).unwrap_or_default();
         Err(RunError(format!("{} ended with {status}: {log}", self.name)))
+    }
+}
+
+/// This program, also when its file was built anew meanwhile.
+fn own_binary() -> io::Result<PathBuf> {
+    let own = PathBuf::from("/proc/self/exe");
+    if own.exists() {
+        Ok(own)
+    } else {
+        std::env::current_exe()
     }
 }
 

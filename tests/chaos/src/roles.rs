@@ -52,7 +52,9 @@ pub(crate) struct Consume {
 /// Standard input, which is a pipe whose other end the run holds.
 fn input() -> Result<pipe::Receiver, RunError> {
     let input = std::io::stdin().as_fd().try_clone_to_owned();
-    input.and_then(pipe::Receiver::from_owned_fd).map_err(during("taking standard input"))
+    input
+        .and_then(pipe::Receiver::from_owned_fd)
+        .map_err(during("taking standard input"))
 }
 
 /// Ends when the input does.

@@ -15,7 +15,7 @@ use crate::faults;
 use crate::hub::HubOptions;
 use crate::limits::{ACK_WAIT, ACT_TIMEOUT, APPS, BROKEN_FEED, QUIET, REST_TIMEOUT};
 use crate::plan::{Kind, Plan, Step};
-use crate::world::World;
+use crate::world::{Node, World};
 use crate::{HubKind, Run, Sync};
 
 /// Between two looks at everything.
@@ -105,6 +105,7 @@ async fn play(world: &mut World, plan: &Plan, time: Duration) -> Result<Listed, 
     }
     wait_until(world, start + time).await?;
     if let Some(last) = &plan.last {
+        world.nodes.iter_mut().for_each(Node::forget);
         act(world, true, last, start).await?;
         wait_until(world, Instant::now() + last.lasts).await?;
         act(world, false, last, start).await?;

@@ -1,10 +1,11 @@
 //! Everything that runs in a run: the hub, the bridges with a proxy to every server, the instances, the producer.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use fanin_proto::v1::{MappingStatus, StatusResponse};
+use fanin_tests::logs::Level;
 use fanin_tests::process::{Bridge, BridgeOptions};
 use fanin_tests::proxy::Proxy;
 use serde_json::{Value, json};
@@ -41,6 +42,8 @@ pub(crate) struct Node {
     pub(crate) may_end: bool,
     /// What it has listed so far, in states that may have passed.
     pub(crate) reasons: BTreeSet<String>,
+    /// Lines of its log that do not count.
+    before: usize,
 }
 
 /// Everything. Fields go in this order at the end: instances leave before their bridges, bridges before their hub.
@@ -185,6 +188,29 @@ impl Node {
         }
     }
 
+    /// From now on it is asked what it lists.
+    pub(crate) fn forget(&mut self) {
+        self.before = self.bridge.log().len();
+        self.reasons.clear();
+    }
+
+    /// Codes of warnings and errors that count.
+    fn codes(&self) -> BTreeMap<String, u64> {
+        let mut codes = BTreeMap::new();
+        for line in self
+            .bridge
+            .log()
+            .iter()
+            .skip(self.before)
+            .filter(|line| line.level != Level::Normal)
+        {
+            *codes
+                .entry(code_in(&line.text).unwrap_or("no code").to_owned())
+                .or_default() += 1;
+        }
+        codes
+    }
+
     fn listed(&self, status: Option<&StatusResponse>) -> NodeListed {
         let mapping = status.and_then(|status| status.mappings.first());
         let count = |of: fn(&MappingStatus) -> u64| mapping.map_or(0, of);
@@ -195,10 +221,10 @@ impl Node {
             node: self.bridge.node().to_owned(),
             published: mapping.map(|mapping| mapping.head_offset),
             dead_letters: count(|mapping| mapping.apps.iter().map(|app| app.dead_letters).sum()),
-            lost: count(|mapping| mapping.lost_messages),
             tombstoned: count(|mapping| mapping.tombstoned_messages),
             repaired: count(|mapping| mapping.repaired_messages),
             reasons: self.reasons.clone(),
+            codes: self.codes(),
             defects: self
                 .bridge
                 .log()
@@ -252,6 +278,7 @@ async fn start_node(hub: &Hub, sync_always: bool, dir: &Path, number: usize) -> 
         failing,
         may_end: false,
         reasons: BTreeSet::new(),
+        before: 0,
     })
 }
 
@@ -269,16 +296,14 @@ fn start_role(dir: &Path, name: &str, args: &[&str]) -> Result<Role, RunError> {
 /// The code of the last error in a bridge's log.
 fn last_code(bridge: &Bridge) -> String {
     let log = bridge.log();
-    let error = log
-        .iter()
-        .rev()
-        .find(|line| line.text.contains("\"ERROR\"") && line.text.contains("FAN-"));
-    let code = error.and_then(|line| {
-        line.text
-            .find("FAN-")
-            .and_then(|at| line.text.get(at..at + "FAN-0000".len()))
-    });
+    let mut errors = log.iter().rev().filter(|line| line.level == Level::Error);
+    let code = errors.find_map(|line| code_in(&line.text));
     code.unwrap_or("no code").to_owned()
+}
+
+fn code_in(text: &str) -> Option<&str> {
+    let at = text.find("FAN-")?;
+    text.get(at..at + "FAN-0000".len())
 }
 
 fn rests(status: &StatusResponse) -> Result<(), String> {
@@ -292,11 +317,11 @@ fn rests(status: &StatusResponse) -> Result<(), String> {
         if mapping.staged_batches + mapping.unresolved_batches > 0 {
             return Err(format!("{} has unresolved batches", status.node));
         }
-        for app in mapping
+        let busy = mapping
             .apps
             .iter()
-            .filter(|app| app.backlog_messages + app.in_flight > 0)
-        {
+            .find(|app| app.backlog_messages + app.in_flight > 0);
+        if let Some(app) = busy {
             return Err(format!(
                 "{} still holds {} messages for {}",
                 status.node, app.backlog_messages, app.name

@@ -9,6 +9,9 @@ use crate::limits::ACT_TIMEOUT;
 use crate::plan::Leader;
 use crate::world::{LEDGER, STREAM, World};
 
+/// A purge takes at least this many messages that no bridge was handed.
+const PURGED_MIN: u64 = 100;
+
 /// Asks a leader to step down. A refusal is fine: there may be no leader while another fault lasts.
 pub(super) async fn step_down(world: &World, whose: Leader) -> Result<(), RunError> {
     let subject = match whose {
@@ -90,11 +93,16 @@ pub(super) async fn purge(world: &World) -> Result<(), RunError> {
     for node in &world.nodes {
         node.bridge.pause().map_err(during("freezing a bridge"))?;
     }
-    let before = last_sequence(world).await;
-    let more = until(ACT_TIMEOUT, "more messages to purge", || async {
-        last_sequence(world).await > before
+    // What the hub has handed to frozen bridges is theirs already; what lies behind that nobody has.
+    let waiting = until(ACT_TIMEOUT, "messages that no bridge was handed", || async {
+        let pending = world.hub.consumer().await?.num_pending;
+        if pending >= PURGED_MIN {
+            Ok(())
+        } else {
+            Err(format!("{pending} of {PURGED_MIN}"))
+        }
     });
-    more.await.map_err(RunError)?;
+    waiting.await.map_err(RunError)?;
     let purged = until(ACT_TIMEOUT, "the purge", || async {
         let stream = world
             .hub
@@ -109,11 +117,6 @@ pub(super) async fn purge(world: &World) -> Result<(), RunError> {
         node.bridge.resume().map_err(during("waking a bridge"))?;
     }
     Ok(())
-}
-
-async fn last_sequence(world: &World) -> Option<u64> {
-    let stream = world.hub.jetstream.get_stream(STREAM).await.ok()?;
-    Some(stream.cached_info().state.last_sequence)
 }
 
 pub(super) async fn recreate(world: &World) -> Result<(), RunError> {
