@@ -3,6 +3,9 @@
 use crate::run::{self, Failed, Workspace, output_of, say};
 use crate::test::FEATURES;
 
+/// What every change has to survive: each with its seed, so that a red one is played again by the same words.
+pub(crate) const SLICES: [&str; 2] = ["--seed 1 --minutes 1 --hub r1", "--seed 2 --minutes 1 --hub r3"];
+
 const BUILT: &[&str] = &[
     "build",
     "-p",

@@ -117,7 +117,13 @@ async fn play(world: &mut World, plan: &Plan, time: Duration) -> Result<Listed, 
     }
     match plan.promise {
         Promise::ExactlyOnce => trouble.extend(rest(world, plan).await.err()),
-        Promise::Listed => quiet(world).await?,
+        Promise::Listed => {
+            quiet(world).await?;
+            // Bridges look twice, a minute apart, before they say that the source has lost something.
+            if plan.last.is_some_and(|last| last.kind == Kind::Purge) {
+                trouble.extend(all_closed(world).await.err());
+            }
+        }
     }
     for instance in &mut world.instances {
         if let Err(RunError(why)) = instance.stop().await {
@@ -214,6 +220,20 @@ async fn quiet(world: &mut World) -> Result<(), RunError> {
         }
     }
     Ok(())
+}
+
+/// Waits until the watermark has reached the source's end.
+async fn all_closed(world: &mut World) -> Result<(), String> {
+    let deadline = Instant::now() + patience(REST_TIMEOUT);
+    loop {
+        let looked = wait_until(world, Instant::now() + LOOK_PAUSE).await;
+        looked.map_err(|error| error.to_string())?;
+        match world.all_closed().await {
+            Err(why) if Instant::now() > deadline => return Err(why),
+            Err(_) => {}
+            Ok(()) => return Ok(()),
+        }
+    }
 }
 
 /// Bytes of all histories.

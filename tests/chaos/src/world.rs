@@ -153,6 +153,22 @@ impl World {
         Ok(())
     }
 
+    /// Whether every bridge's watermark has reached the source's end.
+    pub(crate) async fn all_closed(&self) -> Result<(), String> {
+        let stream = self.hub.jetstream.get_stream(STREAM).await;
+        let stream = stream.map_err(|error| error.to_string())?;
+        let last = stream.cached_info().state.last_sequence;
+        for node in &self.nodes {
+            let status = node.bridge.status().await.map_err(|error| error.to_string())?;
+            let mut sources = status.mappings.iter().flat_map(|mapping| &mapping.sources);
+            if let Some(source) = sources.find(|source| source.closed_through < last) {
+                let closed = source.closed_through;
+                return Err(format!("{} has closed through {closed} of {last}", status.node));
+            }
+        }
+        Ok(())
+    }
+
     /// What every bridge tells now.
     pub(crate) async fn listed(&mut self) -> Vec<NodeListed> {
         let mut listed = Vec::new();
