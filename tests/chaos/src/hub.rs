@@ -20,6 +20,9 @@ const DUPLICATE_WINDOW: Duration = Duration::from_secs(600);
 /// An acknowledgement that went down with a server never comes; whoever waits for it tries again after this time.
 const ACK_TIMEOUT: Duration = Duration::from_secs(2);
 
+/// Where a server keeps the streams of the only account, below its store.
+const STREAMS_DIR: &str = "jetstream/$G/streams";
+
 /// A JetStream connection for the run itself and its producer, which reconnects for ever and fast.
 pub(crate) async fn connect(servers: &[String]) -> Result<jetstream::Context, RunError> {
     let options = async_nats::ConnectOptions::new()
@@ -161,14 +164,18 @@ impl Hub {
         copied.map_err(during("copying the hub's stores"))
     }
 
-    /// Kills every server and starts it on the copy.
-    pub(crate) async fn restore_stores(&mut self, from: &Path) -> Result<(), RunError> {
+    /// Kills every server and starts it on the copy, or with one stream of it.
+    pub(crate) async fn restore_stores(&mut self, from: &Path, stream: Option<&str>) -> Result<(), RunError> {
         for server in &mut self.servers {
             server.kill().map_err(during("killing the hub"))?;
         }
+        let part = stream.map_or_else(PathBuf::new, |stream| Path::new(STREAMS_DIR).join(stream));
         for (number, server) in self.servers.iter().enumerate() {
-            let restored = fs::remove_dir_all(server.store_dir())
-                .and_then(|()| copy(&from.join(number.to_string()), &server.store_dir()));
+            let (older, current) = (
+                from.join(number.to_string()).join(&part),
+                server.store_dir().join(&part),
+            );
+            let restored = fs::remove_dir_all(&current).and_then(|()| copy(&older, &current));
             restored.map_err(during("restoring the hub's stores"))?;
         }
         let starting = self.servers.iter_mut().map(LocalHub::restart);

@@ -108,6 +108,15 @@ pub(crate) enum Leader {
     Consumer,
 }
 
+/// What of the hub's store goes back to an earlier copy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Back {
+    Everything,
+    Ledger,
+    /// With its consumers.
+    Source,
+}
+
 /// One fault with its victim.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Fault {
@@ -125,7 +134,7 @@ pub(crate) enum Fault {
     FillDisk { node: usize },
     FailSync { node: usize },
     DamageBatch { node: usize, pick: u64 },
-    RollBack,
+    RollBack { what: Back },
     Purge,
     Recreate,
     FlipBit { node: usize, pick: u64 },
@@ -238,7 +247,7 @@ impl Plan {
         }
         let last = rng.pick(&breaking).map(|kind| Step {
             at: wish.time,
-            lasts: LASTS_MAX,
+            lasts: rng.between(LASTS_MIN, LASTS_MAX),
             kind,
             fault: Fault::of(kind, servers, &mut rng),
         });
@@ -283,7 +292,14 @@ impl Fault {
             Kind::FillDisk => Self::FillDisk { node },
             Kind::FailSync => Self::FailSync { node },
             Kind::DamageBatch => Self::DamageBatch { node, pick },
-            Kind::RollBack => Self::RollBack,
+            Kind::RollBack => Self::RollBack {
+                // A cluster's stores hang together; of one server's, any stream may be older than the others.
+                what: match pick % 3 {
+                    0 if servers == 1 => Back::Ledger,
+                    1 if servers == 1 => Back::Source,
+                    _ => Back::Everything,
+                },
+            },
             Kind::Purge => Self::Purge,
             Kind::Recreate => Self::Recreate,
             Kind::FlipBit => Self::FlipBit { node, pick },
@@ -309,7 +325,7 @@ impl Fault {
             Self::Route { from, to, .. } => format!("route {from} {to}"),
             Self::StepDown { .. } => "leader".to_owned(),
             Self::ForgetConsumer | Self::DeleteConsumer { .. } => "consumer".to_owned(),
-            Self::RollBack | Self::Purge | Self::Recreate => "hub".to_owned(),
+            Self::RollBack { .. } | Self::Purge | Self::Recreate => "hub".to_owned(),
         }
     }
 }

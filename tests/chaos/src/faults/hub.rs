@@ -6,7 +6,7 @@ use serde_json::Value;
 use super::{copy_dir, no_victim};
 use crate::error::{RunError, during};
 use crate::limits::ACT_TIMEOUT;
-use crate::plan::Leader;
+use crate::plan::{Back, Leader};
 use crate::world::{LEDGER, STREAM, World};
 
 /// A purge takes at least this many messages that no bridge was handed.
@@ -83,9 +83,14 @@ pub(super) fn keep_copy(world: &World) -> Result<(), RunError> {
     world.hub.copy_stores(&copy_dir(world))
 }
 
-pub(super) async fn roll_back(world: &mut World) -> Result<(), RunError> {
+pub(super) async fn roll_back(world: &mut World, what: Back) -> Result<(), RunError> {
     let from = copy_dir(world);
-    world.hub.restore_stores(&from).await
+    let stream = match what {
+        Back::Everything => None,
+        Back::Ledger => Some(LEDGER),
+        Back::Source => Some(STREAM),
+    };
+    world.hub.restore_stores(&from, stream).await
 }
 
 /// Purges the source while every bridge is frozen, so that messages go that no bridge has claimed.

@@ -28,7 +28,7 @@ pub(crate) async fn begin(world: &mut World, fault: Fault) -> Result<(), RunErro
         Fault::FillDisk { node } => disk::fill(world, node),
         Fault::FailSync { node } => disk::fail_sync(world, node),
         Fault::DamageBatch { node, pick } => disk::damage_batch(world, node, pick),
-        Fault::RollBack => hub::keep_copy(world),
+        Fault::RollBack { .. } => hub::keep_copy(world),
         Fault::Purge => hub::purge(world).await,
         Fault::Recreate => hub::recreate(world).await,
         Fault::FlipBit { node, pick } => disk::flip_bit(world, node, pick),
@@ -52,7 +52,7 @@ pub(crate) async fn end(world: &mut World, fault: Fault) -> Result<(), RunError>
         Fault::DeleteConsumer { node } => hub::operators_word(world, node).await,
         Fault::FillDisk { node } => disk::empty(world, node),
         Fault::FailSync { node } => disk::repair_sync(world, node),
-        Fault::RollBack => hub::roll_back(world).await,
+        Fault::RollBack { what } => hub::roll_back(world, what).await,
     }
 }
 
