@@ -5,6 +5,7 @@
 //! the step of the protocol they stand behind or before.
 //!
 //! `FANIN_DISK_FULL=/path`: while a file of that name exists, the local log finds no space for another segment.
+//! `FANIN_DISK_FAILING=/path`: while a file of that name exists, every sync of the local log fails.
 
 /// Reached the point `name`.
 #[cfg(not(feature = "failpoints"))]
@@ -49,17 +50,28 @@ mod armed {
         Mutex::new(points.collect())
     });
 
+    /// EIO, as a broken disk answers.
+    const IO_ERROR: i32 = 5;
+
+    /// Each fault lasts while its file exists.
     #[derive(Debug)]
-    struct FullDisk {
-        while_exists: PathBuf,
+    struct BadDisk {
+        full: Option<PathBuf>,
+        failing: Option<PathBuf>,
     }
 
-    impl Faults for FullDisk {
+    impl Faults for BadDisk {
+        fn sync(&self) -> io::Result<()> {
+            match &self.failing {
+                Some(path) if path.exists() => Err(io::Error::from_raw_os_error(IO_ERROR)),
+                Some(_) | None => Ok(()),
+            }
+        }
+
         fn allocate(&self, _bytes: u64) -> io::Result<()> {
-            if self.while_exists.exists() {
-                Err(io::ErrorKind::StorageFull.into())
-            } else {
-                Ok(())
+            match &self.full {
+                Some(path) if path.exists() => Err(io::ErrorKind::StorageFull.into()),
+                Some(_) | None => Ok(()),
             }
         }
     }
@@ -67,8 +79,12 @@ mod armed {
     /// Faults of the disk under the local log, when the environment asks for any.
     #[must_use]
     pub fn disk_faults() -> Option<Arc<dyn Faults>> {
-        let while_exists = PathBuf::from(std::env::var_os("FANIN_DISK_FULL")?);
-        Some(Arc::new(FullDisk { while_exists }))
+        let named = |variable: &str| std::env::var_os(variable).map(PathBuf::from);
+        let (full, failing) = (named("FANIN_DISK_FULL"), named("FANIN_DISK_FAILING"));
+        if full.is_none() && failing.is_none() {
+            return None;
+        }
+        Some(Arc::new(BadDisk { full, failing }))
     }
 
     /// Reached the point `name`: ends the process with SIGKILL when it is armed and its count is up.

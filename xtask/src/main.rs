@@ -3,6 +3,7 @@
 //! Without dependencies, so that it is built in a second.
 
 mod cargo_deny;
+mod chaos;
 mod run;
 mod test;
 mod tidy;
@@ -18,6 +19,9 @@ cargo xtask COMMAND
   test [--quick] [FILTER...]  builds the fanin binary with its fail points, finds or fetches a nats-server, and runs
                               every test; --quick leaves out the levels that start several processes. What follows
                               goes to the test binaries: filters, or -- and options such as --nocapture
+  chaos [--seed S] [--minutes M] [--hub r1|r3] [--server PATH|VERSION] [--sync always|lazy] [--faults LIST]
+                              plays a schedule of faults on real servers, bridges and applications, and judges it; a seed
+                              tells the whole schedule; --help explains the rest
   lint                        format, clippy with warnings as errors, and tidy
   tidy                        the repository's own rules: file sizes, leftovers, sleeps in tests, crate dependencies
   deny                        licences, banned crates, sources and, when its database can be reached, advisories
@@ -35,6 +39,7 @@ fn main() -> ExitCode {
     let started = Instant::now();
     let result = match command.as_str() {
         "test" => test::run(&workspace, &rest),
+        "chaos" => chaos::run(&workspace, &rest),
         "lint" => no_arguments(&rest).and_then(|()| lint(&workspace)),
         "tidy" => no_arguments(&rest).and_then(|()| tidy::run(&workspace)),
         "deny" => no_arguments(&rest).and_then(|()| cargo_deny::run(&workspace)),
@@ -87,5 +92,9 @@ fn ci(workspace: &Workspace) -> Result<(), Failed> {
     lint(workspace)?;
     cargo_deny::run(workspace)?;
     test::run(workspace, &[])?;
+    for slice in chaos::SLICES {
+        let words: Vec<String> = slice.split(' ').map(str::to_owned).collect();
+        chaos::run(workspace, &words)?;
+    }
     workspace.cargo(&["run", "--release", "--", "demo", "--quick"])
 }

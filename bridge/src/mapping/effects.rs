@@ -177,7 +177,20 @@ impl Driver {
                 tracing::debug!(mapping = mapping(), position = position.0, "checkpoint written");
             }
             Fact::Holes { incarnation, count } => {
-                tracing::debug!(mapping = mapping(), %incarnation, count, "closed over holes");
+                metrics::counter!("fanin_hole_messages_total", "mapping" => mapping()).increment(count);
+                let source = self.node.fold().terms().sources.get(&incarnation);
+                // With filters a hole is mostly a message that nobody wants.
+                if source.is_some_and(|source| source.filters.is_empty()) {
+                    tracing::warn!(
+                        code = "FAN-4049",
+                        mapping = mapping(),
+                        %incarnation,
+                        count,
+                        "sequences were closed that hold no message any more and that no bridge had claimed"
+                    );
+                } else {
+                    tracing::debug!(mapping = mapping(), %incarnation, count, "closed over holes");
+                }
             }
             Fact::Repair { incarnation, seq } => {
                 self.counts.repaired += 1;

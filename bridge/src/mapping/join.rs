@@ -141,16 +141,23 @@ impl JoinError {
     }
 
     /// Whether a process that has just started had better end, although trying again might help one day: the hub answers,
-    /// and says that it has no JetStream for this account.
+    /// and says that it has no JetStream for this account. A cluster between two leaders says "not now" instead.
     #[must_use]
     pub fn refuses_start(&self) -> bool {
-        matches!(
-            self,
-            JoinError::Connect(fanin_hub::ConnectError::HubWithoutJetStream {
-                source: ApiError::Refused { .. } | ApiError::NoResponders { .. },
-                ..
-            })
-        )
+        let JoinError::Connect(fanin_hub::ConnectError::HubWithoutJetStream { source, .. }) = self else {
+            return false;
+        };
+        match source {
+            ApiError::NoResponders { .. } => true,
+            ApiError::Refused { .. } => !source.retryable(),
+            ApiError::Disconnected
+            | ApiError::Timeout { .. }
+            | ApiError::PermissionDenied { .. }
+            | ApiError::TooLarge { .. }
+            | ApiError::BadSubject { .. }
+            | ApiError::BadReply { .. }
+            | ApiError::ClientGone => false,
+        }
     }
 
     /// The stable code users can look up.
@@ -454,4 +461,31 @@ pub fn pause(tries: u32) -> Duration {
     limits::PAUSE_FIRST
         .saturating_mul(1 << tries.min(10))
         .min(limits::PAUSE_MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    // Goal: a start ends only on an answer that stays. Method: the hub's refusals by their codes.
+    use super::*;
+
+    #[test]
+    fn a_cluster_without_a_leader_ends_no_start() {
+        let refused = |err_code: u32| {
+            JoinError::Connect(fanin_hub::ConnectError::HubWithoutJetStream {
+                server: "s0".to_owned(),
+                source: ApiError::Refused {
+                    subject: "$JS.API.INFO".to_owned(),
+                    code: 503,
+                    err_code,
+                    description: String::new(),
+                },
+            })
+        };
+        let not_available = 10008;
+        let not_enabled = [10039, 10076];
+        assert!(!refused(not_available).refuses_start() && refused(not_available).retryable());
+        for code in not_enabled {
+            assert!(refused(code).refuses_start(), "{code}");
+        }
+    }
 }

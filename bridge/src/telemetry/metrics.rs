@@ -63,6 +63,7 @@ metrics_table! {
     STAGE_SYNC_DURATION = "fanin_stage_sync_duration_seconds", Histogram, Seconds, "Duration of one sync of the local log.";
     CLAIMS = "fanin_claims_total", Counter, Count, "Claims, by mapping and result (won, partial, lost, void).";
     CLAIM_DURATION = "fanin_claim_duration_seconds", Histogram, Seconds, "From sending a claim to seeing it in the ledger.";
+    HOLE_MESSAGES = "fanin_hole_messages_total", Counter, Count, "Sequences closed by this node without a claim: filtered out, purged, deleted or expired at the hub, by mapping.";
     REPAIRED_MESSAGES = "fanin_repaired_messages_total", Counter, Count, "Messages the hub had given up and that were claimed by sequence, by mapping.";
     MENDED_BATCHES = "fanin_mended_batches_total", Counter, Count, "Damaged batches fetched again and written anew, by mapping.";
     LOST_MESSAGES = "fanin_lost_messages_total", Counter, Count, "Messages that the disk lost and the source had no more, by mapping.";

@@ -115,6 +115,9 @@ super::codes::codes! {
     DISK_FULL = "FAN-4048", "the file system of the local log is full",
         "Something else has filled it, or store.quota is larger than what it has room for. What is accepted waits to be finished, acknowledgements of applications are not confirmed, nothing new is taken.",
         "Make room on the file system of `data_dir`; the bridge goes on by itself, and a start that was refused succeeds. Nothing is lost.";
+    HOLES = "FAN-4049", "messages left the source before any bridge had claimed them",
+        "The source has no filter here, and sequences of it hold no message any more that nobody had claimed: they were purged, deleted or expired at the hub, perhaps before the mapping existed.",
+        "If that was not on purpose, give the source stream longer limits; the close records of the ledger tell the watermarks between which they lay.";
     CONNECTIONS_FULL = "FAN-4060", "connections to the socket are turned away",
         "There are as many as are allowed: 1024, or half of the files the process may open, and three quarters of them for one user. A client may connect without closing.",
         "Find who it is (`ss -xp`, the user in the log line) and stop it; a client needs one connection for all its subscriptions. Applications that are connected are not touched. Where the limit of files is low, raise it (LimitNOFILE).";

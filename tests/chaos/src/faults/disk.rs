@@ -1,0 +1,132 @@
+//! What lies below a bridge: no room, fsync that fails, flipped bits, files cut short.
+
+use std::fs::{self, File};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+
+use fanin_store::format::FRAME_HEADER;
+use fanin_store::{Location, Options, Recovered, SegmentLog};
+
+use super::processes;
+use crate::error::{RunError, during};
+use crate::world::World;
+
+/// The space of the only mapping, and the kinds of its records.
+const SPACE: u32 = 1;
+const STAGE: u8 = 1;
+const RESOLUTION: u8 = 2;
+const QUOTA: u64 = 1 << 30;
+
+pub(super) fn fill(world: &mut World, number: usize) -> Result<(), RunError> {
+    fs::write(&processes::node(world, number)?.full, "").map_err(during("filling a disk"))
+}
+
+pub(super) fn empty(world: &mut World, number: usize) -> Result<(), RunError> {
+    fs::remove_file(&processes::node(world, number)?.full).map_err(during("emptying a disk"))
+}
+
+/// From now on fsync fails: the bridge ends itself as soon as it has something to sync.
+pub(super) fn fail_sync(world: &mut World, number: usize) -> Result<(), RunError> {
+    let node = processes::node(world, number)?;
+    node.may_end = true;
+    fs::write(&node.failing, "").map_err(during("breaking a disk"))
+}
+
+pub(super) fn repair_sync(world: &mut World, number: usize) -> Result<(), RunError> {
+    let node = processes::node(world, number)?;
+    fs::remove_file(&node.failing).map_err(during("repairing a disk"))?;
+    node.may_end = false;
+    node.bridge.respawn().map_err(during("starting a bridge"))
+}
+
+/// Kills a bridge and flips a bit in the body of a batch that it has published, and that is not the log's end.
+pub(super) fn damage_batch(world: &mut World, number: usize, pick: u64) -> Result<(), RunError> {
+    processes::kill_node(world, number)?;
+    let data = processes::node(world, number)?.bridge.data_dir();
+    let found = published_batches(&look(&data)?);
+    // A node that holds nothing has nothing to damage; it was killed at least.
+    let Some(at) = picked(&found, pick).copied() else {
+        return Ok(());
+    };
+    let body = at.position + FRAME_HEADER as u64 + u64::from(at.head_len);
+    let path = data.join("log").join(format!("{:016x}.log", at.segment));
+    flip(&path, body + u64::from(at.body_len) / 2, 0x10)
+}
+
+/// Kills a bridge and flips any bit of any segment.
+pub(super) fn flip_bit(world: &mut World, number: usize, pick: u64) -> Result<(), RunError> {
+    processes::kill_node(world, number)?;
+    let data = processes::node(world, number)?.bridge.data_dir();
+    let segments = segments(&data)?;
+    let Some(path) = picked(&segments, pick) else {
+        return Ok(());
+    };
+    let length = fs::metadata(path).map_err(during("measuring a segment"))?.len();
+    flip(path, (pick >> 16) % length.max(1), 1 << (pick % 8))
+}
+
+/// Kills a bridge and cuts the end off one of its segments.
+pub(super) fn cut_log(world: &mut World, number: usize, pick: u64) -> Result<(), RunError> {
+    processes::kill_node(world, number)?;
+    let data = processes::node(world, number)?.bridge.data_dir();
+    let segments = segments(&data)?;
+    let Some(path) = picked(&segments, pick) else {
+        return Ok(());
+    };
+    let cut = || {
+        let file = File::options().write(true).open(path)?;
+        let length = file.metadata()?.len();
+        file.set_len((pick >> 16) % length.max(1))
+    };
+    cut().map_err(during("cutting a segment"))
+}
+
+fn picked<T>(of: &[T], pick: u64) -> Option<&T> {
+    let count = u64::try_from(of.len()).unwrap_or(0);
+    of.get(usize::try_from(pick.checked_rem(count)?).unwrap_or(0))
+}
+
+fn segments(data: &Path) -> Result<Vec<PathBuf>, RunError> {
+    let listed = fs::read_dir(data.join("log")).map_err(during("listing segments"))?;
+    let mut paths: Vec<PathBuf> = listed
+        .filter_map(|entry| Some(entry.ok()?.path()))
+        .filter(|path| path.extension().is_some_and(|extension| extension == "log"))
+        .collect();
+    paths.sort();
+    Ok(paths)
+}
+
+/// What a start would find in a log. Looks at a copy.
+fn look(data: &Path) -> Result<Recovered, RunError> {
+    let copy = tempfile::tempdir().map_err(during("making a directory"))?;
+    for path in fs::read_dir(data.join("log")).map_err(during("listing segments"))? {
+        let path = path.map_err(during("listing segments"))?;
+        fs::copy(path.path(), copy.path().join(path.file_name())).map_err(during("copying a segment"))?;
+    }
+    let options = Options {
+        scan_all: true,
+        ..Options::new(copy.path(), QUOTA)
+    };
+    Ok(SegmentLog::open(options).map_err(during("reading a log"))?.1)
+}
+
+fn published_batches(recovered: &Recovered) -> Vec<Location> {
+    let own = |kind: u8| {
+        let records = recovered.records.iter();
+        records.filter(move |record| record.key.space == SPACE && record.kind == kind)
+    };
+    own(STAGE)
+        .filter(|stage| own(RESOLUTION).any(|resolution| resolution.key == stage.key))
+        .map(|stage| stage.at)
+        .collect()
+}
+
+fn flip(path: &Path, position: u64, bits: u8) -> Result<(), RunError> {
+    let flipped = || {
+        let file = File::options().read(true).write(true).open(path)?;
+        let mut byte = [0];
+        file.read_exact_at(&mut byte, position)?;
+        file.write_all_at(&[byte[0] ^ bits], position)
+    };
+    flipped().map_err(during("flipping a bit"))
+}

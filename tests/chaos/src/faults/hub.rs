@@ -1,0 +1,133 @@
+//! What the hub does to its own state: leaders, the shared consumer, the source, the stores.
+
+use fanin_tests::wait::until;
+use serde_json::Value;
+
+use super::{copy_dir, no_victim};
+use crate::error::{RunError, during};
+use crate::limits::ACT_TIMEOUT;
+use crate::plan::{Back, Leader};
+use crate::world::{LEDGER, STREAM, World};
+
+/// A purge takes at least this many messages that no bridge was handed.
+const PURGED_MIN: u64 = 100;
+
+/// Asks a leader to step down. A refusal is fine: there may be no leader while another fault lasts.
+pub(super) async fn step_down(world: &World, whose: Leader) -> Result<(), RunError> {
+    let subject = match whose {
+        Leader::Source => format!("STREAM.LEADER.STEPDOWN.{STREAM}"),
+        Leader::Ledger => format!("STREAM.LEADER.STEPDOWN.{LEDGER}"),
+        Leader::Consumer => match world.hub.consumer().await {
+            Ok(consumer) => format!("CONSUMER.LEADER.STEPDOWN.{STREAM}.{}", consumer.name),
+            Err(_) => return Ok(()),
+        },
+    };
+    let asked: Result<Value, _> = world.hub.jetstream.request(subject, &()).await;
+    // The client's own error is no answer either; the fault is as good as none then.
+    drop(asked);
+    Ok(())
+}
+
+/// Deletes the shared consumer and makes it again alike: it delivers everything anew.
+pub(super) async fn forget_consumer(world: &World) -> Result<(), RunError> {
+    let Ok(consumer) = world.hub.consumer().await else {
+        return Ok(());
+    };
+    let (jetstream, name) = (&world.hub.jetstream, consumer.name);
+    // Only a deletion that is confirmed is followed by a creation; the other way round it would go on as it is, or be gone.
+    if jetstream
+        .delete_consumer_from_stream(&name, STREAM)
+        .await
+        .is_err()
+        && world.hub.consumer().await.is_ok()
+    {
+        return Ok(());
+    }
+    let created = until(ACT_TIMEOUT, "the consumer to be made again", || {
+        jetstream.create_consumer_on_stream(consumer.config.clone(), STREAM)
+    });
+    created.await.map(|_| ()).map_err(RunError)
+}
+
+/// Deletes the shared consumer; [`operators_word`] brings it back.
+pub(super) async fn delete_consumer(world: &World) -> Result<(), RunError> {
+    if let Ok(consumer) = world.hub.consumer().await {
+        // Without an answer it is there or it is not; both are fine.
+        drop(
+            world
+                .hub
+                .jetstream
+                .delete_consumer_from_stream(&consumer.name, STREAM)
+                .await,
+        );
+    }
+    Ok(())
+}
+
+/// Starts a bridge once with the operator's word that a missing consumer is to be made again.
+pub(super) async fn operators_word(world: &mut World, number: usize) -> Result<(), RunError> {
+    let node = world
+        .nodes
+        .get_mut(number)
+        .ok_or_else(|| no_victim("node", number))?;
+    if world.hub.consumer().await.is_ok() {
+        return Ok(());
+    }
+    node.bridge.options_mut().args = vec!["--recreate-consumer".to_owned()];
+    node.bridge.respawn().map_err(during("starting a bridge"))?;
+    node.bridge.options_mut().args.clear();
+    Ok(())
+}
+
+pub(super) fn keep_copy(world: &World) -> Result<(), RunError> {
+    world.hub.copy_stores(&copy_dir(world))
+}
+
+pub(super) async fn roll_back(world: &mut World, what: Back) -> Result<(), RunError> {
+    let from = copy_dir(world);
+    let stream = match what {
+        Back::Everything => None,
+        Back::Ledger => Some(LEDGER),
+        Back::Source => Some(STREAM),
+    };
+    world.hub.restore_stores(&from, stream).await
+}
+
+/// Purges the source while every bridge is frozen, so that messages go that no bridge has claimed.
+pub(super) async fn purge(world: &World) -> Result<(), RunError> {
+    for node in &world.nodes {
+        node.bridge.pause().map_err(during("freezing a bridge"))?;
+    }
+    // What the hub has handed to frozen bridges is theirs already; what lies behind that nobody has.
+    let waiting = until(ACT_TIMEOUT, "messages that no bridge was handed", || async {
+        let pending = world.hub.consumer().await?.num_pending;
+        if pending >= PURGED_MIN {
+            Ok(())
+        } else {
+            Err(format!("{pending} of {PURGED_MIN}"))
+        }
+    });
+    waiting.await.map_err(RunError)?;
+    let purged = until(ACT_TIMEOUT, "the purge", || async {
+        let stream = world
+            .hub
+            .jetstream
+            .get_stream(STREAM)
+            .await
+            .map_err(|error| error.to_string())?;
+        stream.purge().await.map_err(|error| error.to_string())
+    });
+    purged.await.map_err(RunError)?;
+    for node in &world.nodes {
+        node.bridge.resume().map_err(during("waking a bridge"))?;
+    }
+    Ok(())
+}
+
+pub(super) async fn recreate(world: &World) -> Result<(), RunError> {
+    let deleted = until(ACT_TIMEOUT, "the source to be deleted", || {
+        world.hub.jetstream.delete_stream(STREAM)
+    });
+    deleted.await.map_err(RunError)?;
+    world.hub.create_source().await
+}

@@ -1,0 +1,44 @@
+//! Lines between bridges and servers, and between servers.
+
+use std::time::Duration;
+
+use fanin_tests::proxy::{Link, Proxy};
+
+use crate::error::RunError;
+use crate::plan::How;
+use crate::world::World;
+
+const DIRECT: Link = Link::Flow {
+    delay: Duration::ZERO,
+};
+
+/// The line of a bridge to a server.
+pub(super) fn of_node(world: &World, node: usize, server: usize) -> Vec<&Proxy> {
+    let node = world.nodes.get(node);
+    node.and_then(|node| node.links.get(server)).into_iter().collect()
+}
+
+pub(super) async fn disturb(lines: Vec<&Proxy>, how: How) -> Result<(), RunError> {
+    if lines.is_empty() {
+        return Err(RunError("there is no such line".to_owned()));
+    }
+    for line in lines {
+        match how {
+            How::Cut => line.cut(),
+            How::Refuse => line.refuse().await,
+            How::Stall => line.stall(),
+            How::Swallow => line.blackhole(),
+            How::SwallowRequests => line.links(Link::Swallow, DIRECT),
+            How::SwallowReplies => line.links(DIRECT, Link::Swallow),
+            How::Delay(milliseconds) => line.delay(Duration::from_millis(milliseconds)),
+        }
+    }
+    Ok(())
+}
+
+pub(super) async fn heal(lines: Vec<&Proxy>) -> Result<(), RunError> {
+    for line in lines {
+        line.pass().await;
+    }
+    Ok(())
+}

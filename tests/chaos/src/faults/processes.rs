@@ -1,0 +1,96 @@
+//! Bridges, instances and servers are killed and frozen.
+
+use rustix::process::Signal;
+
+use super::no_victim;
+use crate::error::{RunError, during};
+use crate::role::Role;
+use crate::world::{Node, World};
+use fanin_localhub::LocalHub;
+
+pub(super) fn node(world: &mut World, number: usize) -> Result<&mut Node, RunError> {
+    world
+        .nodes
+        .get_mut(number)
+        .ok_or_else(|| no_victim("node", number))
+}
+
+fn instance(world: &mut World, number: usize) -> Result<&mut Role, RunError> {
+    world
+        .instances
+        .get_mut(number)
+        .ok_or_else(|| no_victim("instance", number))
+}
+
+fn server(world: &mut World, number: usize) -> Result<&mut LocalHub, RunError> {
+    world
+        .hub
+        .servers
+        .get_mut(number)
+        .ok_or_else(|| no_victim("server", number))
+}
+
+pub(super) fn kill_node(world: &mut World, number: usize) -> Result<(), RunError> {
+    node(world, number)?
+        .bridge
+        .kill()
+        .map_err(during("killing a bridge"))
+}
+
+pub(super) fn start_node(world: &mut World, number: usize) -> Result<(), RunError> {
+    node(world, number)?
+        .bridge
+        .respawn()
+        .map_err(during("starting a bridge"))
+}
+
+pub(super) fn freeze_node(world: &mut World, number: usize) -> Result<(), RunError> {
+    node(world, number)?
+        .bridge
+        .pause()
+        .map_err(during("freezing a bridge"))
+}
+
+pub(super) fn wake_node(world: &mut World, number: usize) -> Result<(), RunError> {
+    node(world, number)?
+        .bridge
+        .resume()
+        .map_err(during("waking a bridge"))
+}
+
+pub(super) fn kill_instance(world: &mut World, number: usize) -> Result<(), RunError> {
+    instance(world, number)?.kill()
+}
+
+pub(super) fn start_instance(world: &mut World, number: usize) -> Result<(), RunError> {
+    instance(world, number)?.restart()
+}
+
+pub(super) fn freeze_instance(world: &mut World, number: usize) -> Result<(), RunError> {
+    instance(world, number)?.signal(Signal::STOP)
+}
+
+pub(super) fn wake_instance(world: &mut World, number: usize) -> Result<(), RunError> {
+    instance(world, number)?.signal(Signal::CONT)
+}
+
+pub(super) fn kill_hub(world: &mut World, number: usize) -> Result<(), RunError> {
+    server(world, number)?.kill().map_err(during("killing a server"))
+}
+
+pub(super) async fn start_hub(world: &mut World, number: usize) -> Result<(), RunError> {
+    server(world, number)?
+        .restart()
+        .await
+        .map_err(during("starting a server"))
+}
+
+pub(super) fn freeze_hub(world: &mut World, number: usize) -> Result<(), RunError> {
+    server(world, number)?
+        .pause()
+        .map_err(during("freezing a server"))
+}
+
+pub(super) fn wake_hub(world: &mut World, number: usize) -> Result<(), RunError> {
+    server(world, number)?.resume().map_err(during("waking a server"))
+}

@@ -1,0 +1,249 @@
+//! One run: everything is started, the schedule is played, everything comes to rest, and the checker is asked.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use fanin_localhub::ServerBinary;
+use fanin_tests::wait::patience;
+use tokio::time::{Instant, sleep_until, timeout};
+
+use crate::check::{LISTED_FILE, Listed, Promise, Verdict, judge_dir};
+use crate::error::{RunError, during};
+use crate::faults;
+use crate::hub::HubOptions;
+use crate::limits::{ACK_WAIT, ACT_TIMEOUT, APPS, BROKEN_FEED, QUIET, REST_TIMEOUT};
+use crate::plan::{Kind, Plan, Step};
+use crate::world::{Node, World};
+use crate::{HubKind, Run, Sync};
+
+/// Between two looks at everything.
+const LOOK_PAUSE: Duration = Duration::from_millis(500);
+/// Rest must last this long: what is delivered again comes within the hub's wait.
+const REST_LASTS: Duration = Duration::from_millis(ACK_WAIT.as_millis() as u64 + 1_500);
+/// An operator looks at a consumer that is not there this often.
+const OPERATOR_PAUSE: Duration = Duration::from_secs(15);
+
+/// Runs and judges.
+pub(crate) async fn run(args: &Run) -> Result<Verdict, RunError> {
+    let wish = args.wish();
+    let plan = Plan::new(&wish);
+    let binary = server_binary(args.server.clone()).await?;
+    let temporary = tempfile::Builder::new().prefix("fanin-chaos-").tempdir();
+    let temporary = temporary.map_err(during("making the run's directory"))?;
+    let dir = args.dir.clone().unwrap_or_else(|| temporary.path().to_path_buf());
+    fs::create_dir_all(&dir).map_err(during("making the run's directory"))?;
+    eprintln!(
+        "seed {}: {} faults in {} s, nats-server {} ({:?}, sync {:?}), judged as {:?}",
+        wish.seed,
+        plan.steps.len() + usize::from(plan.last.is_some()),
+        wish.time.as_secs(),
+        binary.path().display(),
+        args.hub,
+        args.sync,
+        plan.promise
+    );
+    let options = HubOptions {
+        binary,
+        clustered: args.hub == HubKind::R3,
+        sync_always: args.sync == Sync::Always,
+        dir: dir.join("hub"),
+    };
+    let mut world = World::start(&options, &dir).await?;
+    let listed = play(&mut world, &plan, wish.time).await?;
+    let text = serde_json::to_vec_pretty(&listed).map_err(during("writing the list"))?;
+    fs::write(dir.join(LISTED_FILE), text).map_err(during("writing the list"))?;
+    drop(world);
+    let verdict = judge_dir(&dir).map_err(during("judging"))?;
+    if !verdict.green && args.dir.is_none() {
+        eprintln!("kept in {}", temporary.keep().display());
+    }
+    Ok(verdict)
+}
+
+/// `--server`, else what the test harness takes.
+async fn server_binary(wanted: Option<String>) -> Result<ServerBinary, RunError> {
+    let find = move || {
+        let Some(wanted) = wanted else {
+            return ServerBinary::find_or_fetch(None).map_err(during("finding a nats-server"));
+        };
+        let path = if wanted.contains('/') {
+            PathBuf::from(&wanted)
+        } else {
+            beside_usual(&wanted)?
+        };
+        ServerBinary::at(path).map_err(during("trying a nats-server"))
+    };
+    tokio::task::spawn_blocking(find)
+        .await
+        .map_err(during("finding a nats-server"))?
+}
+
+/// `DIR/v1.2.3/nats-server` beside `DIR/v4.5.6/nats-server`, which `NATS_SERVER` names.
+fn beside_usual(version: &str) -> Result<PathBuf, RunError> {
+    let usual = std::env::var_os("NATS_SERVER").map(PathBuf::from);
+    let all = usual.as_deref().and_then(Path::parent).and_then(Path::parent);
+    let all = all.ok_or_else(|| RunError("a version needs NATS_SERVER=DIR/vX.Y.Z/nats-server".to_owned()))?;
+    Ok(all
+        .join(format!("v{}", version.trim_start_matches('v')))
+        .join("nats-server"))
+}
+
+/// Plays the schedule and everything behind it; tells what the bridges list.
+async fn play(world: &mut World, plan: &Plan, time: Duration) -> Result<Listed, RunError> {
+    let mut acts: Vec<(Duration, bool, Step)> = Vec::new();
+    for step in &plan.steps {
+        acts.push((step.at, true, *step));
+        acts.push((step.at + step.lasts, false, *step));
+    }
+    acts.sort_by_key(|(at, ..)| *at);
+    let start = Instant::now();
+    for (at, begins, step) in &acts {
+        wait_until(world, start + *at).await?;
+        act(world, *begins, step, start).await?;
+    }
+    wait_until(world, start + time).await?;
+    if let Some(last) = &plan.last {
+        world.nodes.iter_mut().for_each(Node::forget);
+        act(world, true, last, start).await?;
+        wait_until(world, Instant::now() + last.lasts).await?;
+        act(world, false, last, start).await?;
+        wait_until(world, Instant::now() + BROKEN_FEED).await?;
+    }
+    let mut trouble = Vec::new();
+    if let Err(RunError(why)) = world.producer.stop().await {
+        trouble.push(why);
+    }
+    match plan.promise {
+        Promise::ExactlyOnce => trouble.extend(rest(world, plan).await.err()),
+        Promise::Listed => {
+            quiet(world).await?;
+            // Bridges look twice, a minute apart, before they say that the source has lost something.
+            if plan.last.is_some_and(|last| last.kind == Kind::Purge) {
+                trouble.extend(all_closed(world).await.err());
+            }
+        }
+    }
+    for instance in &mut world.instances {
+        if let Err(RunError(why)) = instance.stop().await {
+            trouble.push(why);
+        }
+    }
+    let nodes = world.listed().await;
+    world.keep_logs()?;
+    for node in &world.nodes {
+        if let Err(error) = node.bridge.stop().await {
+            trouble.push(format!("stopping {}: {error}", node.bridge.node()));
+        }
+    }
+    world.keep_logs()?;
+    trouble.append(&mut world.trouble);
+    let mut counts: BTreeMap<String, usize> = BTreeMap::new();
+    for step in plan.steps.iter().chain(&plan.last) {
+        *counts.entry(step.kind.name()).or_default() += 1;
+    }
+    Ok(Listed {
+        promise: plan.promise,
+        apps: APPS.iter().map(|app| (*app).to_owned()).collect(),
+        nodes,
+        trouble,
+        faults: counts,
+    })
+}
+
+async fn act(world: &mut World, begins: bool, step: &Step, start: Instant) -> Result<(), RunError> {
+    let what = if begins { "+" } else { "-" };
+    eprintln!("{:8.2} s {what} {:?}", start.elapsed().as_secs_f64(), step.fault);
+    let done = async {
+        if begins {
+            faults::begin(world, step.fault).await
+        } else {
+            faults::end(world, step.fault).await
+        }
+    };
+    let done = timeout(2 * patience(ACT_TIMEOUT), done).await;
+    let done = done.map_err(during(format!("{what} {:?}", step.fault)))?;
+    done.map_err(during(format!("{what} {:?}", step.fault)))
+}
+
+/// Waits, and looks at everything meanwhile.
+async fn wait_until(world: &mut World, when: Instant) -> Result<(), RunError> {
+    loop {
+        world.look().await?;
+        let next = Instant::now() + LOOK_PAUSE;
+        if next >= when {
+            sleep_until(when).await;
+            return Ok(());
+        }
+        sleep_until(next).await;
+    }
+}
+
+/// Waits until nothing is under way, and stays so; an operator helps where one has to.
+async fn rest(world: &mut World, plan: &Plan) -> Result<(), String> {
+    let deletes = plan.steps.iter().any(|step| step.kind == Kind::DeleteConsumer);
+    let deadline = Instant::now() + patience(REST_TIMEOUT);
+    let mut rested: Option<Instant> = None;
+    let mut operator = Instant::now() + OPERATOR_PAUSE;
+    loop {
+        let looked = wait_until(world, Instant::now() + LOOK_PAUSE).await;
+        looked.map_err(|error| error.to_string())?;
+        match world.at_rest().await {
+            Ok(()) => {
+                let since = *rested.get_or_insert_with(Instant::now);
+                if since.elapsed() >= REST_LASTS {
+                    return Ok(());
+                }
+            }
+            Err(why) if Instant::now() > deadline => return Err(format!("no rest: {why}")),
+            Err(_) => rested = None,
+        }
+        if deletes && Instant::now() > operator {
+            let node = 0;
+            let word = faults::end(world, crate::plan::Fault::DeleteConsumer { node }).await;
+            word.map_err(|error| error.to_string())?;
+            operator = Instant::now() + OPERATOR_PAUSE;
+        }
+    }
+}
+
+/// Waits until no instance writes any more.
+async fn quiet(world: &mut World) -> Result<(), RunError> {
+    let deadline = Instant::now() + patience(REST_TIMEOUT);
+    let mut last = (written(&world.dir)?, Instant::now());
+    while last.1.elapsed() < QUIET && Instant::now() < deadline {
+        wait_until(world, Instant::now() + LOOK_PAUSE).await?;
+        let now = written(&world.dir)?;
+        if now != last.0 {
+            last = (now, Instant::now());
+        }
+    }
+    Ok(())
+}
+
+/// Waits until the watermark has reached the source's end.
+async fn all_closed(world: &mut World) -> Result<(), String> {
+    let deadline = Instant::now() + patience(REST_TIMEOUT);
+    loop {
+        let looked = wait_until(world, Instant::now() + LOOK_PAUSE).await;
+        looked.map_err(|error| error.to_string())?;
+        match world.all_closed().await {
+            Err(why) if Instant::now() > deadline => return Err(why),
+            Err(_) => {}
+            Ok(()) => return Ok(()),
+        }
+    }
+}
+
+/// Bytes of all histories.
+fn written(dir: &Path) -> Result<u64, RunError> {
+    let mut bytes = 0;
+    for entry in fs::read_dir(dir).map_err(during("looking at histories"))? {
+        let path = entry.map_err(during("looking at histories"))?.path();
+        if path.extension().is_some_and(|extension| extension == "ndjson") {
+            bytes += fs::metadata(path).map_err(during("looking at histories"))?.len();
+        }
+    }
+    Ok(bytes)
+}

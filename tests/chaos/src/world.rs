@@ -1,0 +1,348 @@
+//! Everything that runs in a run: the hub, the bridges with a proxy to every server, the instances, the producer.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use fanin_proto::v1::{MappingStatus, StatusResponse};
+use fanin_tests::logs::Level;
+use fanin_tests::process::{Bridge, BridgeOptions};
+use fanin_tests::proxy::Proxy;
+use serde_json::{Value, json};
+
+use crate::check::NodeListed;
+use crate::error::{RunError, during};
+use crate::hub::{Hub, HubOptions};
+use crate::limits::{ACK_WAIT, APPS, NODES};
+use crate::role::Role;
+
+/// The source stream.
+pub(crate) const STREAM: &str = "CHAOS";
+/// First token of its subjects.
+pub(crate) const SUBJECT: &str = "chaos";
+/// The mapping, and its topic.
+pub(crate) const TOPIC: &str = "chaos";
+/// The ledger of that mapping.
+pub(crate) const LEDGER: &str = "FANIN-chaos";
+
+/// States of a mapping that pass by themselves and list nothing.
+const PASSING: [&str; 6] = ["starting", "joining", "active", "gated", "full", "stopping"];
+
+/// One bridge and what is around it.
+#[derive(Debug)]
+pub(crate) struct Node {
+    pub(crate) bridge: Bridge,
+    /// To each server of the hub.
+    pub(crate) links: Vec<Proxy>,
+    /// While this file exists, the local log finds no room.
+    pub(crate) full: PathBuf,
+    /// While this file exists, fsync of the local log fails.
+    pub(crate) failing: PathBuf,
+    /// Whether it may end by itself now, as a fault asks for.
+    pub(crate) may_end: bool,
+    /// What it has listed so far, in states that may have passed.
+    pub(crate) reasons: BTreeSet<String>,
+    /// Lines of its log that do not count.
+    before: usize,
+}
+
+/// Everything. Fields go in this order at the end: instances leave before their bridges, bridges before their hub.
+#[derive(Debug)]
+pub(crate) struct World {
+    pub(crate) producer: Role,
+    pub(crate) instances: Vec<Role>,
+    pub(crate) nodes: Vec<Node>,
+    pub(crate) hub: Hub,
+    /// Histories, logs and what the bridges list.
+    pub(crate) dir: PathBuf,
+    /// What must not happen and did.
+    pub(crate) trouble: Vec<String>,
+}
+
+fn mapping() -> Value {
+    // Attempts are no limit: every kill of an instance or a bridge costs one.
+    let app =
+        json!({ "backoff": { "initial": "50ms", "max": "1s" }, "lease": "5s", "max_attempts": 1_000_000 });
+    let apps: serde_json::Map<String, Value> = APPS
+        .iter()
+        .map(|name| ((*name).to_owned(), app.clone()))
+        .collect();
+    json!({ TOPIC: {
+        "sources": [{ "stream": STREAM }],
+        "ack_wait": format!("{}s", ACK_WAIT.as_secs()),
+        "grace": "1s",
+        "nodes": NODES,
+        "in_flight": 256,
+        "batch": { "messages": 20, "linger": "2ms" },
+        "applications": apps,
+    } })
+}
+
+impl World {
+    /// Starts everything; returns when every bridge takes part.
+    pub(crate) async fn start(options: &HubOptions, dir: &Path) -> Result<Self, RunError> {
+        let hub = Hub::start(options).await?;
+        let mut nodes = Vec::new();
+        for number in 1..=NODES {
+            nodes.push(start_node(&hub, options.sync_always, dir, number).await?);
+        }
+        let mut instances = Vec::new();
+        for (number, node) in (1..).zip(&nodes) {
+            for app in APPS {
+                let name = format!("{app}-n{number}");
+                let args = [
+                    "consume",
+                    "--socket",
+                    &node.bridge.socket(),
+                    "--app",
+                    app,
+                    "--name",
+                    &name,
+                ];
+                instances.push(start_role(dir, &name, &args)?);
+            }
+        }
+        let servers = hub.urls().join(",");
+        let producer = start_role(dir, "producer", &["produce", "--servers", &servers])?;
+        Ok(Self {
+            producer,
+            instances,
+            nodes,
+            hub,
+            dir: dir.to_path_buf(),
+            trouble: Vec::new(),
+        })
+    }
+
+    /// Notes states that list something, starts again what ended by itself, and notes that.
+    pub(crate) async fn look(&mut self) -> Result<(), RunError> {
+        for node in &mut self.nodes {
+            if let Ok(status) = node.bridge.wait_exit(std::time::Duration::ZERO).await {
+                let name = node.bridge.node().to_owned();
+                let codes = last_code(&node.bridge);
+                let what = format!("{name} ended by itself ({status}): {codes}");
+                if node.may_end {
+                    continue;
+                }
+                node.reasons.insert(format!("ended: {codes}"));
+                if node.reasons.len() < 64 {
+                    self.trouble.push(what);
+                }
+                node.bridge.respawn().map_err(during("starting a bridge again"))?;
+                continue;
+            }
+        }
+        for role in self.instances.iter_mut().chain([&mut self.producer]) {
+            if let Some(status) = role.ended()? {
+                self.trouble
+                    .push(format!("{} ended by itself ({status})", role.name()));
+                role.restart()?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether nothing is under way anywhere: what comes twice must have come by then.
+    pub(crate) async fn at_rest(&mut self) -> Result<(), String> {
+        self.hub.at_rest().await?;
+        for node in &mut self.nodes {
+            let status = node.bridge.status().await.map_err(|error| error.to_string())?;
+            node.note(&status);
+            rests(&status)?;
+        }
+        Ok(())
+    }
+
+    /// Whether every bridge's watermark has reached the source's end.
+    pub(crate) async fn all_closed(&self) -> Result<(), String> {
+        let stream = self.hub.jetstream.get_stream(STREAM).await;
+        let stream = stream.map_err(|error| error.to_string())?;
+        let last = stream.cached_info().state.last_sequence;
+        for node in &self.nodes {
+            let status = node.bridge.status().await.map_err(|error| error.to_string())?;
+            let mut sources = status.mappings.iter().flat_map(|mapping| &mapping.sources);
+            if let Some(source) = sources.find(|source| source.closed_through < last) {
+                let closed = source.closed_through;
+                return Err(format!("{} has closed through {closed} of {last}", status.node));
+            }
+        }
+        Ok(())
+    }
+
+    /// What every bridge tells now.
+    pub(crate) async fn listed(&mut self) -> Vec<NodeListed> {
+        let mut listed = Vec::new();
+        for node in &mut self.nodes {
+            let status = node.bridge.status().await.ok();
+            if let Some(status) = &status {
+                node.note(status);
+            }
+            listed.push(node.listed(status.as_ref()));
+        }
+        listed
+    }
+
+    /// Copies the logs of the bridges to where the histories are.
+    pub(crate) fn keep_logs(&self) -> Result<(), RunError> {
+        for node in &self.nodes {
+            let to = self.dir.join(format!("{}.log", node.bridge.node()));
+            fs::copy(node.bridge.log_path(), to).map_err(during("keeping a log"))?;
+        }
+        Ok(())
+    }
+}
+
+impl Node {
+    pub(crate) fn note(&mut self, status: &StatusResponse) {
+        for mapping in status
+            .mappings
+            .iter()
+            .filter(|mapping| !PASSING.contains(&mapping.state.as_str()))
+        {
+            self.reasons
+                .insert(format!("{}: {}", mapping.state, mapping.reason));
+        }
+    }
+
+    /// From now on it is asked what it lists.
+    pub(crate) fn forget(&mut self) {
+        self.before = self.bridge.log().len();
+        self.reasons.clear();
+    }
+
+    /// Codes of warnings and errors that count.
+    fn codes(&self) -> BTreeMap<String, u64> {
+        let mut codes = BTreeMap::new();
+        for line in self
+            .bridge
+            .log()
+            .iter()
+            .skip(self.before)
+            .filter(|line| line.level != Level::Normal)
+        {
+            *codes
+                .entry(code_in(&line.text).unwrap_or("no code").to_owned())
+                .or_default() += 1;
+        }
+        codes
+    }
+
+    fn listed(&self, status: Option<&StatusResponse>) -> NodeListed {
+        let mapping = status.and_then(|status| status.mappings.first());
+        let count = |of: fn(&MappingStatus) -> u64| mapping.map_or(0, of);
+        let bad = |line: &&fanin_tests::logs::LogLine| {
+            line.text.contains("FAN-4099") || line.text.contains("panicked at")
+        };
+        NodeListed {
+            node: self.bridge.node().to_owned(),
+            published: mapping.map(|mapping| mapping.head_offset),
+            dead_letters: count(|mapping| mapping.apps.iter().map(|app| app.dead_letters).sum()),
+            tombstoned: count(|mapping| mapping.tombstoned_messages),
+            repaired: count(|mapping| mapping.repaired_messages),
+            reasons: self.reasons.clone(),
+            codes: self.codes(),
+            defects: self
+                .bridge
+                .log()
+                .iter()
+                .filter(bad)
+                .map(|line| line.text.clone())
+                .collect(),
+        }
+    }
+}
+
+async fn start_node(hub: &Hub, sync_always: bool, dir: &Path, number: usize) -> Result<Node, RunError> {
+    let mut links = Vec::new();
+    for server in &hub.servers {
+        links.push(
+            Proxy::start(server.port())
+                .await
+                .map_err(during("starting a link's proxy"))?,
+        );
+    }
+    let urls: Vec<String> = links.iter().map(Proxy::url).collect();
+    let (full, failing) = (
+        dir.join(format!("n{number}.full")),
+        dir.join(format!("n{number}.failing")),
+    );
+    let mut options = BridgeOptions::new(&format!("n{number}"), "", mapping());
+    options.config["hub"] = json!({
+        "servers": urls,
+        "durability": if sync_always { "sync_always" } else { "lazy" },
+        // A short one, so that runs come to rest: nothing but the last act of a run takes anything back.
+        "sync_interval": "2s",
+    });
+    options = options.with_config(&json!({
+        "store": { "quota": "256MiB", "segment": "256KiB", "reserve": "2MiB" },
+    }));
+    options
+        .env
+        .insert("FANIN_DISK_FULL".to_owned(), full.display().to_string());
+    options
+        .env
+        .insert("FANIN_DISK_FAILING".to_owned(), failing.display().to_string());
+    // Errors are judged by the checker: a fault may well cause some.
+    options.allowed_errors.push(String::new());
+    let bridge = Bridge::start(options)
+        .await
+        .map_err(during("starting a bridge"))?;
+    Ok(Node {
+        bridge,
+        links,
+        full,
+        failing,
+        may_end: false,
+        reasons: BTreeSet::new(),
+        before: 0,
+    })
+}
+
+fn start_role(dir: &Path, name: &str, args: &[&str]) -> Result<Role, RunError> {
+    let history = dir.join(format!("{name}.ndjson")).display().to_string();
+    let args = args
+        .iter()
+        .copied()
+        .chain(["--history", &history])
+        .map(str::to_owned)
+        .collect();
+    Role::start(name, args, dir.join(format!("{name}.log")))
+}
+
+/// The code of the last error in a bridge's log.
+fn last_code(bridge: &Bridge) -> String {
+    let log = bridge.log();
+    let mut errors = log.iter().rev().filter(|line| line.level == Level::Error);
+    let code = errors.find_map(|line| code_in(&line.text));
+    code.unwrap_or("no code").to_owned()
+}
+
+fn code_in(text: &str) -> Option<&str> {
+    let at = text.find("FAN-")?;
+    text.get(at..at + "FAN-0000".len())
+}
+
+fn rests(status: &StatusResponse) -> Result<(), String> {
+    for mapping in &status.mappings {
+        if mapping.state != "active" {
+            return Err(format!(
+                "{} is {}: {}",
+                status.node, mapping.state, mapping.reason
+            ));
+        }
+        if mapping.staged_batches + mapping.unresolved_batches > 0 {
+            return Err(format!("{} has unresolved batches", status.node));
+        }
+        let busy = mapping
+            .apps
+            .iter()
+            .find(|app| app.backlog_messages + app.in_flight > 0);
+        if let Some(app) = busy {
+            return Err(format!(
+                "{} still holds {} messages for {}",
+                status.node, app.backlog_messages, app.name
+            ));
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,38 @@
+//! `cargo xtask chaos`: builds what a run needs and runs it. Arguments go to `fanin-chaos run`, which explains them with `--help`.
+
+use crate::run::{self, Failed, Workspace, output_of, say};
+use crate::test::FEATURES;
+
+/// What every change has to survive: each with its seed, so that a red one is played again by the same words.
+pub(crate) const SLICES: [&str; 2] = ["--seed 1 --minutes 1 --hub r1", "--seed 2 --minutes 1 --hub r3"];
+
+const BUILT: &[&str] = &[
+    "build",
+    "-p",
+    "fanin-bridge",
+    "-p",
+    "fanin-localhub",
+    "-p",
+    "fanin-chaos",
+    "--features",
+    FEATURES,
+];
+
+pub(crate) fn run(workspace: &Workspace, args: &[String]) -> Result<(), Failed> {
+    workspace.cargo(BUILT)?;
+    let mut chaos = workspace.command(workspace.binary("fanin-chaos"));
+    chaos
+        .arg("run")
+        .args(args)
+        .env("FANIN_BIN", workspace.binary("fanin"));
+    // A path needs no other server, and a fetch may not be possible.
+    if !args
+        .iter()
+        .any(|arg| arg == "--server" || arg.starts_with("--server=") || arg == "--help")
+    {
+        let server = output_of(workspace.command(workspace.binary("fanin-nats-server")))?;
+        say(&format!("nats-server is {server}"));
+        chaos.env("NATS_SERVER", server);
+    }
+    run::run(chaos)
+}
