@@ -192,6 +192,9 @@ impl Session {
             Response::LeasesLost(lost) => {
                 // The node has taken them back: what was said of them does not count.
                 for number in numbers(&lost.deliveries) {
+                    self.client
+                        .world
+                        .note(&self.client.name, || format!("{} has lost {number}", app_name(self.app)));
                     self.held.remove(&number);
                     if !self.twice.contains(&number) {
                         self.acked.remove(&number);
@@ -286,6 +289,9 @@ impl Session {
             ..Verdicts::default()
         };
         for ((_, number), answer) in due {
+            self.client.world.note(&self.client.name, || {
+                format!("{} says {answer:?} of {number}", app_name(self.app))
+            });
             let range = || DeliveryRange {
                 first: number,
                 last: number,

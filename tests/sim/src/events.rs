@@ -5,7 +5,9 @@ use std::sync::Arc;
 
 use fanin_core::ids::Incarnation;
 
+use crate::disk::Image;
 use crate::faults::Fault;
+use crate::hub::consumer::Consumer;
 use crate::hub::ledger::LedgerLog;
 use crate::hub::stream::Stream;
 use crate::hub::wire::Mode;
@@ -41,7 +43,12 @@ pub(crate) struct Cluster {
     lasting: BTreeMap<(u64, u64), Lasting>,
     number: u64,
     healed_ms: Option<u64>,
+    /// Copies of disks: of which node, in which epoch.
+    copies: Vec<(usize, u64, Image)>,
 }
+
+/// Most nodes, clones included.
+const NODES_MAX: usize = 8;
 
 impl Cluster {
     pub(crate) fn new(ground: Ground, nodes: Vec<Node>) -> Cluster {
@@ -51,6 +58,7 @@ impl Cluster {
             lasting: BTreeMap::new(),
             number: 0,
             healed_ms: None,
+            copies: Vec::new(),
         }
     }
 
@@ -195,11 +203,11 @@ impl Cluster {
             Fault::AckStateLost | Fault::FloorReset | Fault::MessagesSkipped => self.confuse_consumer(fault),
             Fault::MessageDeleted => self.delete_message(),
             Fault::ConsumerRecreated => self.delete_consumer(n).await,
-            Fault::LedgerRollback
-            | Fault::LedgerRecreated
-            | Fault::SourceRecreated
-            | Fault::DiskRestored
-            | Fault::DiskCloned => false,
+            Fault::LedgerRollback => self.roll_ledger_back(),
+            Fault::LedgerRecreated => self.delete_ledger(),
+            Fault::SourceRecreated => self.recreate_source(),
+            Fault::DiskRestored => self.restore_disk(n).await,
+            Fault::DiskCloned => self.clone_disk(n).await,
             Fault::RequestLost
             | Fault::ReplyLost
             | Fault::RequestLate
@@ -215,6 +223,9 @@ impl Cluster {
             | Fault::AckLate
             | Fault::AckTwice
             | Fault::SlowSync
+            | Fault::CrashAtWrite
+            | Fault::CrashAtAppend
+            | Fault::CrashAtSettle
             | Fault::TornCrash
             | Fault::Damage
             | Fault::DamageRead
@@ -300,15 +311,136 @@ impl Cluster {
         true
     }
 
-    /// Everything works again, and every node runs.
+    /// Kills the processes that were to die at this very moment.
+    pub(crate) async fn kill_doomed(&mut self) {
+        let world = Arc::clone(self.world());
+        for doomed in world.take_doomed() {
+            let all = 0..self.nodes.len();
+            for n in all.filter(|n| self.nodes[*n].name == doomed).collect::<Vec<_>>() {
+                if self.nodes[n].is_alive() {
+                    let ms = self.duration_ms();
+                    self.nodes[n].crash(&world).await;
+                    self.last(ms, Lasting::Down(n));
+                }
+            }
+        }
+    }
+
+    /// The consumer's present state is one that it may go back to later.
+    pub(crate) fn remember(&self) {
+        if self.world().hub.one_in(20) {
+            let mut state = self.ground.hub.state.lock();
+            state.consumers.values_mut().for_each(Consumer::remember);
+        }
+    }
+
+    /// The hub loses the end of the ledger: it was restarted on an older state of its disk.
+    fn roll_ledger_back(&mut self) -> bool {
+        {
+            let mut state = self.ground.hub.state.lock();
+            let state = &mut *state;
+            let Some(log) = state.ledgers.values_mut().next().filter(|log| log.last > 3) else {
+                return false;
+            };
+            let lost = self.ground.world.hub.between(1, log.last.min(30) - 1);
+            log.roll_back(log.last - lost);
+            state.truth.end();
+        }
+        self.renew_all();
+        self.ground.hub.appended.notify_waiters();
+        true
+    }
+
+    /// Somebody deletes the ledger.
+    fn delete_ledger(&mut self) -> bool {
+        {
+            let mut state = self.ground.hub.state.lock();
+            if state.ledgers.is_empty() {
+                return false;
+            }
+            state.ledgers.clear();
+            state.truth.end();
+        }
+        self.renew_all();
+        self.ground.hub.appended.notify_waiters();
+        true
+    }
+
+    /// Somebody deletes the source and creates it again: its sequences mean other messages now.
+    fn recreate_source(&mut self) -> bool {
+        {
+            let mut state = self.ground.hub.state.lock();
+            let created_ns = state.created_ns(self.ground.world.now_ns());
+            state
+                .streams
+                .insert(STREAM.to_owned(), Stream::new(STREAM, created_ns));
+            state.consumers.clear();
+            state.truth.end();
+        }
+        self.renew_all();
+        self.ground.hub.moved.notify_waiters();
+        true
+    }
+
+    fn newest_epoch(&self, n: usize) -> u64 {
+        let state = self.ground.hub.state.lock();
+        let known = state.truth.fold().nodes().get(&self.nodes[n].uuid);
+        known.map_or(0, |entry| entry.epoch.0)
+    }
+
+    /// A disk is replaced by a copy of it that was taken in an earlier epoch; without such a copy, one is taken.
+    async fn restore_disk(&mut self, n: usize) -> bool {
+        let epoch = self.newest_epoch(n);
+        let older = self
+            .copies
+            .iter()
+            .position(|(of, taken, _)| *of == n && *taken < epoch);
+        let Some(at) = older else {
+            if let Some(disk) = self.nodes[n].disk().filter(|_| epoch > 0) {
+                let copy = disk.copy();
+                self.copies.push((n, epoch, copy));
+            }
+            return false;
+        };
+        let (_, _, copy) = self.copies.remove(at);
+        let world = Arc::clone(self.world());
+        self.nodes[n].crash(&world).await;
+        self.nodes[n].replace_disk(copy);
+        self.last(100, Lasting::Down(n));
+        true
+    }
+
+    /// A copy of a running node's disk is used by another process under the same name.
+    async fn clone_disk(&mut self, n: usize) -> bool {
+        if self.nodes.len() >= NODES_MAX {
+            return false;
+        }
+        let Some(image) = self.nodes[n].disk().map(|disk| disk.copy()) else {
+            return false;
+        };
+        let (name, uuid) = (self.nodes[n].name.to_string(), self.nodes[n].uuid);
+        let mut clone = Node::with_image(&name, uuid, image);
+        clone.start(&self.ground).await;
+        self.nodes.push(clone);
+        true
+    }
+
+    /// Everything works again, and every node runs. Where promises were broken, and at times elsewhere, every process
+    /// begins anew, so that what is wrong is met.
     pub(crate) async fn heal(&mut self) {
         self.lasting.clear();
         self.healed_ms = Some(self.world().now_ms());
+        let world = Arc::clone(self.world());
+        drop(world.take_doomed());
+        let anew = !self.ground.plan.kind.is_exact() || world.events.one_in(2);
         let has_consumer = !self.ground.hub.state.lock().consumers.is_empty();
         for n in 0..self.nodes.len() {
             self.nodes[n].wire.set(HEALTHY);
             if let Some(disk) = self.nodes[n].disk() {
                 disk.fill(false);
+            }
+            if anew {
+                self.nodes[n].crash(&world).await;
             }
             self.nodes[n].recreate_consumer |= !has_consumer;
             self.nodes[n].start(&self.ground).await;

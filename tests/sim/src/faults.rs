@@ -94,6 +94,12 @@ faults! {
 
     /// A node's process is killed.
     Crash, "crash", Hourly;
+    /// A process is killed just as it writes to its disk.
+    CrashAtWrite, "crash at a write", Chance;
+    /// A process is killed just as it appends to the ledger.
+    CrashAtAppend, "crash at an append", Chance;
+    /// A process is killed just as it acknowledges to the hub.
+    CrashAtSettle, "crash at a settle", Chance;
     /// A node stops in order.
     Stop, "stop", Hourly;
     /// Disk and network of a node stand still for a while.

@@ -194,7 +194,7 @@ impl Node {
         };
         ground.world.note(&self.name, || "starts".to_owned());
         self.refused = None;
-        let (disk, recovered, work) = image.mount(&ground.world, &self.wire);
+        let (disk, recovered, work) = image.mount(&ground.world, &self.wire, &self.name);
         let options = self.options(ground);
         let cache = Arc::new(BodyCache::new(TAIL_BYTES, TAIL_BYTES / 2));
         let store = Arc::clone(&disk) as Arc<dyn Store>;
@@ -322,6 +322,16 @@ impl Node {
     #[must_use]
     pub fn view(&self) -> Option<View> {
         self.life.as_ref().map(|life| life.handle.view.get())
+    }
+
+    /// Why it is held.
+    #[must_use]
+    pub fn why_held(&self) -> String {
+        match (&self.refused, self.view()) {
+            (Some(why), _) => why.clone(),
+            (None, Some(view)) => format!("{}: {}", view.state.word(), view.reason),
+            (None, None) => String::new(),
+        }
     }
 
     /// Whether it has halted, was fenced, or refuses to start.

@@ -157,6 +157,8 @@ impl Oracle {
 
     /// The node says that an acknowledgement is durable.
     pub fn confirmed(&self, app: u64, incarnation: Incarnation, seq: u64) {
+        self.world
+            .note("oracle", || format!("app{app} has its answer to {seq} confirmed"));
         let mut book = self.book.lock();
         let seen = book.seen.entry((app, incarnation, seq)).or_default();
         seen.confirmed += 1;

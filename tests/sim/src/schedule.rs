@@ -14,7 +14,7 @@ use crate::hub::{LATE_MS_MAX, SimHub};
 use crate::logs;
 use crate::node::{Ground, Node, STREAM};
 use crate::oracle::{Oracle, Published};
-use crate::plan::Plan;
+use crate::plan::{Kind, Plan};
 use crate::world::World;
 
 /// Simulated time between two looks at the cluster, milliseconds.
@@ -161,7 +161,12 @@ impl Run {
             let next_ms = table.first_key_value().map_or(until_ms, |((at, _), _)| *at);
             let at_ms = next_ms.min(look_ms).min(until_ms);
             let now_ms = self.world.now_ms();
-            self.world.pause(at_ms.saturating_sub(now_ms)).await;
+            tokio::select! {
+                biased;
+                () = self.world.doom() => {}
+                () = self.world.pause(at_ms.saturating_sub(now_ms)) => {}
+            }
+            self.cluster.kill_doomed().await;
             let now_ms = self.world.now_ms();
             if now_ms >= look_ms {
                 look_ms = now_ms + LOOK_MS;
@@ -189,6 +194,7 @@ impl Run {
         self.cluster.look().await;
         self.cluster.restart_ended(RESTART_MS_MAX);
         self.cluster.end_due().await;
+        self.cluster.remember();
     }
 
     fn publish(&mut self, count: u64) {
@@ -302,7 +308,11 @@ impl Run {
             }
             return;
         }
-        // What the hub or the disks have broken may have been noticed late, but it must have been noticed.
+        self.judge_told(rested, held);
+    }
+
+    /// What the hub or the disks have broken may have been noticed late, but it must have been noticed.
+    fn judge_told(&self, rested: bool, held: bool) {
         let unfinished = self.oracle.unfinished(5);
         let wrong = self.oracle.wrong_deliveries();
         if !held && (wrong > 0 || !unfinished.is_empty()) {
@@ -315,6 +325,33 @@ impl Run {
                 "NOT AT REST, and nobody is held: {}",
                 self.restless().unwrap_or_default()
             ));
+        }
+        if self.plan.kind != Kind::Identity {
+            return;
+        }
+        // A restored disk never gets so far as to deliver; only a second body on a running node's disk can.
+        if wrong > 0 && self.world.counts()[Fault::DiskCloned as usize] == 0 {
+            self.world
+                .violate(format!("{wrong} deliveries too many although no disk was cloned"));
+        }
+        // Nothing is missing but what belongs to a node that is held.
+        if self.cluster.nodes().iter().all(Node::is_held) {
+            return;
+        }
+        let state = self.hub.state.lock();
+        for (app, incarnation, seq) in self.oracle.unfinished(usize::MAX) {
+            let owner = state.truth.owner(incarnation, seq).map(|key| key.node);
+            let is_told = self
+                .cluster
+                .nodes()
+                .iter()
+                .any(|node| node.is_held() && Some(node.uuid) == owner);
+            if !is_told {
+                self.world.violate(format!(
+                    "LOST: application {app} has not finished message {seq}, whose owner {owner:?} is not held"
+                ));
+                return;
+            }
         }
     }
 }
