@@ -5,9 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::batch::{Batch, BatchState};
 use crate::fold::Fold;
-use crate::ids::{BatchNo, Epoch, Incarnation, Nonce, Offset};
+use crate::ids::{BatchNo, Epoch, Incarnation, LedgerSeq, Nonce, Offset};
 use crate::node::{Identity, Node, Phase, Policy};
-use crate::record::ClaimKind;
+use crate::record::{ClaimKind, Witness};
 use crate::seq_set::SeqSet;
 
 /// A batch as the disk holds it.
@@ -66,6 +66,7 @@ pub fn recover(identity: Identity, policy: Policy, disk: Disk) -> Node {
         close: BTreeMap::new(),
         upkeep: Default::default(),
         loading: None,
+        remembered: None,
     };
     for kept in disk.batches {
         node.next_batch = node.next_batch.max(kept.number.next());
@@ -102,4 +103,12 @@ pub fn recover(identity: Identity, policy: Policy, disk: Disk) -> Node {
     node.done.finished = disk.done.clone();
     node.done.durable = disk.done;
     node
+}
+
+impl Node {
+    /// What an earlier life on this disk had read of the ledger: a ledger that ends before it, or says something else
+    /// there, is not the one that this disk worked with, and the mapping halts. To be told before the first input.
+    pub fn remember(&mut self, witness: Witness) {
+        self.remembered = Some(witness).filter(|witness| witness.position > LedgerSeq(0));
+    }
 }

@@ -3,8 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
+use fanin_core::hash::Hash128;
 use fanin_core::ids::{BatchNo, LedgerSeq, Nonce, Offset};
-use fanin_core::record::ClaimKind;
+use fanin_core::record::{ClaimKind, Witness};
 use fanin_core::recovery::{Disk, DiskBatch};
 use fanin_core::seq_set::SeqSet;
 use fanin_store::{Key, Location, Op, Recovered};
@@ -124,6 +125,12 @@ impl Names {
         format!("terms/{}", self.space)
     }
 
+    /// The value that holds how far the ledger was read. Losing it costs a check, nothing else.
+    #[must_use]
+    pub fn witness(&self) -> String {
+        format!("witness/{}", self.space)
+    }
+
     /// The key of a batch's records.
     #[must_use]
     pub fn batch(&self, batch: BatchNo) -> Key {
@@ -168,12 +175,35 @@ impl Names {
             value: Bytes::copy_from_slice(&head.0.to_be_bytes()),
         }
     }
+
+    /// Sets how far the ledger was read.
+    #[must_use]
+    pub fn put_witness(&self, witness: Witness) -> Op {
+        let mut value = Vec::with_capacity(WITNESS_BYTES);
+        value.extend_from_slice(&witness.position.0.to_be_bytes());
+        value.extend_from_slice(&witness.hash.0.to_be_bytes());
+        Op::Put {
+            name: self.witness(),
+            value: Bytes::from(value),
+        }
+    }
+}
+
+/// Bytes of the value that holds a witness: position and hash, both with the big end first.
+const WITNESS_BYTES: usize = 24;
+
+fn decode_witness(value: &[u8]) -> Option<Witness> {
+    let (position, hash) = value.split_at_checked(WITNESS_BYTES - size_of::<u128>())?;
+    Some(Witness {
+        position: LedgerSeq(u64::from_be_bytes(position.try_into().ok()?)),
+        hash: Hash128(u128::from_be_bytes(hash.try_into().ok()?)),
+    })
 }
 
 /// Whether a named value belongs to some mapping, and not to the node.
 #[must_use]
 pub fn is_of_mapping(value: &str) -> bool {
-    ["epochs/", "done/", "head/", "terms/", "cursor/"]
+    ["epochs/", "done/", "head/", "terms/", "cursor/", "witness/"]
         .iter()
         .any(|prefix| value.starts_with(prefix))
 }
@@ -206,6 +236,8 @@ pub struct Kept {
     pub leftover: BTreeSet<BatchNo>,
     /// The offset behind everything published.
     pub head: Offset,
+    /// How far the ledger was read.
+    pub witness: Witness,
 }
 
 impl Kept {
@@ -236,6 +268,9 @@ impl Kept {
                 .try_into()
                 .map_err(|_| bad(&names.head(), "length".to_owned()))?;
             kept.head = Offset(u64::from_be_bytes(bytes));
+        }
+        if let Some(value) = recovered.values.get(&names.witness()) {
+            kept.witness = decode_witness(value).ok_or_else(|| bad(&names.witness(), "length".to_owned()))?;
         }
         kept.take_damaged(recovered, space)?;
         for record in recovered

@@ -7,6 +7,7 @@ use std::time::Duration;
 use fanin_core::delivery::{Backoff, Policy as DeliveryPolicy};
 use fanin_core::ids::{BatchNo, NodeUuid, TermsVersion};
 use fanin_core::node::Identity;
+use fanin_core::record::Witness;
 use fanin_core::recovery::{Disk, recover};
 use fanin_hub::port::{Hub, HubRef};
 use fanin_store::{Class, Op, Recovered, Store};
@@ -53,6 +54,7 @@ pub struct Mapping {
     batches: Batches,
     damaged: BTreeSet<BatchNo>,
     terms_known: u32,
+    witness: Witness,
     view: Shared,
 }
 
@@ -185,6 +187,7 @@ impl Mapping {
             batches,
             damaged,
             terms_known: kept.terms.version,
+            witness: kept.witness,
             view,
         })
     }
@@ -232,7 +235,8 @@ impl Mapping {
         self.view.update(|view| view.state = State::Joining);
         // The node must know every epoch this disk wrote, but its own new one is announced by `EpochAppended`.
         self.disk.epoch = self.disk.epoch.max(joined.follows);
-        let node = recover(identity, self.options.policy, self.disk);
+        let mut node = recover(identity, self.options.policy, self.disk);
+        node.remember(self.witness);
         let epoch = joined.epoch;
         let (driver, topic_events, events) = Driver::new(DriverParts {
             options: self.options,

@@ -123,7 +123,9 @@ impl Driver {
             head: resolution.encode(),
             body: Vec::new(),
         };
-        let commit = self.store.commit(Class::Finish, vec![op, head]);
+        // A later life must meet the ledger that this decision came from.
+        let witness = self.names.put_witness(self.node.fold().witness());
+        let commit = self.store.commit(Class::Finish, vec![op, head, witness]);
         let (body, at) = match self.batches.publish(batch) {
             Some((body, Some(at))) => (body, at),
             Some((_, None)) | None => {
@@ -176,7 +178,10 @@ impl Driver {
     }
 
     pub(super) fn persist_done(&mut self, done: &SeqSet) {
-        let commit = self.store.commit(Class::Finish, vec![self.names.put_done(done)]);
+        let witness = self.names.put_witness(self.node.fold().witness());
+        let commit = self
+            .store
+            .commit(Class::Finish, vec![self.names.put_done(done), witness]);
         self.stored.push_back(Box::pin(async move {
             commit.await?;
             Ok(Stored::Done)

@@ -224,7 +224,10 @@ async fn a_crash_behind_a_counted_last_attempt_makes_no_second_one() {
             ..Verdicts::default()
         })
         .await;
-    eventually("the count and the dead letter wait", || world.store.waiting() == 2).await;
+    eventually("the count and the dead letter wait", || {
+        world.store.waiting() == 2
+    })
+    .await;
     world.store.sync(2);
     eventually("the next cursor waits", || world.store.waiting() == 1).await;
 

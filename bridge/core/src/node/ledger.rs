@@ -21,12 +21,45 @@ impl Node {
             return;
         }
         match self.fold.apply(position, subject, bytes) {
-            Ok(folded) => self.on_folded(now, position, folded, out),
+            Ok(folded) => match self.compare_remembered(position) {
+                Ok(()) => self.on_folded(now, position, folded, out),
+                Err(halt) => self.halt(halt, out),
+            },
             Err(ApplyError::Gap { expected, found }) => {
                 self.loading = Some((expected, found));
                 out.push(Effect::LoadCheckpoint);
             }
             Err(ApplyError::Halt(halt)) => self.halt(halt, out),
+        }
+    }
+
+    /// Compares what an earlier life had read up to here with what is read now (P11).
+    fn compare_remembered(&mut self, at: LedgerSeq) -> Result<(), Halt> {
+        let Some(remembered) = self
+            .remembered
+            .filter(|witness| witness.position <= self.fold.position())
+        else {
+            return Ok(());
+        };
+        self.remembered = None;
+        // Behind a loaded checkpoint that is further on there is nothing left to compare with.
+        match self.fold.hash_at(remembered.position) {
+            Some(ours) if ours != remembered.hash => Err(Halt::Diverged {
+                at,
+                position: remembered.position,
+                ours,
+                theirs: remembered.hash,
+            }),
+            Some(_) | None => Ok(()),
+        }
+    }
+
+    /// The own EPOCH is newer than all that earlier lives have read, unless the ledger lost its end in between.
+    fn check_remembered(&mut self, epoch: Epoch, out: &mut Vec<Effect>) {
+        let read = self.remembered.filter(|witness| witness.position >= epoch);
+        if let Some(witness) = read {
+            let (last, read) = (LedgerSeq(epoch.0 - 1), witness.position);
+            self.halt(Halt::LedgerShrank { last, read }, out);
         }
     }
 
@@ -204,6 +237,7 @@ impl Node {
         self.phase = Phase::Active;
         out.push(Effect::Joined(epoch));
         self.check_sources(out);
+        self.check_remembered(epoch, out);
         self.check_published(out);
         self.forget_damaged(out);
         self.claim_waiting(now, out);
@@ -268,6 +302,9 @@ impl Node {
             (Some(found), _) => match found.load() {
                 Ok(fold) => {
                     self.fold = fold;
+                    if let Err(halt) = self.compare_remembered(self.fold.position()) {
+                        return self.halt(halt, out);
+                    }
                     self.adopt_loaded(now, out);
                 }
                 Err(halt) => return self.halt(halt, out),

@@ -24,7 +24,7 @@ use crate::effect::{Effect, Fact, FenceReason};
 use crate::fold::{ClaimKey, Fold, Halt, Void};
 use crate::ids::{BatchNo, Epoch, Incarnation, LedgerSeq, NodeUuid, Nonce, Offset, Tick};
 use crate::input::Input;
-use crate::record::{Body, Record, SourceTerms};
+use crate::record::{Body, Record, SourceTerms, Witness};
 use crate::seq_set::SeqSet;
 
 /// Who this node is and what its configuration says of the mapping.
@@ -143,6 +143,8 @@ pub struct Node {
     pub(crate) upkeep: upkeep::Upkeep,
     /// The checkpoint was asked for and has not come.
     pub(crate) loading: Option<(LedgerSeq, LedgerSeq)>,
+    /// How far earlier lives of this disk had read the ledger, until it is read that far again.
+    pub(crate) remembered: Option<Witness>,
 }
 
 impl Node {
