@@ -4,6 +4,7 @@
 
 mod cargo_deny;
 mod run;
+mod sim;
 mod test;
 mod tidy;
 
@@ -18,6 +19,8 @@ cargo xtask COMMAND
   test [--quick] [FILTER...]  builds the fanin binary with its fail points, finds or fetches a nats-server, and runs
                               every test; --quick leaves out the levels that start several processes. What follows
                               goes to the test binaries: filters, or -- and options such as --nocapture
+  sim [ARGUMENT...]           the deterministic simulation, optimised and with every assertion: --seeds N --from S
+                              --time SECONDS --jobs J --plan honest|malicious|broken|identity, --trace, --shrunk
   lint                        format, clippy with warnings as errors, and tidy
   tidy                        the repository's own rules: file sizes, leftovers, sleeps in tests, crate dependencies
   deny                        licences, banned crates, sources and, when its database can be reached, advisories
@@ -35,6 +38,7 @@ fn main() -> ExitCode {
     let started = Instant::now();
     let result = match command.as_str() {
         "test" => test::run(&workspace, &rest),
+        "sim" => sim::run(&workspace, &rest),
         "lint" => no_arguments(&rest).and_then(|()| lint(&workspace)),
         "tidy" => no_arguments(&rest).and_then(|()| tidy::run(&workspace)),
         "deny" => no_arguments(&rest).and_then(|()| cargo_deny::run(&workspace)),

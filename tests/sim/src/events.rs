@@ -85,8 +85,7 @@ impl Cluster {
 
     /// The source as it is now.
     pub(crate) fn incarnation(&self) -> Option<Incarnation> {
-        let state = self.ground.hub.state.lock();
-        state.streams.get(STREAM).map(Stream::incarnation)
+        self.ground.hub.incarnation(STREAM)
     }
 
     pub(crate) async fn start_all(&mut self) {
@@ -205,7 +204,7 @@ impl Cluster {
             Fault::ConsumerRecreated => self.delete_consumer(n).await,
             Fault::LedgerRollback => self.roll_ledger_back(),
             Fault::LedgerRecreated => self.delete_ledger(),
-            Fault::SourceRecreated => self.recreate_source(),
+            Fault::SourceRecreated => self.recreate_source().await,
             Fault::DiskRestored => self.restore_disk(n).await,
             Fault::DiskCloned => self.clone_disk(n).await,
             Fault::RequestLost
@@ -367,16 +366,19 @@ impl Cluster {
     }
 
     /// Somebody deletes the source and creates it again: its sequences mean other messages now.
-    fn recreate_source(&mut self) -> bool {
+    async fn recreate_source(&mut self) -> bool {
+        // In a millisecond of its own, so that a message's time tells which stream it was in.
+        self.world().pause(2).await;
         {
             let mut state = self.ground.hub.state.lock();
             let created_ns = state.created_ns(self.ground.world.now_ns());
-            state
-                .streams
-                .insert(STREAM.to_owned(), Stream::new(STREAM, created_ns));
+            let stream = Stream::new(STREAM, created_ns);
+            self.ground.oracle.created(created_ns, stream.incarnation());
+            state.streams.insert(STREAM.to_owned(), stream);
             state.consumers.clear();
             state.truth.end();
         }
+        self.world().pause(2).await;
         self.renew_all();
         self.ground.hub.moved.notify_waiters();
         true

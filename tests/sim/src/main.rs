@@ -45,8 +45,7 @@ fn parse() -> Result<Option<Args>, String> {
             "--jobs" => args.campaign.jobs = number(value()?)?,
             "--plan" => {
                 let text = value()?;
-                args.campaign.kind =
-                    Some(Kind::of_word(&text).ok_or(format!("{text} is no kind of plan"))?);
+                args.campaign.kind = Some(Kind::of_word(&text).ok_or(format!("{text} is no kind of plan"))?);
             }
             "--trace" => args.trace = true,
             "--shrunk" => args.shrunk = true,

@@ -1,6 +1,5 @@
 //! One node: a disk, a wire, and one life after the other of the real mapping on them.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -85,8 +84,6 @@ pub struct Ground {
     pub oracle: Arc<Oracle>,
     /// The plan.
     pub plan: Arc<Plan>,
-    /// The sources by the names that messages carry.
-    pub sources: Arc<BTreeMap<String, Incarnation>>,
 }
 
 impl Node {
@@ -234,7 +231,6 @@ impl Node {
                         node: self.uuid,
                         name: Arc::clone(&self.name),
                         lease_ms: ground.plan.lease_s * 1_000,
-                        sources: Arc::clone(&ground.sources),
                     };
                     tokio::spawn(client.run(app, instance));
                 }

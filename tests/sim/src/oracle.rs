@@ -37,6 +37,8 @@ struct Seen {
 
 #[derive(Debug, Default)]
 struct Book {
+    /// When each incarnation of the source was made, nanoseconds since 1970.
+    created: BTreeMap<u64, Incarnation>,
     published: BTreeMap<(Incarnation, u64), Published>,
     /// Deleted from the source: whether anybody gets them is open, but nobody gets them twice.
     deleted: BTreeSet<(Incarnation, u64)>,
@@ -81,6 +83,19 @@ impl Oracle {
             apps,
             book: Mutex::default(),
         }
+    }
+
+    /// An incarnation of the source was made.
+    pub fn created(&self, at_ns: u64, incarnation: Incarnation) {
+        self.book.lock().created.insert(at_ns, incarnation);
+    }
+
+    /// Which incarnation took a message at a time.
+    #[must_use]
+    pub fn incarnation_at(&self, published_ns: u64) -> Option<Incarnation> {
+        let book = self.book.lock();
+        let made = book.created.range(..=published_ns).next_back();
+        made.map(|(_, incarnation)| *incarnation)
     }
 
     /// A message was published.

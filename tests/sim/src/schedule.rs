@@ -76,19 +76,13 @@ impl Run {
     fn new(world: &Arc<World>, plan: &Arc<Plan>) -> Run {
         let hub = SimHub::new(world, STREAM);
         let oracle = Arc::new(Oracle::new(world, plan.kind, plan.apps));
-        let incarnation = hub
-            .state
-            .lock()
-            .streams
-            .get(STREAM)
-            .map(|stream| stream.incarnation())
-            .unwrap_or_default();
+        let incarnation = hub.incarnation(STREAM).unwrap_or_default();
+        oracle.created(0, incarnation);
         let ground = Ground {
             world: Arc::clone(world),
             hub: Arc::clone(&hub),
             oracle: Arc::clone(&oracle),
             plan: Arc::clone(plan),
-            sources: Arc::new(BTreeMap::from([(STREAM.to_owned(), incarnation)])),
         };
         Run {
             world: Arc::clone(world),

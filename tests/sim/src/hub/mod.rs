@@ -12,6 +12,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use fanin_core::ids::Incarnation;
 use fanin_hub::ledger::AppendError;
 use fanin_hub::{AckSubject, DeliveryFacts, PubAck};
 use parking_lot::Mutex;
@@ -86,6 +87,13 @@ impl SimHub {
             moved: Notify::new(),
             appended: Notify::new(),
         })
+    }
+
+    /// The incarnation of a source as it is now.
+    #[must_use]
+    pub fn incarnation(&self, stream: &str) -> Option<Incarnation> {
+        let state = self.state.lock();
+        state.streams.get(stream).map(Stream::incarnation)
     }
 
     /// Stores a message in a source.
