@@ -42,7 +42,6 @@ impl Image {
     }
 
     /// A process begins to use the disk. The handle is the disk's own work; without it nothing is synced any more.
-    #[must_use]
     pub fn mount(
         self,
         world: &Arc<World>,

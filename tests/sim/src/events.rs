@@ -33,6 +33,10 @@ enum Lasting {
     Cut(usize),
     /// The disk has room again.
     Full(usize),
+    /// The ledger has room again.
+    LedgerFull,
+    /// The node is stopped and started with the applications of now.
+    Renew(usize),
 }
 
 /// The nodes, and what is wrong with them.
@@ -111,6 +115,12 @@ impl Cluster {
             match entry.remove() {
                 Lasting::Down(n) => self.nodes[n].start(&self.ground).await,
                 Lasting::Cut(n) => self.nodes[n].wire.set(HEALTHY),
+                Lasting::LedgerFull => self.fill_ledger(false),
+                Lasting::Renew(n) => {
+                    let world = Arc::clone(self.world());
+                    self.nodes[n].stop(&world).await;
+                    self.nodes[n].start(&self.ground).await;
+                }
                 Lasting::Full(n) => {
                     if let Some(disk) = self.nodes[n].disk() {
                         disk.fill(false);
@@ -194,6 +204,12 @@ impl Cluster {
                 }
                 true
             }
+            Fault::LedgerFull => {
+                self.fill_ledger(true);
+                self.last(ms, Lasting::LedgerFull);
+                true
+            }
+            Fault::AppAdded => self.add_app(),
             Fault::DedupeForgets => {
                 let mut state = self.ground.hub.state.lock();
                 state.ledgers.values_mut().for_each(LedgerLog::forget_ids);
@@ -215,6 +231,7 @@ impl Cluster {
             | Fault::TailLag
             | Fault::TailRestart
             | Fault::StaleRead
+            | Fault::Unreadable
             | Fault::DeliveryLost
             | Fault::DeliveryTwice
             | Fault::DeliveryShuffled
@@ -250,6 +267,26 @@ impl Cluster {
         self.nodes[n].wire.set(mode);
         self.last(ms, Lasting::Cut(n));
         true
+    }
+
+    fn fill_ledger(&self, is_full: bool) {
+        let mut state = self.ground.hub.state.lock();
+        state.ledgers.values_mut().for_each(|log| log.fill(is_full));
+    }
+
+    /// One application more, on one node after the other.
+    fn add_app(&mut self) -> bool {
+        self.ground.apps += 1;
+        for n in 0..self.nodes.len() {
+            let ms = self.world().events.between(1, 60_000);
+            self.last(ms, Lasting::Renew(n));
+        }
+        true
+    }
+
+    /// The applications there are by now.
+    pub(crate) fn apps(&self) -> u64 {
+        self.ground.apps
     }
 
     fn renew_all(&self) {
@@ -434,7 +471,9 @@ impl Cluster {
         self.healed_ms = Some(self.world().now_ms());
         let world = Arc::clone(self.world());
         drop(world.take_doomed());
-        let anew = !self.ground.plan.kind.is_exact() || world.events.one_in(2);
+        let grown = self.ground.apps > self.ground.plan.apps;
+        let anew = !self.ground.plan.kind.is_exact() || grown || world.events.one_in(2);
+        self.fill_ledger(false);
         let has_consumer = !self.ground.hub.state.lock().consumers.is_empty();
         for n in 0..self.nodes.len() {
             self.nodes[n].wire.set(HEALTHY);

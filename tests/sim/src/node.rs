@@ -84,6 +84,8 @@ pub struct Ground {
     pub oracle: Arc<Oracle>,
     /// The plan.
     pub plan: Arc<Plan>,
+    /// The applications that a process is started with.
+    pub apps: u64,
 }
 
 impl Node {
@@ -151,7 +153,9 @@ impl Node {
             },
             grace: HumanDuration::secs(5),
             required_delivery: None,
-            applications: (0..plan.apps).map(|app| (app_name(app), application())).collect(),
+            applications: (0..ground.apps)
+                .map(|app| (app_name(app), application()))
+                .collect(),
         };
         let (now, random) = (Arc::clone(&ground.world), Arc::clone(&ground.world));
         MappingOptions {
@@ -220,7 +224,7 @@ impl Node {
         let (told, verdict) = oneshot::channel();
         let handle = mapping.handle();
         if let Some(topic) = &handle.topic {
-            for app in 0..ground.plan.apps {
+            for app in 0..ground.apps {
                 for instance in 0..ground.plan.instances {
                     let client = Client {
                         world: Arc::clone(&ground.world),

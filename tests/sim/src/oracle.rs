@@ -54,7 +54,6 @@ struct Book {
 pub struct Oracle {
     world: Arc<World>,
     kind: Kind,
-    apps: u64,
     book: Mutex<Book>,
 }
 
@@ -76,11 +75,10 @@ pub struct Attempt {
 impl Oracle {
     /// An empty book.
     #[must_use]
-    pub fn new(world: &Arc<World>, kind: Kind, apps: u64) -> Oracle {
+    pub fn new(world: &Arc<World>, kind: Kind) -> Oracle {
         Oracle {
             world: Arc::clone(world),
             kind,
-            apps,
             book: Mutex::default(),
         }
     }
@@ -201,20 +199,26 @@ impl Oracle {
         }
     }
 
-    /// What some application has not finished, at most `max` of it: application, source, sequence.
+    /// What some of the `apps` applications has not finished although `is_owed` to it, at most `max` of it: application,
+    /// source, sequence.
     #[must_use]
-    pub fn unfinished(&self, max: usize) -> Vec<(u64, Incarnation, u64)> {
+    pub fn unfinished(
+        &self,
+        apps: u64,
+        max: usize,
+        is_owed: impl Fn(u64, Incarnation, u64) -> bool,
+    ) -> Vec<(u64, Incarnation, u64)> {
         let book = self.book.lock();
         let mut out = Vec::new();
         for ((incarnation, seq), published) in &book.published {
-            for app in 0..self.apps {
+            for app in 0..apps {
                 let key = (app, *incarnation, *seq);
                 let seen = book.seen.get(&key);
                 let finished = seen.is_some_and(|seen| seen.confirmed + seen.unconfirmed > 0)
                     || book.dead.contains_key(&key);
                 // What was deleted need not arrive; what arrived all the same must be finished.
                 let open = book.deleted.contains(&(*incarnation, *seq)) && seen.is_none();
-                if published.wanted && !finished && !open {
+                if published.wanted && !finished && !open && is_owed(app, *incarnation, *seq) {
                     out.push(key);
                     if out.len() >= max {
                         return out;

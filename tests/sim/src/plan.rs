@@ -104,9 +104,9 @@ impl Plan {
         let kind = kind.unwrap_or(drawn);
         // Few long runs with thousands of messages, many short ones.
         let messages = match dice.below(12) {
-            0 => dice.between(2_000, 5_000),
-            1..=5 => dice.between(400, 2_000),
-            _ => dice.between(20, 600),
+            0 => dice.between(2_500, 6_000),
+            1..=5 => dice.between(600, 2_500),
+            _ => dice.between(20, 1_000),
         };
         let mut plan = Plan {
             kind,
@@ -164,7 +164,9 @@ fn usual(fault: Fault, kind: Kind) -> Option<(u64, u64)> {
         LeaderChange => (40, 6),
         AppendTwice if hub_is_malicious => (500, 50),
         DedupeForgets if hub_is_malicious => (60, 10),
+        LedgerFull => (30, 5),
         TailLag => (500, 20),
+        Unreadable => (100, 5),
         TailRestart => (300, 20),
         StaleRead => (1_500, 100),
         DeliveryLost => (1_000, 100),
@@ -185,6 +187,7 @@ fn usual(fault: Fault, kind: Kind) -> Option<(u64, u64)> {
         SlowSync => (500, 50),
         TornCrash => (8_000, 2_000),
         DiskFull => (20, 5),
+        AppAdded if kind.is_exact() => (10, 4),
         SyncFails => (20, 5),
         Damage => (5_000, 1_000),
         DamageRead => (500, 50),
@@ -200,7 +203,7 @@ fn usual(fault: Fault, kind: Kind) -> Option<(u64, u64)> {
         DiskRestored | DiskCloned if kind == Kind::Identity => (40, 10),
         AppendTwice | DedupeForgets | DeliveryTwice | DeliveryShuffled | AckTwice | AckStateLost
         | FloorReset | MessagesSkipped | ConsumerRecreated | MessageDeleted | LedgerRollback
-        | SourceRecreated | LedgerRecreated | DiskRestored | DiskCloned => return None,
+        | SourceRecreated | LedgerRecreated | DiskRestored | DiskCloned | AppAdded => return None,
     })
 }
 

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use fanin_bridge::mapping::view::State;
 use fanin_core::ids::Incarnation;
 
+use crate::apps::app_name;
 use crate::events::{Cluster, Event};
 use crate::faults::{FAULTS, Fault, Timing};
 use crate::hub::wire::Mode;
@@ -75,7 +76,7 @@ struct Run {
 impl Run {
     fn new(world: &Arc<World>, plan: &Arc<Plan>) -> Run {
         let hub = SimHub::new(world, STREAM);
-        let oracle = Arc::new(Oracle::new(world, plan.kind, plan.apps));
+        let oracle = Arc::new(Oracle::new(world, plan.kind));
         let incarnation = hub.incarnation(STREAM).unwrap_or_default();
         oracle.created(0, incarnation);
         let ground = Ground {
@@ -83,6 +84,7 @@ impl Run {
             hub: Arc::clone(&hub),
             oracle: Arc::clone(&oracle),
             plan: Arc::clone(plan),
+            apps: plan.apps,
         };
         Run {
             world: Arc::clone(world),
@@ -250,7 +252,7 @@ impl Run {
                 ));
             }
         }
-        let open = self.oracle.unfinished(5);
+        let open = self.unfinished(5);
         if !open.is_empty() {
             return Some(format!("not finished (application, source, sequence): {open:?}"));
         }
@@ -272,6 +274,15 @@ impl Run {
         );
         (state.truth.holds() && closed < last)
             .then(|| format!("W is {closed}, the last wanted message {last}"))
+    }
+
+    /// What some application has not finished and is owed.
+    fn unfinished(&self, max: usize) -> Vec<(u64, Incarnation, u64)> {
+        let state = self.hub.state.lock();
+        self.oracle
+            .unfinished(self.cluster.apps(), max, |app, incarnation, seq| {
+                state.truth.is_owed(&app_name(app), incarnation, seq)
+            })
     }
 
     /// A cluster in which something is held is at rest when the rest has had its time: the late have arrived.
@@ -307,7 +318,7 @@ impl Run {
 
     /// What the hub or the disks have broken may have been noticed late, but it must have been noticed.
     fn judge_told(&self, rested: bool, held: bool) {
-        let unfinished = self.oracle.unfinished(5);
+        let unfinished = self.unfinished(5);
         let wrong = self.oracle.wrong_deliveries();
         if !held && (wrong > 0 || !unfinished.is_empty()) {
             self.world.violate(format!(
@@ -332,8 +343,9 @@ impl Run {
         if self.cluster.nodes().iter().all(Node::is_held) {
             return;
         }
+        let unfinished = self.unfinished(usize::MAX);
         let state = self.hub.state.lock();
-        for (app, incarnation, seq) in self.oracle.unfinished(usize::MAX) {
+        for (app, incarnation, seq) in unfinished {
             let owner = state.truth.owner(incarnation, seq).map(|key| key.node);
             let is_told = self
                 .cluster

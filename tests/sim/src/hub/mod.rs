@@ -102,6 +102,7 @@ impl SimHub {
             subject: subject.to_owned(),
             payload,
             stored_ns: self.world.now_ns(),
+            unreadable: self.world.happens(Fault::Unreadable),
         };
         let seq = self.state.lock().streams.get_mut(stream)?.publish(message);
         self.moved.notify_waiters();
