@@ -5,6 +5,7 @@
 mod cargo_deny;
 mod chaos;
 mod run;
+mod sim;
 mod test;
 mod tidy;
 
@@ -22,6 +23,8 @@ cargo xtask COMMAND
   chaos [--seed S] [--minutes M] [--hub r1|r3] [--server PATH|VERSION] [--sync always|lazy] [--faults LIST]
                               plays a schedule of faults on real servers, bridges and applications, and judges it; a seed
                               tells the whole schedule; --help explains the rest
+  sim [ARGUMENT...]           the deterministic simulation, optimised and with every assertion: --seeds N --from S
+                              --time SECONDS --jobs J --plan honest|malicious|broken|identity, --trace, --shrunk
   lint                        format, clippy with warnings as errors, and tidy
   tidy                        the repository's own rules: file sizes, leftovers, sleeps in tests, crate dependencies
   deny                        licences, banned crates, sources and, when its database can be reached, advisories
@@ -40,6 +43,7 @@ fn main() -> ExitCode {
     let result = match command.as_str() {
         "test" => test::run(&workspace, &rest),
         "chaos" => chaos::run(&workspace, &rest),
+        "sim" => sim::run(&workspace, &rest),
         "lint" => no_arguments(&rest).and_then(|()| lint(&workspace)),
         "tidy" => no_arguments(&rest).and_then(|()| tidy::run(&workspace)),
         "deny" => no_arguments(&rest).and_then(|()| cargo_deny::run(&workspace)),

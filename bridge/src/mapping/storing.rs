@@ -160,7 +160,10 @@ impl Driver {
     }
 
     pub(super) fn persist_done(&mut self, done: &SeqSet) {
-        let commit = self.store.commit(Class::Finish, vec![self.names.put_done(done)]);
+        let witness = self.names.put_witness(self.node.fold().witness());
+        let commit = self
+            .store
+            .commit(Class::Finish, vec![self.names.put_done(done), witness]);
         self.stored.push_back(Box::pin(async move {
             commit.await?;
             Ok(Stored::Done)

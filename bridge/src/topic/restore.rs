@@ -283,6 +283,8 @@ fn finish_dead_letters(
             .is_some_and(|entry| entry.batch == head.batch);
         let app = apps.iter().position(|app| app.name == head.app);
         if let Some(machine) = app.and_then(|app| machines.get_mut(app)).filter(|_| same_batch) {
+            // When the cursor already counts the last attempt, the machine is about to ask for the dead letter once more.
+            machine.dead_lettered(head.offset, &mut Vec::new());
             machine.skip(head.offset, head.offset, &mut Vec::new());
         }
     }

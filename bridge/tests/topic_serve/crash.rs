@@ -204,6 +204,46 @@ async fn a_crash_between_dead_letter_and_cursor_makes_no_second_one() {
 }
 
 #[tokio::test]
+async fn a_crash_behind_a_counted_last_attempt_makes_no_second_one() {
+    // The cursor that counts the last attempt and the dead letter are durable, the cursor that is past it is not.
+    let mut once = app("a");
+    once.policy.max_attempts = 1;
+    let mut world = World::new(vec![once]).await;
+    world.publish(1).await;
+    let mut client = world.open("a", "i").await;
+    client.much_credit().await;
+    client.take(1).await;
+    world.store.hold_syncs();
+    let retry = Retry {
+        delivery: 1,
+        after_ms: Some(0),
+        reason: "not now".into(),
+    };
+    client
+        .verdicts(Verdicts {
+            begun_through: 1,
+            retries: vec![retry],
+            ..Verdicts::default()
+        })
+        .await;
+    eventually("the count and the dead letter wait", || {
+        world.store.waiting() == 2
+    })
+    .await;
+    world.store.sync(2);
+    eventually("the next cursor waits", || world.store.waiting() == 1).await;
+
+    let mut world = world.restart().await;
+    let mut client = world.open("a", "i").await;
+    client.much_credit().await;
+    let next = world.publish(1).await;
+    assert_eq!(ids(&client.take(1).await), next);
+    client.ack(1, 1).await;
+    world.until_done([1, 2]).await;
+    assert_eq!(world.topic.dead_letters().len(), 1);
+}
+
+#[tokio::test]
 async fn a_crash_before_the_dead_letter_delivers_the_message_again() {
     let mut world = World::new(vec![app("a")]).await;
     let published = world.publish(1).await;

@@ -45,8 +45,6 @@ pub struct Client {
     pub name: Arc<str>,
     /// The lease, milliseconds.
     pub lease_ms: u64,
-    /// Names and incarnations of the sources, as messages name them.
-    pub sources: Arc<BTreeMap<String, Incarnation>>,
 }
 
 /// What an instance is going to say of a delivery.
@@ -192,6 +190,9 @@ impl Session {
             Response::LeasesLost(lost) => {
                 // The node has taken them back: what was said of them does not count.
                 for number in numbers(&lost.deliveries) {
+                    self.client.world.note(&self.client.name, || {
+                        format!("{} has lost {number}", app_name(self.app))
+                    });
                     self.held.remove(&number);
                     if !self.twice.contains(&number) {
                         self.acked.remove(&number);
@@ -205,9 +206,12 @@ impl Session {
 
     async fn deliveries(&mut self, deliveries: Vec<Delivery>) -> Option<End> {
         for delivery in deliveries {
-            let Some(incarnation) = self.client.sources.get(&delivery.stream).copied() else {
-                self.world()
-                    .violate(format!("a delivery names the stream {}", delivery.stream));
+            let published_ns = u64::try_from(delivery.published_ns).unwrap_or_default();
+            let Some(incarnation) = self.client.oracle.incarnation_at(published_ns) else {
+                self.world().violate(format!(
+                    "{} was published before its stream was made",
+                    delivery.id
+                ));
                 continue;
             };
             self.last = self.last.max(delivery.delivery);
@@ -286,6 +290,9 @@ impl Session {
             ..Verdicts::default()
         };
         for ((_, number), answer) in due {
+            self.client.world.note(&self.client.name, || {
+                format!("{} says {answer:?} of {number}", app_name(self.app))
+            });
             let range = || DeliveryRange {
                 first: number,
                 last: number,
@@ -309,7 +316,8 @@ impl Session {
                 Answer::Release => verdicts.releases.push(range()),
             }
         }
-        self.input.verdicts(verdicts).await;
+        // A refusal ends the connection, which is met like any other end.
+        drop(self.input.verdicts(verdicts).await);
     }
 
     /// Reads what still comes after the instance has closed.

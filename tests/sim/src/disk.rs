@@ -22,6 +22,7 @@ pub struct SimDisk {
     world: Arc<World>,
     store: Arc<MemStore>,
     written: Notify,
+    node: Arc<str>,
 }
 
 /// What is on a disk that nobody uses.
@@ -41,11 +42,11 @@ impl Image {
     }
 
     /// A process begins to use the disk. The handle is the disk's own work; without it nothing is synced any more.
-    #[must_use]
     pub fn mount(
         self,
         world: &Arc<World>,
         wire: &Arc<Wire>,
+        node: &Arc<str>,
     ) -> (Arc<SimDisk>, Recovered, AbortOnDropHandle<()>) {
         self.store.set_quota(QUOTA_BYTES);
         self.store.hold_syncs();
@@ -53,6 +54,7 @@ impl Image {
             world: Arc::clone(world),
             store: self.store,
             written: Notify::new(),
+            node: Arc::clone(node),
         });
         let (working, wire) = (Arc::clone(&disk), Arc::clone(wire));
         let work = tokio::spawn(async move { working.work(&wire).await });
@@ -127,6 +129,7 @@ impl Store for SimDisk {
     fn commit(&self, class: Class, ops: Vec<Op>) -> Commit {
         let commit = self.store.commit(class, ops);
         self.written.notify_one();
+        self.world.perhaps_kill(Fault::CrashAtWrite, &self.node);
         commit
     }
 

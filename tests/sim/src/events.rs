@@ -5,7 +5,9 @@ use std::sync::Arc;
 
 use fanin_core::ids::Incarnation;
 
+use crate::disk::Image;
 use crate::faults::Fault;
+use crate::hub::consumer::Consumer;
 use crate::hub::ledger::LedgerLog;
 use crate::hub::stream::Stream;
 use crate::hub::wire::Mode;
@@ -31,6 +33,10 @@ enum Lasting {
     Cut(usize),
     /// The disk has room again.
     Full(usize),
+    /// The ledger has room again.
+    LedgerFull,
+    /// The node is stopped and started with the applications of now.
+    Renew(usize),
 }
 
 /// The nodes, and what is wrong with them.
@@ -41,7 +47,12 @@ pub(crate) struct Cluster {
     lasting: BTreeMap<(u64, u64), Lasting>,
     number: u64,
     healed_ms: Option<u64>,
+    /// Copies of disks: of which node, in which epoch.
+    copies: Vec<(usize, u64, Image)>,
 }
+
+/// Most nodes, clones included.
+const NODES_MAX: usize = 8;
 
 impl Cluster {
     pub(crate) fn new(ground: Ground, nodes: Vec<Node>) -> Cluster {
@@ -51,6 +62,7 @@ impl Cluster {
             lasting: BTreeMap::new(),
             number: 0,
             healed_ms: None,
+            copies: Vec::new(),
         }
     }
 
@@ -77,8 +89,7 @@ impl Cluster {
 
     /// The source as it is now.
     pub(crate) fn incarnation(&self) -> Option<Incarnation> {
-        let state = self.ground.hub.state.lock();
-        state.streams.get(STREAM).map(Stream::incarnation)
+        self.ground.hub.incarnation(STREAM)
     }
 
     pub(crate) async fn start_all(&mut self) {
@@ -104,6 +115,12 @@ impl Cluster {
             match entry.remove() {
                 Lasting::Down(n) => self.nodes[n].start(&self.ground).await,
                 Lasting::Cut(n) => self.nodes[n].wire.set(HEALTHY),
+                Lasting::LedgerFull => self.fill_ledger(false),
+                Lasting::Renew(n) => {
+                    let world = Arc::clone(self.world());
+                    self.nodes[n].stop(&world).await;
+                    self.nodes[n].start(&self.ground).await;
+                }
                 Lasting::Full(n) => {
                     if let Some(disk) = self.nodes[n].disk() {
                         disk.fill(false);
@@ -187,6 +204,12 @@ impl Cluster {
                 }
                 true
             }
+            Fault::LedgerFull => {
+                self.fill_ledger(true);
+                self.last(ms, Lasting::LedgerFull);
+                true
+            }
+            Fault::AppAdded => self.add_app(),
             Fault::DedupeForgets => {
                 let mut state = self.ground.hub.state.lock();
                 state.ledgers.values_mut().for_each(LedgerLog::forget_ids);
@@ -195,11 +218,11 @@ impl Cluster {
             Fault::AckStateLost | Fault::FloorReset | Fault::MessagesSkipped => self.confuse_consumer(fault),
             Fault::MessageDeleted => self.delete_message(),
             Fault::ConsumerRecreated => self.delete_consumer(n).await,
-            Fault::LedgerRollback
-            | Fault::LedgerRecreated
-            | Fault::SourceRecreated
-            | Fault::DiskRestored
-            | Fault::DiskCloned => false,
+            Fault::LedgerRollback => self.roll_ledger_back(),
+            Fault::LedgerRecreated => self.delete_ledger(),
+            Fault::SourceRecreated => self.recreate_source().await,
+            Fault::DiskRestored => self.restore_disk(n).await,
+            Fault::DiskCloned => self.clone_disk(n).await,
             Fault::RequestLost
             | Fault::ReplyLost
             | Fault::RequestLate
@@ -208,6 +231,7 @@ impl Cluster {
             | Fault::TailLag
             | Fault::TailRestart
             | Fault::StaleRead
+            | Fault::Unreadable
             | Fault::DeliveryLost
             | Fault::DeliveryTwice
             | Fault::DeliveryShuffled
@@ -215,6 +239,9 @@ impl Cluster {
             | Fault::AckLate
             | Fault::AckTwice
             | Fault::SlowSync
+            | Fault::CrashAtWrite
+            | Fault::CrashAtAppend
+            | Fault::CrashAtSettle
             | Fault::TornCrash
             | Fault::Damage
             | Fault::DamageRead
@@ -240,6 +267,26 @@ impl Cluster {
         self.nodes[n].wire.set(mode);
         self.last(ms, Lasting::Cut(n));
         true
+    }
+
+    fn fill_ledger(&self, is_full: bool) {
+        let mut state = self.ground.hub.state.lock();
+        state.ledgers.values_mut().for_each(|log| log.fill(is_full));
+    }
+
+    /// One application more, on one node after the other.
+    fn add_app(&mut self) -> bool {
+        self.ground.apps += 1;
+        for n in 0..self.nodes.len() {
+            let ms = self.world().events.between(1, 60_000);
+            self.last(ms, Lasting::Renew(n));
+        }
+        true
+    }
+
+    /// The applications there are by now.
+    pub(crate) fn apps(&self) -> u64 {
+        self.ground.apps
     }
 
     fn renew_all(&self) {
@@ -300,15 +347,141 @@ impl Cluster {
         true
     }
 
-    /// Everything works again, and every node runs.
+    /// Kills the processes that were to die at this very moment.
+    pub(crate) async fn kill_doomed(&mut self) {
+        let world = Arc::clone(self.world());
+        for doomed in world.take_doomed() {
+            let all = 0..self.nodes.len();
+            for n in all.filter(|n| self.nodes[*n].name == doomed).collect::<Vec<_>>() {
+                if self.nodes[n].is_alive() {
+                    let ms = self.duration_ms();
+                    self.nodes[n].crash(&world).await;
+                    self.last(ms, Lasting::Down(n));
+                }
+            }
+        }
+    }
+
+    /// The consumer's present state is one that it may go back to later.
+    pub(crate) fn remember(&self) {
+        if self.world().hub.one_in(20) {
+            let mut state = self.ground.hub.state.lock();
+            state.consumers.values_mut().for_each(Consumer::remember);
+        }
+    }
+
+    /// The hub loses the end of the ledger: it was restarted on an older state of its disk.
+    fn roll_ledger_back(&mut self) -> bool {
+        {
+            let mut state = self.ground.hub.state.lock();
+            let state = &mut *state;
+            let Some(log) = state.ledgers.values_mut().next().filter(|log| log.last > 3) else {
+                return false;
+            };
+            let lost = self.ground.world.hub.between(1, log.last.min(30) - 1);
+            log.roll_back(log.last - lost);
+            state.truth.end();
+        }
+        self.renew_all();
+        self.ground.hub.appended.notify_waiters();
+        true
+    }
+
+    /// Somebody deletes the ledger.
+    fn delete_ledger(&mut self) -> bool {
+        {
+            let mut state = self.ground.hub.state.lock();
+            if state.ledgers.is_empty() {
+                return false;
+            }
+            state.ledgers.clear();
+            state.truth.end();
+        }
+        self.renew_all();
+        self.ground.hub.appended.notify_waiters();
+        true
+    }
+
+    /// Somebody deletes the source and creates it again: its sequences mean other messages now.
+    async fn recreate_source(&mut self) -> bool {
+        // In a millisecond of its own, so that a message's time tells which stream it was in.
+        self.world().pause(2).await;
+        {
+            let mut state = self.ground.hub.state.lock();
+            let created_ns = state.created_ns(self.ground.world.now_ns());
+            let stream = Stream::new(STREAM, created_ns);
+            self.ground.oracle.created(created_ns, stream.incarnation());
+            state.streams.insert(STREAM.to_owned(), stream);
+            state.consumers.clear();
+            state.truth.end();
+        }
+        self.world().pause(2).await;
+        self.renew_all();
+        self.ground.hub.moved.notify_waiters();
+        true
+    }
+
+    fn newest_epoch(&self, n: usize) -> u64 {
+        let state = self.ground.hub.state.lock();
+        let known = state.truth.fold().nodes().get(&self.nodes[n].uuid);
+        known.map_or(0, |entry| entry.epoch.0)
+    }
+
+    /// A disk is replaced by a copy of it that was taken in an earlier epoch; without such a copy, one is taken.
+    async fn restore_disk(&mut self, n: usize) -> bool {
+        let epoch = self.newest_epoch(n);
+        let older = self
+            .copies
+            .iter()
+            .position(|(of, taken, _)| *of == n && *taken < epoch);
+        let Some(at) = older else {
+            if let Some(disk) = self.nodes[n].disk().filter(|_| epoch > 0) {
+                let copy = disk.copy();
+                self.copies.push((n, epoch, copy));
+            }
+            return false;
+        };
+        let (_, _, copy) = self.copies.remove(at);
+        let world = Arc::clone(self.world());
+        self.nodes[n].crash(&world).await;
+        self.nodes[n].replace_disk(copy);
+        self.last(100, Lasting::Down(n));
+        true
+    }
+
+    /// A copy of a running node's disk is used by another process under the same name.
+    async fn clone_disk(&mut self, n: usize) -> bool {
+        if self.nodes.len() >= NODES_MAX {
+            return false;
+        }
+        let Some(image) = self.nodes[n].disk().map(|disk| disk.copy()) else {
+            return false;
+        };
+        let (name, uuid) = (self.nodes[n].name.to_string(), self.nodes[n].uuid);
+        let mut clone = Node::with_image(&name, uuid, image);
+        clone.start(&self.ground).await;
+        self.nodes.push(clone);
+        true
+    }
+
+    /// Everything works again, and every node runs. Where promises were broken, and at times elsewhere, every process
+    /// begins anew, so that what is wrong is met.
     pub(crate) async fn heal(&mut self) {
         self.lasting.clear();
         self.healed_ms = Some(self.world().now_ms());
+        let world = Arc::clone(self.world());
+        drop(world.take_doomed());
+        let grown = self.ground.apps > self.ground.plan.apps;
+        let anew = !self.ground.plan.kind.is_exact() || grown || world.events.one_in(2);
+        self.fill_ledger(false);
         let has_consumer = !self.ground.hub.state.lock().consumers.is_empty();
         for n in 0..self.nodes.len() {
             self.nodes[n].wire.set(HEALTHY);
             if let Some(disk) = self.nodes[n].disk() {
                 disk.fill(false);
+            }
+            if anew {
+                self.nodes[n].crash(&world).await;
             }
             self.nodes[n].recreate_consumer |= !has_consumer;
             self.nodes[n].start(&self.ground).await;

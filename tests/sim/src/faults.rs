@@ -62,6 +62,8 @@ faults! {
     AppendTwice, "append twice", Chance;
     /// The hub forgets the message ids it has seen.
     DedupeForgets, "dedupe forgets", Hourly;
+    /// The ledger takes nothing more for a while.
+    LedgerFull, "ledger full", Hourly;
     /// The tail is seconds behind.
     TailLag, "tail lag", Chance;
     /// The tail's reading is interrupted.
@@ -69,6 +71,8 @@ faults! {
     /// A single read is answered by a replica that is behind.
     StaleRead, "stale read", Chance;
 
+    /// A message is published that the client library cannot read: each delivery of it breaks the connection.
+    Unreadable, "message unreadable", Chance;
     /// A delivered message does not arrive.
     DeliveryLost, "delivery lost", Chance;
     /// A message is delivered again at once, perhaps to another node.
@@ -94,6 +98,12 @@ faults! {
 
     /// A node's process is killed.
     Crash, "crash", Hourly;
+    /// A process is killed just as it writes to its disk.
+    CrashAtWrite, "crash at a write", Chance;
+    /// A process is killed just as it appends to the ledger.
+    CrashAtAppend, "crash at an append", Chance;
+    /// A process is killed just as it acknowledges to the hub.
+    CrashAtSettle, "crash at a settle", Chance;
     /// A node stops in order.
     Stop, "stop", Hourly;
     /// Disk and network of a node stand still for a while.
@@ -129,6 +139,9 @@ faults! {
     InstanceDies, "instance dies", Chance;
     /// An instance closes in order.
     InstanceCloses, "instance closes", Chance;
+
+    /// Every node is started anew with one more application.
+    AppAdded, "app added", Hourly;
 
     /// The hub loses the end of the ledger that it had confirmed.
     LedgerRollback, "ledger rolled back", Hourly;

@@ -13,7 +13,7 @@
 //! | [`hub`] | streams, the shared consumer, ledgers, the network of each node |
 //! | [`disk`], [`node`], [`apps`] | disks, lives of a node, instances of applications |
 //! | [`truth`], [`oracle`] | what an all-knowing reader knows, and what the applications saw |
-//! | [`shrink`] | the smallest plan that still fails |
+//! | [`shrink`], [`report`] | the smallest plan that still fails; many seeds added up |
 
 pub mod apps;
 pub mod dice;
@@ -25,6 +25,7 @@ pub mod logs;
 pub mod node;
 pub mod oracle;
 pub mod plan;
+pub mod report;
 pub mod schedule;
 pub mod shrink;
 pub mod truth;

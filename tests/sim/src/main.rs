@@ -1,31 +1,111 @@
-//! x
-#![expect(clippy::print_stdout, reason = "a command line program")]
-fn main() -> std::io::Result<()> {
-    let args: Vec<String> = std::env::args().collect();
-    let from: u64 = args[1].parse().unwrap_or(1);
-    let count: u64 = args[2].parse().unwrap_or(1);
-    let kind = args.get(3).and_then(|w| fanin_sim::plan::Kind::of_word(w));
-    let trace = args.get(4).is_some();
-    for seed in from..from + count {
-        let plan = fanin_sim::plan::Plan::draw(seed, kind);
-        let at = std::time::Instant::now();
-        let o = fanin_sim::schedule::run(seed, &plan, trace)?;
-        if trace {
-            println!("{}", o.trace);
-        }
-        println!(
-            "seed {seed} {} msgs {} {:?}: sim {} s, faults {}, deliveries {}, {:?}",
-            plan.kind.word(),
-            plan.messages,
-            plan.nodes,
-            o.simulated_ms / 1000,
-            o.faults.iter().sum::<u64>(),
-            o.deliveries,
-            at.elapsed()
-        );
-        for v in &o.violations {
-            println!("   {v}");
+//! Runs the simulation for many seeds and tells what came of it.
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use fanin_sim::plan::{Kind, Plan};
+use fanin_sim::report::{Campaign, explain};
+use fanin_sim::schedule::run;
+use fanin_sim::shrink::shrink;
+
+const HELP: &str = "\
+fanin-sim [--seeds N] [--from S] [--time SECONDS] [--jobs J] [--plan honest|malicious|broken|identity]
+          [--trace] [--shrunk]
+
+Runs N seeds from S on (default 100 from 1) on J threads, at most so many seconds. Ends with 1 when a seed fails, and
+shows the plan it was shrunk to and the end of its history. --trace shows the whole history of the first seed instead,
+with --shrunk under the smallest plan that still fails.";
+
+struct Args {
+    campaign: Campaign,
+    trace: bool,
+    shrunk: bool,
+}
+
+fn parse() -> Result<Option<Args>, String> {
+    let mut args = Args {
+        campaign: Campaign {
+            from: 1,
+            seeds: 100,
+            time: None,
+            jobs: 1,
+            kind: None,
+        },
+        trace: false,
+        shrunk: false,
+    };
+    let mut words = std::env::args().skip(1);
+    while let Some(word) = words.next() {
+        let mut value = || words.next().ok_or(format!("{word} needs a value"));
+        let number = |text: String| text.parse::<u64>().map_err(|_| format!("{text} is no number"));
+        match word.as_str() {
+            "--seeds" => args.campaign.seeds = number(value()?)?,
+            "--from" => args.campaign.from = number(value()?)?,
+            "--time" => args.campaign.time = Some(Duration::from_secs(number(value()?)?)),
+            "--jobs" => args.campaign.jobs = number(value()?)?,
+            "--plan" => {
+                let text = value()?;
+                args.campaign.kind = Some(Kind::of_word(&text).ok_or(format!("{text} is no kind of plan"))?);
+            }
+            "--trace" => args.trace = true,
+            "--shrunk" => args.shrunk = true,
+            "--help" | "-h" => return Ok(None),
+            other => return Err(format!("unknown argument {other}")),
         }
     }
-    Ok(())
+    Ok(Some(args))
+}
+
+#[expect(clippy::print_stdout, reason = "a command line program")]
+fn main() -> ExitCode {
+    let args = match parse() {
+        Ok(Some(args)) => args,
+        Ok(None) => {
+            println!("{HELP}");
+            return ExitCode::SUCCESS;
+        }
+        Err(why) => {
+            eprintln!("fanin-sim: {why}\n{HELP}");
+            return ExitCode::from(2);
+        }
+    };
+    let result = if args.trace {
+        show(&args)
+    } else {
+        campaign(&args.campaign)
+    };
+    match result {
+        Ok((text, failed)) => {
+            println!("{text}");
+            ExitCode::from(u8::from(failed))
+        }
+        Err(error) => {
+            eprintln!("fanin-sim: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn show(args: &Args) -> std::io::Result<(String, bool)> {
+    let seed = args.campaign.from;
+    let mut plan = Plan::draw(seed, args.campaign.kind);
+    if args.shrunk {
+        let outcome = run(seed, &plan, false)?;
+        plan = shrink(seed, &plan, outcome)?.0;
+    }
+    let outcome = run(seed, &plan, true)?;
+    let failed = !outcome.violations.is_empty();
+    Ok((
+        format!("{}\n{plan}{}", outcome.trace, outcome.violations.join("\n")),
+        failed,
+    ))
+}
+
+fn campaign(campaign: &Campaign) -> std::io::Result<(String, bool)> {
+    let report = campaign.run(&|line| eprintln!("{line}"))?;
+    let mut text = report.text();
+    if let Some(first) = report.failures.first() {
+        text.push_str(&explain(first)?);
+    }
+    Ok((text, !report.failures.is_empty()))
 }

@@ -1,6 +1,5 @@
 //! One node: a disk, a wire, and one life after the other of the real mapping on them.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -85,8 +84,8 @@ pub struct Ground {
     pub oracle: Arc<Oracle>,
     /// The plan.
     pub plan: Arc<Plan>,
-    /// The sources by the names that messages carry.
-    pub sources: Arc<BTreeMap<String, Incarnation>>,
+    /// The applications that a process is started with.
+    pub apps: u64,
 }
 
 impl Node {
@@ -154,7 +153,9 @@ impl Node {
             },
             grace: HumanDuration::secs(5),
             required_delivery: None,
-            applications: (0..plan.apps).map(|app| (app_name(app), application())).collect(),
+            applications: (0..ground.apps)
+                .map(|app| (app_name(app), application()))
+                .collect(),
         };
         let (now, random) = (Arc::clone(&ground.world), Arc::clone(&ground.world));
         MappingOptions {
@@ -195,7 +196,7 @@ impl Node {
         };
         ground.world.note(&self.name, || "starts".to_owned());
         self.refused = None;
-        let (disk, recovered, work) = image.mount(&ground.world, &self.wire);
+        let (disk, recovered, work) = image.mount(&ground.world, &self.wire, &self.name);
         let options = self.options(ground);
         let cache = Arc::new(BodyCache::new(TAIL_BYTES, TAIL_BYTES / 2));
         let store = Arc::clone(&disk) as Arc<dyn Store>;
@@ -224,7 +225,7 @@ impl Node {
         let (told, verdict) = oneshot::channel();
         let handle = mapping.handle();
         if let Some(topic) = &handle.topic {
-            for app in 0..ground.plan.apps {
+            for app in 0..ground.apps {
                 for instance in 0..ground.plan.instances {
                     let client = Client {
                         world: Arc::clone(&ground.world),
@@ -235,7 +236,6 @@ impl Node {
                         node: self.uuid,
                         name: Arc::clone(&self.name),
                         lease_ms: ground.plan.lease_s * 1_000,
-                        sources: Arc::clone(&ground.sources),
                     };
                     tokio::spawn(client.run(app, instance));
                 }
@@ -323,6 +323,16 @@ impl Node {
     #[must_use]
     pub fn view(&self) -> Option<View> {
         self.life.as_ref().map(|life| life.handle.view.get())
+    }
+
+    /// Why it is held.
+    #[must_use]
+    pub fn why_held(&self) -> String {
+        match (&self.refused, self.view()) {
+            (Some(why), _) => why.clone(),
+            (None, Some(view)) => format!("{}: {}", view.state.word(), view.reason),
+            (None, None) => String::new(),
+        }
     }
 
     /// Whether it has halted, was fenced, or refuses to start.

@@ -37,6 +37,8 @@ struct Seen {
 
 #[derive(Debug, Default)]
 struct Book {
+    /// When each incarnation of the source was made, nanoseconds since 1970.
+    created: BTreeMap<u64, Incarnation>,
     published: BTreeMap<(Incarnation, u64), Published>,
     /// Deleted from the source: whether anybody gets them is open, but nobody gets them twice.
     deleted: BTreeSet<(Incarnation, u64)>,
@@ -52,7 +54,6 @@ struct Book {
 pub struct Oracle {
     world: Arc<World>,
     kind: Kind,
-    apps: u64,
     book: Mutex<Book>,
 }
 
@@ -74,13 +75,25 @@ pub struct Attempt {
 impl Oracle {
     /// An empty book.
     #[must_use]
-    pub fn new(world: &Arc<World>, kind: Kind, apps: u64) -> Oracle {
+    pub fn new(world: &Arc<World>, kind: Kind) -> Oracle {
         Oracle {
             world: Arc::clone(world),
             kind,
-            apps,
             book: Mutex::default(),
         }
+    }
+
+    /// An incarnation of the source was made.
+    pub fn created(&self, at_ns: u64, incarnation: Incarnation) {
+        self.book.lock().created.insert(at_ns, incarnation);
+    }
+
+    /// Which incarnation took a message at a time.
+    #[must_use]
+    pub fn incarnation_at(&self, published_ns: u64) -> Option<Incarnation> {
+        let book = self.book.lock();
+        let made = book.created.range(..=published_ns).next_back();
+        made.map(|(_, incarnation)| *incarnation)
     }
 
     /// A message was published.
@@ -157,6 +170,8 @@ impl Oracle {
 
     /// The node says that an acknowledgement is durable.
     pub fn confirmed(&self, app: u64, incarnation: Incarnation, seq: u64) {
+        self.world
+            .note("oracle", || format!("app{app} has its answer to {seq} confirmed"));
         let mut book = self.book.lock();
         let seen = book.seen.entry((app, incarnation, seq)).or_default();
         seen.confirmed += 1;
@@ -184,20 +199,26 @@ impl Oracle {
         }
     }
 
-    /// What some application has not finished, at most `max` of it: application, source, sequence.
+    /// What some of the `apps` applications has not finished although `is_owed` to it, at most `max` of it: application,
+    /// source, sequence.
     #[must_use]
-    pub fn unfinished(&self, max: usize) -> Vec<(u64, Incarnation, u64)> {
+    pub fn unfinished(
+        &self,
+        apps: u64,
+        max: usize,
+        is_owed: impl Fn(u64, Incarnation, u64) -> bool,
+    ) -> Vec<(u64, Incarnation, u64)> {
         let book = self.book.lock();
         let mut out = Vec::new();
         for ((incarnation, seq), published) in &book.published {
-            for app in 0..self.apps {
+            for app in 0..apps {
                 let key = (app, *incarnation, *seq);
                 let seen = book.seen.get(&key);
                 let finished = seen.is_some_and(|seen| seen.confirmed + seen.unconfirmed > 0)
                     || book.dead.contains_key(&key);
                 // What was deleted need not arrive; what arrived all the same must be finished.
                 let open = book.deleted.contains(&(*incarnation, *seq)) && seen.is_none();
-                if published.wanted && !finished && !open {
+                if published.wanted && !finished && !open && is_owed(app, *incarnation, *seq) {
                     out.push(key);
                     if out.len() >= max {
                         return out;

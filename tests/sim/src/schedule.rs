@@ -7,6 +7,7 @@ use bytes::Bytes;
 use fanin_bridge::mapping::view::State;
 use fanin_core::ids::Incarnation;
 
+use crate::apps::app_name;
 use crate::events::{Cluster, Event};
 use crate::faults::{FAULTS, Fault, Timing};
 use crate::hub::wire::Mode;
@@ -14,7 +15,7 @@ use crate::hub::{LATE_MS_MAX, SimHub};
 use crate::logs;
 use crate::node::{Ground, Node, STREAM};
 use crate::oracle::{Oracle, Published};
-use crate::plan::Plan;
+use crate::plan::{Kind, Plan};
 use crate::world::World;
 
 /// Simulated time between two looks at the cluster, milliseconds.
@@ -75,20 +76,15 @@ struct Run {
 impl Run {
     fn new(world: &Arc<World>, plan: &Arc<Plan>) -> Run {
         let hub = SimHub::new(world, STREAM);
-        let oracle = Arc::new(Oracle::new(world, plan.kind, plan.apps));
-        let incarnation = hub
-            .state
-            .lock()
-            .streams
-            .get(STREAM)
-            .map(|stream| stream.incarnation())
-            .unwrap_or_default();
+        let oracle = Arc::new(Oracle::new(world, plan.kind));
+        let incarnation = hub.incarnation(STREAM).unwrap_or_default();
+        oracle.created(0, incarnation);
         let ground = Ground {
             world: Arc::clone(world),
             hub: Arc::clone(&hub),
             oracle: Arc::clone(&oracle),
             plan: Arc::clone(plan),
-            sources: Arc::new(BTreeMap::from([(STREAM.to_owned(), incarnation)])),
+            apps: plan.apps,
         };
         Run {
             world: Arc::clone(world),
@@ -161,7 +157,12 @@ impl Run {
             let next_ms = table.first_key_value().map_or(until_ms, |((at, _), _)| *at);
             let at_ms = next_ms.min(look_ms).min(until_ms);
             let now_ms = self.world.now_ms();
-            self.world.pause(at_ms.saturating_sub(now_ms)).await;
+            tokio::select! {
+                biased;
+                () = self.world.doom() => {}
+                () = self.world.pause(at_ms.saturating_sub(now_ms)) => {}
+            }
+            self.cluster.kill_doomed().await;
             let now_ms = self.world.now_ms();
             if now_ms >= look_ms {
                 look_ms = now_ms + LOOK_MS;
@@ -189,6 +190,7 @@ impl Run {
         self.cluster.look().await;
         self.cluster.restart_ended(RESTART_MS_MAX);
         self.cluster.end_due().await;
+        self.cluster.remember();
     }
 
     fn publish(&mut self, count: u64) {
@@ -250,7 +252,7 @@ impl Run {
                 ));
             }
         }
-        let open = self.oracle.unfinished(5);
+        let open = self.unfinished(5);
         if !open.is_empty() {
             return Some(format!("not finished (application, source, sequence): {open:?}"));
         }
@@ -272,6 +274,15 @@ impl Run {
         );
         (state.truth.holds() && closed < last)
             .then(|| format!("W is {closed}, the last wanted message {last}"))
+    }
+
+    /// What some application has not finished and is owed.
+    fn unfinished(&self, max: usize) -> Vec<(u64, Incarnation, u64)> {
+        let state = self.hub.state.lock();
+        self.oracle
+            .unfinished(self.cluster.apps(), max, |app, incarnation, seq| {
+                state.truth.is_owed(&app_name(app), incarnation, seq)
+            })
     }
 
     /// A cluster in which something is held is at rest when the rest has had its time: the late have arrived.
@@ -302,8 +313,12 @@ impl Run {
             }
             return;
         }
-        // What the hub or the disks have broken may have been noticed late, but it must have been noticed.
-        let unfinished = self.oracle.unfinished(5);
+        self.judge_told(rested, held);
+    }
+
+    /// What the hub or the disks have broken may have been noticed late, but it must have been noticed.
+    fn judge_told(&self, rested: bool, held: bool) {
+        let unfinished = self.unfinished(5);
         let wrong = self.oracle.wrong_deliveries();
         if !held && (wrong > 0 || !unfinished.is_empty()) {
             self.world.violate(format!(
@@ -315,6 +330,34 @@ impl Run {
                 "NOT AT REST, and nobody is held: {}",
                 self.restless().unwrap_or_default()
             ));
+        }
+        if self.plan.kind != Kind::Identity {
+            return;
+        }
+        // A restored disk never gets so far as to deliver; only a second body on a running node's disk can.
+        if wrong > 0 && self.world.counts()[Fault::DiskCloned as usize] == 0 {
+            self.world
+                .violate(format!("{wrong} deliveries too many although no disk was cloned"));
+        }
+        // Nothing is missing but what belongs to a node that is held.
+        if self.cluster.nodes().iter().all(Node::is_held) {
+            return;
+        }
+        let unfinished = self.unfinished(usize::MAX);
+        let state = self.hub.state.lock();
+        for (app, incarnation, seq) in unfinished {
+            let owner = state.truth.owner(incarnation, seq).map(|key| key.node);
+            let is_told = self
+                .cluster
+                .nodes()
+                .iter()
+                .any(|node| node.is_held() && Some(node.uuid) == owner);
+            if !is_told {
+                self.world.violate(format!(
+                    "LOST: application {app} has not finished message {seq}, whose owner {owner:?} is not held"
+                ));
+                return;
+            }
         }
     }
 }

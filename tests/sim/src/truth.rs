@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use fanin_bridge::topic::SubjectFilter;
 use fanin_core::fold::{ClaimKey, Fold, Folded};
-use fanin_core::ids::{Incarnation, LedgerSeq, StreamSeq};
+use fanin_core::ids::{Incarnation, LedgerSeq, StreamSeq, TermsVersion};
 use fanin_core::invariants::check_fold;
 
 use crate::hub::stream::Stream;
@@ -14,7 +14,8 @@ use crate::hub::stream::Stream;
 #[derive(Debug, Default)]
 pub struct Truth {
     fold: Fold,
-    owners: BTreeMap<(Incarnation, u64), ClaimKey>,
+    /// Every owner ever, with the terms of its claim.
+    owners: BTreeMap<(Incarnation, u64), (ClaimKey, TermsVersion)>,
     /// The hub has broken a promise: from there on there is no one truth.
     ended: bool,
     /// Records taken; the fold itself is checked every so often only, as that walks over all of it.
@@ -66,9 +67,9 @@ impl Truth {
                 let Some(claim) = self.fold.claims().get(&key) else {
                     return Ok(());
                 };
-                let incarnation = claim.incarnation;
+                let (incarnation, terms) = (claim.incarnation, claim.terms);
                 for seq in won.iter() {
-                    if let Some(other) = self.owners.insert((incarnation, seq), key) {
+                    if let Some((other, _)) = self.owners.insert((incarnation, seq), (key, terms)) {
                         return Err(format!(
                             "I1, I2: message {seq} has a second owner at {at}: {other:?}, then {key:?}"
                         ));
@@ -127,7 +128,15 @@ impl Truth {
     /// Whose a message is, or was.
     #[must_use]
     pub fn owner(&self, incarnation: Incarnation, seq: u64) -> Option<ClaimKey> {
-        self.owners.get(&(incarnation, seq)).copied()
+        self.owners.get(&(incarnation, seq)).map(|(key, _)| *key)
+    }
+
+    /// Whether an application is owed a message: the terms of its claim, or of now when nobody owns it, name it.
+    #[must_use]
+    pub fn is_owed(&self, app: &str, incarnation: Incarnation, seq: u64) -> bool {
+        let claimed = self.owners.get(&(incarnation, seq)).map(|(_, terms)| *terms);
+        let since = self.fold.terms().apps.get(app).copied();
+        self.ended || since.is_some_and(|since| claimed.is_none_or(|terms| since <= terms))
     }
 
     /// The watermark.

@@ -1,9 +1,11 @@
 //! What everything in one run shares: the clock, chance, the faults in force, what was counted, the trace.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
+use tokio::sync::Notify;
 use tokio::time::{Instant, sleep_until};
 
 use crate::dice::Dice;
@@ -56,6 +58,9 @@ pub struct World {
     pub hub: Dice,
     /// The disks.
     pub disk: Dice,
+    /// Nodes whose process is to be killed at once.
+    doomed: Mutex<Vec<Arc<str>>>,
+    doom: Notify,
     violations: Mutex<Vec<String>>,
     trace: Option<Mutex<String>>,
 }
@@ -77,6 +82,8 @@ impl World {
             workload: dice(Purpose::Workload),
             hub: dice(Purpose::Hub),
             disk: dice(Purpose::Disk),
+            doomed: Mutex::default(),
+            doom: Notify::new(),
             violations: Mutex::default(),
             trace: traced.then(Mutex::default),
         }
@@ -133,6 +140,26 @@ impl World {
     #[must_use]
     pub fn counts(&self) -> [u64; FAULTS] {
         std::array::from_fn(|n| self.counts[n].load(Ordering::Relaxed))
+    }
+
+    /// Kills a node's process now, when this fault happens.
+    pub fn perhaps_kill(&self, fault: Fault, node: &Arc<str>) {
+        if self.happens(fault) {
+            self.note(node, || format!("{}: is to die", fault.word()));
+            self.doomed.lock().push(Arc::clone(node));
+            self.doom.notify_one();
+        }
+    }
+
+    /// Waits until a node is to be killed.
+    pub async fn doom(&self) {
+        self.doom.notified().await;
+    }
+
+    /// The nodes to be killed.
+    #[must_use]
+    pub fn take_doomed(&self) -> Vec<Arc<str>> {
+        std::mem::take(&mut *self.doomed.lock())
     }
 
     /// From here on nothing goes wrong.

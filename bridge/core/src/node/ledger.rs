@@ -290,6 +290,10 @@ impl Node {
             (Some(found), _) => match found.load() {
                 Ok(fold) => {
                     self.fold = fold;
+                    self.compare_history(out);
+                    if matches!(self.phase, Phase::Halted(_)) {
+                        return;
+                    }
                     self.adopt_loaded(now, out);
                 }
                 Err(halt) => return self.halt(halt, out),

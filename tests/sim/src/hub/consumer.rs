@@ -162,10 +162,9 @@ impl Consumer {
         }
     }
 
-    /// Goes back to an earlier state, and remembers the present one as the next to go back to.
+    /// Goes back to an earlier state.
     pub fn lose_state(&mut self) {
-        let present = self.now.clone();
-        self.now = std::mem::replace(&mut self.earlier, present);
+        self.now = self.earlier.clone();
     }
 
     /// Remembers the present state as one to go back to.

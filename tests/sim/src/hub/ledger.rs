@@ -34,6 +34,7 @@ pub struct LedgerLog {
     pub last: u64,
     bytes: u64,
     max_bytes: u64,
+    is_full: bool,
     seen: BTreeMap<String, (u64, u64)>,
 }
 
@@ -69,6 +70,7 @@ impl LedgerLog {
             last: 0,
             bytes: 0,
             max_bytes,
+            is_full: false,
             seen: BTreeMap::new(),
         }
     }
@@ -103,7 +105,7 @@ impl LedgerLog {
             }
         }
         let size = append.body.len() as u64 + 64;
-        if self.bytes + size > self.max_bytes {
+        if self.is_full || self.bytes + size > self.max_bytes {
             return Err(AppendError::Full);
         }
         self.bytes += size;
@@ -121,6 +123,11 @@ impl LedgerLog {
             seq: self.last,
             duplicate: false,
         })
+    }
+
+    /// Takes nothing more, or again as much as ever.
+    pub fn fill(&mut self, is_full: bool) {
+        self.is_full = is_full;
     }
 
     /// Forgets the message ids it has seen.

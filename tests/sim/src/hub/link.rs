@@ -139,6 +139,7 @@ impl Link {
         };
         let taken = self
             .exchange("settle", |hub, state| {
+                hub.world.perhaps_kill(Fault::CrashAtSettle, &self.node);
                 let mut taken = true;
                 for ack in batch {
                     let repeat = || {

@@ -12,6 +12,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use fanin_core::ids::Incarnation;
 use fanin_hub::ledger::AppendError;
 use fanin_hub::{AckSubject, DeliveryFacts, PubAck};
 use parking_lot::Mutex;
@@ -88,12 +89,20 @@ impl SimHub {
         })
     }
 
+    /// The incarnation of a source as it is now.
+    #[must_use]
+    pub fn incarnation(&self, stream: &str) -> Option<Incarnation> {
+        let state = self.state.lock();
+        state.streams.get(stream).map(Stream::incarnation)
+    }
+
     /// Stores a message in a source.
     pub fn publish(&self, stream: &str, subject: &str, payload: Bytes) -> Option<u64> {
         let message = Message {
             subject: subject.to_owned(),
             payload,
             stored_ns: self.world.now_ns(),
+            unreadable: self.world.happens(Fault::Unreadable),
         };
         let seq = self.state.lock().streams.get_mut(stream)?.publish(message);
         self.moved.notify_waiters();

@@ -61,8 +61,8 @@ impl SimPull {
         })
     }
 
-    /// What the hub hands over now, after everything that may happen to it.
-    fn deliver(&self, state: &mut State, max: usize) -> Option<Vec<Pulled>> {
+    /// What the hub hands over now, after everything that may happen to it, and whether a message broke the connection.
+    fn deliver(&self, state: &mut State, max: usize) -> Option<(Vec<Pulled>, bool)> {
         let world = &self.link.hub.world;
         let stream = state.streams.get(&self.stream)?;
         let key = (self.stream.clone(), self.consumer.clone());
@@ -80,10 +80,17 @@ impl SimPull {
         if self.link.wire.mode() != Mode::Up {
             deliveries.clear();
         }
+        // What comes behind a message that breaks the connection is lost with it.
+        let unreadable = |delivery: &Delivery| {
+            let message = stream.messages.get(&delivery.seq);
+            message.is_some_and(|message| message.unreadable)
+        };
+        let broken_at = deliveries.iter().position(unreadable);
+        deliveries.truncate(broken_at.unwrap_or(usize::MAX));
         let pulled = deliveries
             .into_iter()
             .filter_map(|delivery| self.pulled(stream, delivery));
-        Some(pulled.collect())
+        Some((pulled.collect(), broken_at.is_some()))
     }
 
     fn next_due_ms(&self) -> Option<u64> {
@@ -110,7 +117,7 @@ impl SimPull {
             }
             world.pause(world.delay.below(4)).await;
             let delivered = self.deliver(&mut hub.state.lock(), max);
-            let Some(delivered) = delivered else {
+            let Some((delivered, is_broken)) = delivered else {
                 world.pause(world.delay.between(1, 20)).await;
                 return Err(PullError::ConsumerDeleted {
                     stream: self.stream.clone(),
@@ -126,6 +133,10 @@ impl SimPull {
                     return Err(PullError::Disconnected);
                 }
                 return Ok(self.hand_out());
+            }
+            if is_broken {
+                world.pause(world.delay.between(1, 20)).await;
+                return Err(PullError::Disconnected);
             }
             if world.now_ms() >= deadline {
                 return Ok(Vec::new());

@@ -97,6 +97,7 @@ impl SimLedger {
             Ok(None) => {
                 self.link
                     .exchange(&what, |hub, state| {
+                        hub.world.perhaps_kill(Fault::CrashAtAppend, &self.link.node);
                         hub.append(state, &self.link.node, &self.stream, &append)
                     })
                     .await

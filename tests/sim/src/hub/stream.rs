@@ -16,6 +16,8 @@ pub struct Message {
     pub payload: Bytes,
     /// When it was stored, nanoseconds since 1970.
     pub stored_ns: u64,
+    /// The client library cannot read it as it is delivered.
+    pub unreadable: bool,
 }
 
 /// A source stream.

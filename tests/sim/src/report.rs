@@ -1,0 +1,203 @@
+//! Many seeds: run on several threads, added up, the first failure shrunk and told.
+
+use std::fmt::Write;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+
+use crate::faults::{FAULTS, Fault};
+use crate::plan::{Kind, Plan};
+use crate::schedule::{Outcome, run};
+use crate::shrink::shrink;
+
+/// Lines of a failing run's trace that are shown.
+const TRACE_LINES: usize = 80;
+
+/// What to run.
+#[derive(Clone, Copy, Debug)]
+pub struct Campaign {
+    /// The first seed.
+    pub from: u64,
+    /// How many seeds.
+    pub seeds: u64,
+    /// No new seed is begun after this time.
+    pub time: Option<Duration>,
+    /// Threads.
+    pub jobs: u64,
+    /// Plans of this kind only.
+    pub kind: Option<Kind>,
+}
+
+/// A seed that failed.
+#[derive(Clone, Debug)]
+pub struct Failure {
+    /// The seed.
+    pub seed: u64,
+    /// Its plan.
+    pub plan: Plan,
+    /// What came of it.
+    pub outcome: Outcome,
+}
+
+/// Several runs added up.
+#[derive(Clone, Debug)]
+pub struct Report {
+    /// Seeds run.
+    pub seeds: u64,
+    /// Simulated milliseconds.
+    pub simulated_ms: u64,
+    /// Messages handed to applications.
+    pub deliveries: u64,
+    /// Faults by kind.
+    pub faults: [u64; FAULTS],
+    /// Runs at whose end something was held, by kind of plan.
+    pub held: u64,
+    /// Deliveries that broke exactly-once and were told.
+    pub wrong: u64,
+    /// Wall clock of all of it.
+    pub took: Duration,
+    /// The first seeds that failed.
+    pub failures: Vec<Failure>,
+}
+
+impl Report {
+    fn new() -> Report {
+        Report {
+            seeds: 0,
+            simulated_ms: 0,
+            deliveries: 0,
+            faults: [0; FAULTS],
+            held: 0,
+            wrong: 0,
+            took: Duration::ZERO,
+            failures: Vec::new(),
+        }
+    }
+
+    fn add(&mut self, seed: u64, plan: Plan, outcome: Outcome) {
+        self.seeds += 1;
+        self.simulated_ms += outcome.simulated_ms;
+        self.deliveries += outcome.deliveries;
+        self.held += u64::from(outcome.held);
+        self.wrong += outcome.wrong;
+        for (sum, count) in self.faults.iter_mut().zip(outcome.faults) {
+            *sum += count;
+        }
+        if !outcome.violations.is_empty() {
+            self.failures.push(Failure { seed, plan, outcome });
+        }
+    }
+
+    /// Faults of all kinds.
+    #[must_use]
+    pub fn faults_in_all(&self) -> u64 {
+        self.faults.iter().sum()
+    }
+
+    /// For people.
+    #[must_use]
+    pub fn text(&self) -> String {
+        let mut out = String::new();
+        let hours = self.simulated_ms as f64 / 3_600_000.0;
+        let minutes = (self.took.as_secs_f64() / 60.0).max(1e-9);
+        let faults = self.faults_in_all();
+        // Writing into a string cannot fail.
+        let _ = writeln!(
+            out,
+            "{} seeds, {} failed; {hours:.1} simulated hours, {} deliveries, {faults} faults ({:.0} a seed) in {:.1} s: \
+             {:.1} simulated hours and {:.0} faults a minute",
+            self.seeds,
+            self.failures.len(),
+            self.deliveries,
+            faults as f64 / self.seeds.max(1) as f64,
+            self.took.as_secs_f64(),
+            hours / minutes,
+            faults as f64 / minutes,
+        );
+        let _ = writeln!(
+            out,
+            "{} runs ended with a node held, {} deliveries too many were told by that",
+            self.held, self.wrong
+        );
+        for (fault, count) in Fault::ALL.iter().zip(self.faults) {
+            let _ = writeln!(out, "  {:<22} {count}", fault.word());
+        }
+        out
+    }
+}
+
+impl Campaign {
+    /// Runs it. `tell` hears of progress and failures as they come.
+    ///
+    /// # Errors
+    /// When no runtime can be made.
+    pub fn run(&self, tell: &(dyn Fn(&str) + Sync)) -> std::io::Result<Report> {
+        let started = Instant::now();
+        let next = AtomicU64::new(0);
+        let ended = AtomicBool::new(false);
+        let report = Mutex::new(Report::new());
+        let broken = Mutex::new(None);
+        std::thread::scope(|scope| {
+            for _ in 0..self.jobs.max(1) {
+                scope.spawn(|| {
+                    while !ended.load(Ordering::Relaxed) {
+                        let n = next.fetch_add(1, Ordering::Relaxed);
+                        if n >= self.seeds || self.time.is_some_and(|time| started.elapsed() >= time) {
+                            return;
+                        }
+                        let seed = self.from + n;
+                        let plan = Plan::draw(seed, self.kind);
+                        match run(seed, &plan, false) {
+                            Ok(outcome) => {
+                                if let Some(first) = outcome.violations.first() {
+                                    tell(&format!("seed {seed} ({}): {first}", plan.kind.word()));
+                                }
+                                let mut report = report.lock();
+                                report.add(seed, plan, outcome);
+                                if report.seeds.is_multiple_of(1_000) {
+                                    tell(&format!(
+                                        "{} seeds in {} s",
+                                        report.seeds,
+                                        started.elapsed().as_secs()
+                                    ));
+                                }
+                            }
+                            Err(error) => {
+                                *broken.lock() = Some(error);
+                                ended.store(true, Ordering::Relaxed);
+                            }
+                        }
+                    }
+                });
+            }
+        });
+        if let Some(error) = broken.into_inner() {
+            return Err(error);
+        }
+        let mut report = report.into_inner();
+        report.took = started.elapsed();
+        report.failures.sort_by_key(|failure| failure.seed);
+        Ok(report)
+    }
+}
+
+/// The smallest plan under which a seed still fails, with the end of its history.
+///
+/// # Errors
+/// When no runtime can be made.
+pub fn explain(failure: &Failure) -> std::io::Result<String> {
+    let (plan, _) = shrink(failure.seed, &failure.plan, failure.outcome.clone())?;
+    let outcome = run(failure.seed, &plan, true)?;
+    let lines: Vec<&str> = outcome.trace.lines().collect();
+    let shown = &lines[lines.len().saturating_sub(TRACE_LINES)..];
+    Ok(format!(
+        "seed {} fails\n{}shrunk to\n{plan}{}\n{} of {} lines of its history:\n{}\n",
+        failure.seed,
+        failure.plan,
+        outcome.violations.join("\n"),
+        shown.len(),
+        lines.len(),
+        shown.join("\n")
+    ))
+}
