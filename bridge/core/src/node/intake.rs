@@ -6,6 +6,7 @@ use crate::effect::Effect;
 use crate::fold::ClaimKey;
 use crate::ids::{BatchNo, Incarnation, StreamSeq, Tick};
 use crate::input::FetchedMessage;
+use crate::mutants::{self, Mutant};
 use crate::limits::{BATCH_MESSAGES_MAX, UNRESOLVED_BATCHES_MAX};
 use crate::record::ClaimKind;
 use crate::seq_set::SeqSet;
@@ -80,7 +81,7 @@ impl Node {
         if self
             .in_hand
             .get(&incarnation)
-            .is_some_and(|seqs| seqs.contains(seq.0))
+            .is_some_and(|seqs| seqs.contains(seq.0) && !mutants::on(Mutant::StagesInHand))
         {
             return Turn::Drop;
         }
@@ -90,6 +91,7 @@ impl Node {
                 match self.batches.get(&key.batch).map(|batch| &batch.state) {
                     // Own messages are settled only when their publication is durable (P5).
                     Some(BatchState::Published { .. } | BatchState::Finished) | None => Turn::Settle,
+                    Some(_) if mutants::on(Mutant::SettlesUnresolved) => Turn::Settle,
                     Some(
                         BatchState::Damaged
                         | BatchState::Staging
@@ -100,6 +102,7 @@ impl Node {
                 }
             }
             Some(key) => match self.stable_in(now, key) {
+                _ if mutants::on(Mutant::SettlesUnstable) => Turn::Settle,
                 0 => Turn::Settle,
                 ms => Turn::Delay(ms.max(DELAY_MS_MIN)),
             },
