@@ -99,10 +99,18 @@ pub enum Action {
 
 impl fmt::Display for Action {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let behind = |lag: usize| if lag == 0 { String::new() } else { format!(" after reading {lag}") };
+        let behind = |lag: usize| {
+            if lag == 0 {
+                String::new()
+            } else {
+                format!(" after reading {lag}")
+            }
+        };
         match *self {
             Action::Read(who) => write!(f, "{} reads its tail", NAMES[who]),
-            Action::Pull { who, lag, pull } => write!(f, "{}{} is delivered pull {pull}", NAMES[who], behind(lag)),
+            Action::Pull { who, lag, pull } => {
+                write!(f, "{}{} is delivered pull {pull}", NAMES[who], behind(lag))
+            }
             Action::Tick { who, lag } => write!(f, "{}{} does what is due", NAMES[who], behind(lag)),
             Action::Checkpoint { who, lag } => write!(f, "{}{} writes a checkpoint", NAMES[who], behind(lag)),
             Action::Sync(who) => write!(f, "{}'s disk syncs a write", NAMES[who]),
@@ -141,18 +149,24 @@ pub struct Model {
     pub deadline: Option<Instant>,
     /// Whether that cut anything off.
     pub cut: Arc<AtomicBool>,
+    /// Whether something was found.
+    pub found: Arc<AtomicBool>,
+    /// Whether the run is over, and paths are being followed again for their traces.
+    pub over: Arc<AtomicBool>,
 }
 
 impl Model {
     /// Whether an invariant holds in a state. Liveness is computed here, in the states that are sampled for it.
     pub(crate) fn holds(&self, world: &World, invariant: Invariant) -> bool {
         let broken = world.violation.as_ref().map(|found| found.invariant);
-        match (invariant, broken) {
+        let holds = match (invariant, broken) {
             (Invariant::Live, None) if !self.setup.blind.contains(&Invariant::Live) => {
                 !self.is_sampled(world) || self.heal(world).is_ok()
             }
             (_, broken) => broken != Some(invariant),
-        }
+        };
+        // The checker works on for a while and keeps the last finding: only the first, which is the shortest, is told.
+        holds || self.found.swap(true, Ordering::Relaxed)
     }
 
     fn is_sampled(&self, world: &World) -> bool {
@@ -178,10 +192,11 @@ impl stateright::Model for Model {
     }
 
     fn actions(&self, world: &World, actions: &mut Vec<Action>) {
-        if world.violation.is_some() {
+        let over = self.over.load(Ordering::Relaxed);
+        if world.violation.is_some() || (self.found.load(Ordering::Relaxed) && !over) {
             return;
         }
-        if self.deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+        if !over && self.deadline.is_some_and(|deadline| Instant::now() >= deadline) {
             self.cut.store(true, Ordering::Relaxed);
             return;
         }
@@ -239,13 +254,17 @@ impl Model {
             return;
         }
         let (silent, matters) = self.read_ahead(world, who, node);
-        let shows = config.lazy_hub || !world.hub.purges.is_empty() || world.left.copies > 0;
+        let shows = config.unreduced || config.lazy_hub || !world.hub.purges.is_empty() || !config.is_kind();
         if matters || (shows && silent > 0) {
             actions.push(Action::Read(who));
         }
         if bridge.is_active() {
-            for lag in 0..=silent {
-                let pulls = if config.pullers.contains(&who) { config.pulls.len() } else { 0 };
+            for lag in 0..=if config.unreduced { 0 } else { silent } {
+                let pulls = if config.pullers.contains(&who) {
+                    config.pulls.len()
+                } else {
+                    0
+                };
                 for pull in 0..pulls {
                     actions.push(Action::Pull { who, lag, pull });
                 }
@@ -259,7 +278,11 @@ impl Model {
         }
         let exec = Exec::of(&self.setup, world);
         if config.upkeep != Upkeep::Off {
-            actions.extend(exec.visible(who).into_iter().map(|batch| Action::Finish(who, batch)));
+            actions.extend(
+                exec.visible(who)
+                    .into_iter()
+                    .map(|batch| Action::Finish(who, batch)),
+            );
         }
         if !bridge.audits.is_empty() {
             actions.push(Action::Audit(who));
@@ -270,7 +293,10 @@ impl Model {
         if !bridge.repairs.is_empty() {
             actions.push(Action::Repair(who));
         }
-        if self.setup.is(Mutant::Core(fanin_core::mutants::Mutant::AbortsUnconfirmed)) {
+        if self
+            .setup
+            .is(Mutant::Core(fanin_core::mutants::Mutant::AbortsUnconfirmed))
+        {
             let claiming = node.batches().iter().filter(|(_, batch)| batch.is_unresolved());
             actions.extend(claiming.map(|(&number, _)| Action::Unconfirmed(who, number)));
         }
@@ -293,7 +319,10 @@ impl Model {
                 return (silent, true);
             }
         }
-        (world.hub.entries.range(world.bridges[who].cursor..).count(), false)
+        (
+            world.hub.entries.range(world.bridges[who].cursor..).count(),
+            false,
+        )
     }
 
     fn faults(&self, world: &World, actions: &mut Vec<Action>) {
@@ -344,7 +373,9 @@ impl Exec<'_> {
     pub(crate) fn act(&mut self, action: Action) -> bool {
         match action {
             Action::Read(who) => self.read(who),
-            Action::Pull { who, lag, pull } => self.read_silently(who, lag) && self.pull(who, self.setup.config.pulls[pull]),
+            Action::Pull { who, lag, pull } => {
+                self.read_silently(who, lag) && self.pull(who, self.setup.config.pulls[pull])
+            }
             Action::Tick { who, lag } => {
                 self.w.left.ticks -= 1;
                 self.read_silently(who, lag) && self.tick(who)
@@ -429,7 +460,7 @@ impl Exec<'_> {
         let mut any = false;
         while let Some(matters) = self.tail_one(who) {
             any = true;
-            if matters {
+            if matters || self.setup.config.unreduced {
                 break;
             }
         }

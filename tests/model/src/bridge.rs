@@ -2,7 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use fanin_core::ids::{BatchNo, Epoch, Incarnation, LedgerSeq, NodeUuid, Nonce, Offset, StreamSeq, TermsVersion};
+use fanin_core::ids::{
+    BatchNo, Epoch, Incarnation, LedgerSeq, NodeUuid, Nonce, Offset, StreamSeq, TermsVersion,
+};
 use fanin_core::node::{Node, Phase};
 use fanin_core::record::ClaimKind;
 use fanin_core::recovery::{self, DiskBatch};
@@ -136,7 +138,10 @@ impl Bridge {
                 Source::published_ns(kept.seqs.first().unwrap_or(0)),
                 Source::published_ns(kept.seqs.last().unwrap_or(0)),
             ),
-            resolution: kept.resolution.as_ref().map(|found| (found.base, found.won.clone())),
+            resolution: kept
+                .resolution
+                .as_ref()
+                .map(|found| (found.base, found.won.clone())),
             damaged: false,
         });
         recovery::Disk {

@@ -16,13 +16,27 @@ const CLAIMS: Config = Config {
     ..PLAIN
 };
 
+const CLAIMS_UNREDUCED: Config = Config {
+    name: "claims-unreduced",
+    goal: "claims, with every read of a tail a step of its own",
+    unreduced: true,
+    ..CLAIMS
+};
+
 const RESEND: Config = Config {
     name: "resend",
     goal: "claims sent again, repeated and flushed late, behind a crash",
     messages: 1,
     pulls: &[&[1]],
-    faults: Faults { crashes: 1, ticks: 2, passes: 1, repeats: 1, ..NONE },
+    faults: Faults {
+        crashes: 1,
+        ticks: 2,
+        passes: 1,
+        repeats: 1,
+        ..NONE
+    },
     late_claims: true,
+    live_every: 8,
     ..PLAIN
 };
 
@@ -31,10 +45,15 @@ const DISK: Config = Config {
     goal: "every write and its sync a step of its own, crash between them",
     messages: 2,
     pulls: &[&[1], &[1, 2]],
-    faults: Faults { crashes: 1, ticks: 1, ..NONE },
+    faults: Faults {
+        crashes: 1,
+        ticks: 1,
+        ..NONE
+    },
     upkeep: Upkeep::Quick,
     fine_disk: true,
     keepers: &[0],
+    live_every: 8,
     ..PLAIN
 };
 
@@ -66,6 +85,7 @@ const COLD: Config = Config {
         ..NONE
     },
     cold: true,
+    live_every: 4,
     ..PLAIN
 };
 
@@ -74,9 +94,15 @@ const CLOSE: Config = Config {
     goal: "watermarks decided, delayed and overtaken, with a crash and lost acknowledgements",
     messages: 1,
     pulls: &[&[1]],
-    faults: Faults { crashes: 1, ticks: 2, resets: 1, ..NONE },
+    faults: Faults {
+        crashes: 1,
+        ticks: 2,
+        resets: 1,
+        ..NONE
+    },
     upkeep: Upkeep::Late,
     keepers: &[0],
+    live_every: 8,
     ..PLAIN
 };
 
@@ -85,7 +111,13 @@ const HOLES: Config = Config {
     goal: "messages passed over, gone, audited by a stale server, repaired",
     messages: 1,
     pulls: &[&[1]],
-    faults: Faults { ticks: 4, skips: 1, losses: 1, stale_audits: 1, ..NONE },
+    faults: Faults {
+        ticks: 4,
+        skips: 1,
+        losses: 1,
+        stale_audits: 1,
+        ..NONE
+    },
     upkeep: Upkeep::Quick,
     keepers: &[0],
     ..PLAIN
@@ -96,7 +128,11 @@ const FILTERS: Config = Config {
     goal: "filters narrowed or widened while claims and watermarks are on their way",
     messages: 2,
     pulls: &[&[1], &[2]],
-    faults: Faults { ticks: 3, terms: 1, ..NONE },
+    faults: Faults {
+        ticks: 3,
+        terms: 1,
+        ..NONE
+    },
     upkeep: Upkeep::Late,
     odd: &[1],
     narrow: true,
@@ -106,29 +142,47 @@ const FILTERS: Config = Config {
 
 const CHECKPOINT: Config = Config {
     name: "checkpoint",
-    goal: "a checkpoint in two parts, a purge, readers behind it, a crash",
+    goal: "a checkpoint, a purge, readers behind it, a crash",
     messages: 1,
     pulls: &[&[1]],
-    faults: Faults { crashes: 1, ticks: 3, ..NONE },
+    faults: Faults {
+        crashes: 1,
+        ticks: 2,
+        ..NONE
+    },
     upkeep: Upkeep::Quick,
     checkpoints: 1,
     crashers: &[1],
     keepers: &[0],
+    live_every: 16,
     ..PLAIN
 };
 
 const CHECKPOINTS: Config = Config {
     name: "checkpoints",
-    goal: "two checkpoints landing in any order, in two parts each",
+    goal: "two checkpoints landing in any order",
     messages: 1,
     pulls: &[&[1]],
-    faults: Faults { crashes: 1, ticks: 2, ..NONE },
+    faults: Faults {
+        crashes: 1,
+        ticks: 1,
+        ..NONE
+    },
     upkeep: Upkeep::Late,
     checkpoints: 2,
-    parts: 2,
     crashers: &[1],
+    pullers: &[1],
     keepers: &[0],
+    live_every: 16,
     ..PLAIN
+};
+
+const PARTS: Config = Config {
+    name: "parts",
+    goal: "a checkpoint in two parts, of which one may land late or never",
+    checkpoints: 1,
+    parts: 2,
+    ..CHECKPOINTS
 };
 
 const APPS: Config = Config {
@@ -136,11 +190,16 @@ const APPS: Config = Config {
     goal: "an application enters while a node restarts without it",
     messages: 1,
     pulls: &[&[1]],
-    faults: Faults { crashes: 1, ticks: 1, ..NONE },
+    faults: Faults {
+        crashes: 1,
+        ticks: 1,
+        ..NONE
+    },
     upkeep: Upkeep::Late,
     hosts: &["x", "y"],
     apps: &["x"],
     rehosts: &[&["x"]],
+    live_every: 8,
     ..PLAIN
 };
 
@@ -149,13 +208,40 @@ const LAZY: Config = Config {
     goal: "a hub that confirms before it syncs loses power",
     messages: 1,
     pulls: &[&[1]],
-    faults: Faults { crashes: 1, ticks: 2, passes: 2, power_losses: 1, ..NONE },
+    faults: Faults {
+        crashes: 1,
+        ticks: 1,
+        passes: 1,
+        power_losses: 1,
+        ..NONE
+    },
     upkeep: Upkeep::Quick,
-    checkpoints: 1,
     lazy_hub: true,
     witnesses: true,
     live_every: 0,
+    crashers: &[1],
     keepers: &[0],
+    ..PLAIN
+};
+
+const LAZY_PURGE: Config = Config {
+    name: "lazy-purge",
+    goal: "checkpoints and purges on a hub that loses power before it syncs",
+    messages: 1,
+    pulls: &[&[1]],
+    faults: Faults {
+        ticks: 2,
+        passes: 1,
+        power_losses: 1,
+        ..NONE
+    },
+    upkeep: Upkeep::Quick,
+    checkpoints: 1,
+    pullers: &[1],
+    keepers: &[0],
+    lazy_hub: true,
+    witnesses: true,
+    live_every: 0,
     ..PLAIN
 };
 
@@ -169,6 +255,7 @@ const COPY: Config = Config {
         copies: 1,
         ..NONE
     },
+    crashers: &[0],
     live_every: 0,
     ..PLAIN
 };
@@ -214,14 +301,210 @@ const RECREATED: Config = Config {
     ..PLAIN
 };
 
-/// Every configuration.
-pub const CONFIGS: &[Config] = &[
-    CLAIMS, RESEND, DISK, RESTART, COLD, CLOSE, HOLES, FILTERS, CHECKPOINT, CHECKPOINTS, APPS, LAZY, COPY, EVACUATION,
-    STRANGER, RECREATED,
+/// Two nodes, four messages, every fault that nobody need halt for, all at once: too large to be complete.
+const EVERYTHING: Config = Config {
+    name: "everything",
+    goal: "2 nodes, 4 messages, all faults but those of a lying hub or an operator, together",
+    messages: 4,
+    pulls: &[&[1], &[2], &[1, 2], &[3, 4], &[2, 3]],
+    batches: 2,
+    faults: Faults {
+        crashes: 2,
+        orphans: 1,
+        ticks: 6,
+        passes: 1,
+        repeats: 1,
+        skips: 1,
+        resets: 1,
+        losses: 1,
+        stale_audits: 1,
+        terms: 1,
+        ..NONE
+    },
+    upkeep: Upkeep::Late,
+    checkpoints: 2,
+    parts: 2,
+    fine_disk: true,
+    late_claims: true,
+    odd: &[3],
+    live_every: 64,
+    states_max: Some(20_000_000),
+    ..PLAIN
+};
+
+/// The same for copied disks, evacuations and a hub that loses power.
+const LIES: Config = Config {
+    name: "lies",
+    goal: "2 nodes and a copy, 4 messages, power loss, evacuation, all together",
+    faults: Faults {
+        crashes: 1,
+        ticks: 4,
+        passes: 2,
+        repeats: 1,
+        copies: 1,
+        power_losses: 1,
+        evacuations: 1,
+        ..NONE
+    },
+    checkpoints: 1,
+    fine_disk: false,
+    odd: &[],
+    lazy_hub: true,
+    witnesses: true,
+    live_every: 0,
+    ..EVERYTHING
+};
+
+const CLAIMS_LARGE: Config = Config {
+    name: "claims-large",
+    goal: "claims, with two crashes, two batches a node and repeats",
+    batches: 2,
+    pulls: &[&[1], &[2], &[1, 2]],
+    faults: Faults { crashes: 2, ..NONE },
+    live_every: 16,
+    ..CLAIMS
+};
+
+const CLAIMS_FOUR: Config = Config {
+    name: "claims-four",
+    goal: "four messages, overlapping batches, a crash",
+    messages: 4,
+    pulls: &[&[1, 2], &[2, 3], &[3, 4], &[1, 2, 3, 4]],
+    batches: 2,
+    faults: Faults { crashes: 1, ..NONE },
+    late_claims: false,
+    live_every: 32,
+    ..CLAIMS
+};
+
+const CLOSE_LARGE: Config = Config {
+    name: "close-large",
+    goal: "close, with two messages and both nodes keeping",
+    messages: 2,
+    pulls: &[&[1], &[1, 2]],
+    keepers: &[0, 1],
+    live_every: 64,
+    ..CLOSE
+};
+
+const HOLES_LARGE: Config = Config {
+    name: "holes-large",
+    goal: "holes, with two messages, a crash and both nodes keeping",
+    messages: 2,
+    pulls: &[&[1], &[2]],
+    keepers: &[0, 1],
+    faults: Faults {
+        crashes: 1,
+        ..HOLES.faults
+    },
+    live_every: 64,
+    ..HOLES
+};
+
+const CHECKPOINT_LARGE: Config = Config {
+    name: "checkpoint-large",
+    goal: "checkpoint, with a third look and crashes and upkeep of both nodes",
+    crashers: &[0, 1],
+    keepers: &[0, 1],
+    faults: Faults {
+        ticks: 3,
+        ..CHECKPOINT.faults
+    },
+    live_every: 64,
+    ..CHECKPOINT
+};
+
+const CHECKPOINTS_LARGE: Config = Config {
+    name: "checkpoints-large",
+    goal: "checkpoints, with both nodes claiming and crashing",
+    pullers: &[0, 1],
+    crashers: &[0, 1],
+    faults: Faults {
+        ticks: 2,
+        ..CHECKPOINTS.faults
+    },
+    parts: 2,
+    live_every: 64,
+    ..CHECKPOINTS
+};
+
+const FILTERS_LARGE: Config = Config {
+    name: "filters-large",
+    goal: "filters, with two changes and a crash",
+    faults: Faults {
+        crashes: 1,
+        terms: 2,
+        ..FILTERS.faults
+    },
+    live_every: 64,
+    ..FILTERS
+};
+
+const COPY_LARGE: Config = Config {
+    name: "copy-large",
+    goal: "copy, with overlapping batches and crashes of everybody",
+    pulls: &[&[1], &[2], &[1, 2]],
+    batches: 2,
+    crashers: &[0, 1, 2],
+    ..COPY
+};
+
+const LAZY_LARGE: Config = Config {
+    name: "lazy-large",
+    goal: "lazy, with a checkpoint and two messages",
+    messages: 2,
+    pulls: &[&[1], &[1, 2]],
+    crashers: &[0, 1],
+    checkpoints: 1,
+    faults: Faults {
+        ticks: 2,
+        passes: 2,
+        ..LAZY.faults
+    },
+    keepers: &[0, 1],
+    ..LAZY
+};
+
+/// What the ordinary tests explore.
+pub const CI: &[Config] = &[
+    CLAIMS,
+    CLAIMS_UNREDUCED,
+    RESEND,
+    DISK,
+    RESTART,
+    COLD,
+    CLOSE,
+    HOLES,
+    FILTERS,
+    CHECKPOINT,
+    CHECKPOINTS,
+    PARTS,
+    APPS,
+    LAZY,
+    LAZY_PURGE,
+    COPY,
+    EVACUATION,
+    STRANGER,
+    RECREATED,
+];
+
+/// What is explored by command.
+pub const LARGE: &[Config] = &[
+    CLAIMS_LARGE,
+    CLAIMS_FOUR,
+    CLOSE_LARGE,
+    HOLES_LARGE,
+    CHECKPOINT_LARGE,
+    CHECKPOINTS_LARGE,
+    FILTERS_LARGE,
+    COPY_LARGE,
+    LAZY_LARGE,
+    EVERYTHING,
+    LIES,
 ];
 
 /// The configuration of a name.
 #[must_use]
 pub fn named(name: &str) -> Option<Config> {
-    CONFIGS.iter().find(|config| config.name == name).copied()
+    CI.iter().chain(LARGE).find(|config| config.name == name).copied()
 }

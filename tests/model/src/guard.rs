@@ -72,7 +72,10 @@ impl Exec<'_> {
                 let kept = self.w.bridges[who].disk.batches.get(batch);
                 let resolution = kept.and_then(|kept| kept.resolution.as_ref());
                 if resolution.is_none_or(|found| found.won != *won) {
-                    let text = format!("{} settles batch {batch} before it is durably published", NAMES[who]);
+                    let text = format!(
+                        "{} settles batch {batch} before it is durably published",
+                        NAMES[who]
+                    );
                     self.fail(Invariant::SettledIsPublished, text);
                 }
             }
@@ -82,7 +85,9 @@ impl Exec<'_> {
                     self.guard_settle(who, incarnation, seq);
                 }
             }
-            Effect::Resolve { batch, won, terms, .. } => self.guard_resolve(who, *batch, won, *terms),
+            Effect::Resolve {
+                batch, won, terms, ..
+            } => self.guard_resolve(who, *batch, won, *terms),
             Effect::Purge { through, .. } => self.guard_purge(who, *through),
             Effect::Audit { .. }
             | Effect::Fact(_)
@@ -111,7 +116,10 @@ impl Exec<'_> {
             }
             Body::Progress(progress) => {
                 if !disk.done.is_superset(&progress.done) {
-                    let text = format!("{} reports {:?}, durable is {:?}", NAMES[who], progress.done, disk.done);
+                    let text = format!(
+                        "{} reports {:?}, durable is {:?}",
+                        NAMES[who], progress.done, disk.done
+                    );
                     self.fail(Invariant::ReportedIsDurable, text);
                 }
             }
@@ -137,10 +145,23 @@ impl Exec<'_> {
             let text = format!("{} resolves batch {batch} without a valid claim", NAMES[who]);
             return self.fail(Invariant::DroppedIsLost, text);
         };
-        let staged = bridge.disk.batches.get(&batch).map(|kept| kept.seqs.clone()).unwrap_or_default();
-        let incarnation = bridge.disk.batches.get(&batch).map(|kept| kept.incarnation).unwrap_or_default();
+        let staged = bridge
+            .disk
+            .batches
+            .get(&batch)
+            .map(|kept| kept.seqs.clone())
+            .unwrap_or_default();
+        let incarnation = bridge
+            .disk
+            .batches
+            .get(&batch)
+            .map(|kept| kept.incarnation)
+            .unwrap_or_default();
         if !staged.is_superset(won) || decided.terms != terms || !decided.won.is_superset(won) {
-            let text = format!("{} publishes {won:?} of batch {batch} {staged:?}, the ledger says {decided:?}", NAMES[who]);
+            let text = format!(
+                "{} publishes {won:?} of batch {batch} {staged:?}, the ledger says {decided:?}",
+                NAMES[who]
+            );
             return self.fail(Invariant::VisibleIsWon, text);
         }
         let closed = self.w.truth.fold.closed(incarnation);
@@ -149,14 +170,25 @@ impl Exec<'_> {
             let own = owner == Some(&key);
             let other = owner.is_some() && !own;
             if own || !(other || StreamSeq(seq) <= closed) {
-                let text = format!("{} drops message {seq} of batch {batch}, its owner is {owner:?}", NAMES[who]);
+                let text = format!(
+                    "{} drops message {seq} of batch {batch}, its owner is {owner:?}",
+                    NAMES[who]
+                );
                 return self.fail(Invariant::DroppedIsLost, text);
             }
         }
         for seq in decided.lost.iter() {
-            let other = self.w.truth.owner_of.get(&(incarnation, seq)).is_some_and(|&owner| owner != key);
+            let other = self
+                .w
+                .truth
+                .owner_of
+                .get(&(incarnation, seq))
+                .is_some_and(|&owner| owner != key);
             if !other && StreamSeq(seq) > closed {
-                let text = format!("message {seq} is lost to batch {batch} of {} and has no owner", NAMES[who]);
+                let text = format!(
+                    "message {seq} is lost to batch {batch} of {} and has no owner",
+                    NAMES[who]
+                );
                 return self.fail(Invariant::DroppedIsLost, text);
             }
         }
@@ -191,7 +223,10 @@ impl Exec<'_> {
             return;
         }
         if !truth.may_settle(self.w.now, self.setup.config.lazy_hub, incarnation, seq) {
-            let text = format!("{} settles message {seq}, owner {owner:?}: not a stable claim", NAMES[who]);
+            let text = format!(
+                "{} settles message {seq}, owner {owner:?}: not a stable claim",
+                NAMES[who]
+            );
             self.fail(Invariant::SettledIsStable, text);
         }
     }
@@ -200,21 +235,32 @@ impl Exec<'_> {
     fn guard_purge(&mut self, who: usize, through: LedgerSeq) {
         let lazy = self.setup.config.lazy_hub;
         let mut parts = std::collections::BTreeMap::<_, std::collections::BTreeSet<u32>>::new();
-        let stable = self.w.truth.history.values().filter(|entry| !lazy || entry.landed < self.w.now);
+        let stable = self
+            .w
+            .truth
+            .history
+            .values()
+            .filter(|entry| !lazy || entry.landed < self.w.now);
         for entry in stable.filter(|entry| &*entry.subject == "checkpoint") {
             if let Ok(Record {
                 body: Body::Checkpoint(part),
                 ..
             }) = Record::decode(&entry.bytes)
             {
-                parts.entry((part.position, part.parts)).or_default().insert(part.part);
+                parts
+                    .entry((part.position, part.parts))
+                    .or_default()
+                    .insert(part.part);
             }
         }
         let complete = parts
             .iter()
             .any(|(&(position, count), seen)| position >= through && seen.len() == count as usize);
         if !complete && self.knows_truth(who) {
-            let text = format!("{} purges through {through} without a stable checkpoint there", NAMES[who]);
+            let text = format!(
+                "{} purges through {through} without a stable checkpoint there",
+                NAMES[who]
+            );
             self.fail(Invariant::PurgedIsKept, text);
         }
     }
@@ -228,6 +274,9 @@ impl Exec<'_> {
                 self.fail(Invariant::Healthy, format!("{}: {:?}", NAMES[who], node.phase()));
             }
             return;
+        }
+        if let Err(broken) = invariants::check(node) {
+            self.fail(Invariant::Consistent, format!("{}: {broken}", NAMES[who]));
         }
         let position = node.fold().position();
         if self.knows_truth(who) {
@@ -244,12 +293,12 @@ impl Exec<'_> {
             }
             return;
         }
-        if let Err(broken) = invariants::check(node) {
-            self.fail(Invariant::Consistent, format!("{}: {broken}", NAMES[who]));
-        }
         let judged = self.setup.config.faults.power_losses == 0;
         if judged && self.w.truth.ended.is_some_and(|ended| position >= ended) {
-            let text = format!("{} folded the record at {position}, of which it knows nothing", NAMES[who]);
+            let text = format!(
+                "{} folded the record at {position}, of which it knows nothing",
+                NAMES[who]
+            );
             self.fail(Invariant::Distrusts, text);
         }
         if *node.phase() == Phase::Active {
@@ -261,17 +310,29 @@ impl Exec<'_> {
         let bridge = std::sync::Arc::clone(&self.w.bridges[who]);
         let Some(node) = bridge.node() else { return };
         let fold = node.fold();
+        if !self.has_read_its_epoch(who) {
+            let text = format!("{} is active before its tail has reached its EPOCH", NAMES[who]);
+            return self.fail(Invariant::HaltedIsSilent, text);
+        }
         if let Some(entry) = fold.nodes().get(&bridge.uuid) {
-            let fenced = node.epoch().is_some_and(|epoch| entry.epoch > epoch) || entry.state == NodeState::Evacuated;
+            let fenced =
+                node.epoch().is_some_and(|epoch| entry.epoch > epoch) || entry.state == NodeState::Evacuated;
             if fenced {
                 let text = format!("{} goes on behind its fence at {}", NAMES[who], entry.epoch);
                 self.fail(Invariant::FencedIsSilent, text);
             }
         }
-        let known = |batch: BatchNo| node.batches().contains_key(&batch) || bridge.disk.done.contains(batch.0);
-        let unknown = fold.claims().keys().find(|key| key.node == bridge.uuid && !known(key.batch));
+        let known =
+            |batch: BatchNo| node.batches().contains_key(&batch) || bridge.disk.done.contains(batch.0);
+        let unknown = fold
+            .claims()
+            .keys()
+            .find(|key| key.node == bridge.uuid && !known(key.batch));
         if let Some(key) = unknown {
-            let text = format!("{} goes on although its disk lacks batch {}", NAMES[who], key.batch);
+            let text = format!(
+                "{} goes on although its disk lacks batch {}",
+                NAMES[who], key.batch
+            );
             self.fail(Invariant::KnowsItself, text);
         }
         let has_claim = |batch: BatchNo| {
@@ -283,29 +344,46 @@ impl Exec<'_> {
         };
         for (&batch, kept) in &bridge.disk.batches {
             let finished = bridge.disk.acked.contains(&batch) || bridge.disk.done.contains(batch.0);
-            let visible = kept.resolution.as_ref().is_some_and(|found| !found.won.is_empty());
+            let visible = kept
+                .resolution
+                .as_ref()
+                .is_some_and(|found| !found.won.is_empty());
             if visible && !finished && !has_claim(batch) {
-                let text = format!("{} published batch {batch}, and its ledger lacks the claim", NAMES[who]);
+                let text = format!(
+                    "{} published batch {batch}, and its ledger lacks the claim",
+                    NAMES[who]
+                );
                 self.fail(Invariant::KnowsItself, text);
             }
         }
         let configured = node.identity().sources.keys().next();
         let named = fold.terms().sources.keys().next();
         if configured != named {
-            let text = format!("{} goes on although its source is not the one of the terms", NAMES[who]);
+            let text = format!(
+                "{} goes on although its source is not the one of the terms",
+                NAMES[who]
+            );
             self.fail(Invariant::Distrusts, text);
         }
     }
 
     /// P11: whoever folded a record whose writer knew another history must have halted at it.
     pub(crate) fn guard_history(&mut self, who: usize, position: LedgerSeq, entry: &Entry) {
-        let Some(node) = self.w.bridges[who].node().filter(|_| self.w.bridges[who].is_well()) else {
+        let Some(node) = self.w.bridges[who]
+            .node()
+            .filter(|_| self.w.bridges[who].is_well())
+        else {
             return;
         };
-        let Ok(record) = Record::decode(&entry.bytes) else { return };
+        let Ok(record) = Record::decode(&entry.bytes) else {
+            return;
+        };
         let ours = node.fold().hash_at(record.witness.position);
         if node.fold().position() == position && ours.is_some_and(|ours| ours != record.witness.hash) {
-            let text = format!("{} folded {position}, whose writer knew another history", NAMES[who]);
+            let text = format!(
+                "{} folded {position}, whose writer knew another history",
+                NAMES[who]
+            );
             self.fail(Invariant::Distrusts, text);
         }
     }

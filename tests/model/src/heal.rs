@@ -12,6 +12,7 @@ use fanin_core::node::Phase;
 
 use crate::actions::{Action, Model};
 use crate::bridge::Process;
+use crate::properties::{Invariant, Violation};
 use crate::world::{Exec, NAMES, World};
 
 /// Turns after which a cluster counts as stuck. Ordinary ones need three to six.
@@ -22,18 +23,19 @@ impl Model {
     ///
     /// # Errors
     /// What does not come to rest, or what was not published.
-    pub fn heal(&self, world: &World) -> Result<(), String> {
+    pub fn heal(&self, world: &World) -> Result<(), Violation> {
         if !self.setup.config.is_kind() {
             return Ok(());
         }
         let mut exec = Exec::of(&self.setup, world);
         exec.healing = true;
-        exec.heal()
+        exec.heal()?;
+        exec.judge().map_err(|text| Violation::new(Invariant::Live, text))
     }
 }
 
 impl Exec<'_> {
-    fn heal(&mut self) -> Result<(), String> {
+    fn heal(&mut self) -> Result<(), Violation> {
         for who in 0..self.w.bridges.len() {
             self.sync_all(who);
         }
@@ -48,19 +50,23 @@ impl Exec<'_> {
                 self.take_turn(who);
             }
             if let Some(found) = &self.w.violation {
-                return Err(format!("healing breaks {}: {}", found.invariant.title(), found.text));
+                return Err(Violation::new(
+                    found.invariant,
+                    format!("in the fair run: {}", found.text),
+                ));
             }
             if self.at_rest() {
-                return self.judge();
+                return Ok(());
             }
         }
         let waits: Vec<_> = (0..self.w.bridges.len()).map(|who| self.waits_for(who)).collect();
-        Err(format!(
+        let text = format!(
             "not at rest: W {} of {}; {}",
             self.w.truth.fold.closed(self.w.hub.source.incarnation()),
             self.w.hub.source.last,
             waits.join("; ")
-        ))
+        );
+        Err(Violation::new(Invariant::Live, text))
     }
 
     /// Down, or configured otherwise than the operator wants by now: it begins a new life.
@@ -122,11 +128,17 @@ impl Exec<'_> {
     fn at_rest(&self) -> bool {
         let source = &self.w.hub.source;
         let quiet = |who: usize| {
-            let Some(node) = self.w.bridges[who].node() else { return false };
-            let finished = node.batches().values().all(|batch| batch.state == BatchState::Finished);
+            let Some(node) = self.w.bridges[who].node() else {
+                return false;
+            };
+            let finished = node
+                .batches()
+                .values()
+                .all(|batch| batch.state == BatchState::Finished);
             node.unresolved() == 0 && finished && *node.phase() == Phase::Active && !self.has_unsynced(who)
         };
-        self.w.truth.fold.closed(source.incarnation()).0 == source.last && (0..self.w.bridges.len()).all(quiet)
+        self.w.truth.fold.closed(source.incarnation()).0 == source.last
+            && (0..self.w.bridges.len()).all(quiet)
     }
 
     /// Everything that anybody owns is visible once wherever it must be; everything else is a hole.
@@ -148,7 +160,9 @@ impl Exec<'_> {
                 let at = (app.to_owned(), source.incarnation(), seq);
                 let count = self.w.published.get(&at).map_or(0, Vec::len);
                 if count != 1 {
-                    return Err(format!("message {seq}, owned by {key:?}, is visible {count} times to {app}"));
+                    return Err(format!(
+                        "message {seq}, owned by {key:?}, is visible {count} times to {app}"
+                    ));
                 }
             }
         }

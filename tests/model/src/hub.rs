@@ -8,6 +8,8 @@ use fanin_core::ids::{Incarnation, LedgerSeq, Nonce, StreamSeq};
 use fanin_core::record::{Body, Record, Terms};
 use fanin_core::seq_set::SeqSet;
 
+use crate::mutants::Mutant;
+
 /// The source's first incarnation; deleting and creating it again adds one.
 pub const INC: Incarnation = Incarnation(0xA1);
 
@@ -79,7 +81,11 @@ impl Hub {
 
     /// The last position of a subject, 0 when it holds none.
     pub(crate) fn last_on(&self, subject: &str) -> LedgerSeq {
-        let mut found = self.entries.iter().rev().filter(|(_, entry)| &*entry.subject == subject);
+        let mut found = self
+            .entries
+            .iter()
+            .rev()
+            .filter(|(_, entry)| &*entry.subject == subject);
         found.next().map(|(&at, _)| at).unwrap_or_default()
     }
 
@@ -91,17 +97,24 @@ impl Hub {
         });
     }
 
-    /// The checkpoint a reader takes: the complete one with the highest position, or, as a mutant, the last that landed.
-    pub(crate) fn checkpoint(&self, last_landed: bool) -> Option<Box<Complete>> {
+    /// The checkpoint a reader takes: the complete one with the highest position, unless a mutant reads otherwise.
+    pub(crate) fn checkpoint(&self, mutant: Option<Mutant>) -> Option<Box<Complete>> {
         let mut assembler = Assembler::default();
-        for entry in self.entries.values().filter(|entry| &*entry.subject == "checkpoint") {
+        for entry in self
+            .entries
+            .values()
+            .filter(|entry| &*entry.subject == "checkpoint")
+        {
             if let Ok(Record {
-                body: Body::Checkpoint(part),
+                body: Body::Checkpoint(mut part),
                 ..
             }) = Record::decode(&entry.bytes)
             {
-                if last_landed {
+                if mutant == Some(Mutant::LoadsLastLanded) {
                     assembler = Assembler::default();
+                }
+                if mutant == Some(Mutant::LoadsIncomplete) {
+                    part.parts = 1;
                 }
                 assembler.add(part);
             }
@@ -124,9 +137,13 @@ impl Source {
     /// Whether the filter in force lets the message pass, and it is there.
     pub(crate) fn offers(&self, terms: &Terms, seq: u64) -> bool {
         let subject = if self.odd.contains(seq) { "t" } else { "s" };
-        let passes = |filters: &[String]| filters.is_empty() || filters.iter().any(|filter| filter == subject);
+        let passes =
+            |filters: &[String]| filters.is_empty() || filters.iter().any(|filter| filter == subject);
         let named = terms.sources.get(&self.incarnation());
-        seq >= 1 && seq <= self.last && !self.gone.contains(seq) && named.is_some_and(|named| passes(&named.filters))
+        seq >= 1
+            && seq <= self.last
+            && !self.gone.contains(seq)
+            && named.is_some_and(|named| passes(&named.filters))
     }
 
     /// The acknowledgement floor that an honest server computes from what it believes.
@@ -137,6 +154,8 @@ impl Source {
 
     /// The answer of the stream's leader to an audit.
     pub(crate) fn next_matching(&self, terms: &Terms, from: StreamSeq) -> Option<StreamSeq> {
-        (from.0..=self.last).find(|&seq| self.offers(terms, seq)).map(StreamSeq)
+        (from.0..=self.last)
+            .find(|&seq| self.offers(terms, seq))
+            .map(StreamSeq)
     }
 }

@@ -3,10 +3,6 @@
 //!
 //! Read `setup` (what is explored), `world` (the state, and what a node's effects do to it), `actions` (the steps),
 //! `properties` and `guard` (what must hold), `heal` (liveness), `configs` and `mutants` (what is run).
-#![allow(
-    clippy::indexing_slicing,
-    reason = "bodies are numbered by the world that made them"
-)]
 
 pub mod actions;
 pub mod bridge;

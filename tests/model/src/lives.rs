@@ -43,7 +43,8 @@ impl Exec<'_> {
     /// The process begins and dies at once; its EPOCH is on its way.
     pub(crate) fn orphan(&mut self, who: usize) -> bool {
         self.w.left.orphans -= 1;
-        let expect = Some(self.w.bridges[who].disk.epoch);
+        let compares = !self.setup.is(Mutant::EpochsUnconditionally);
+        let expect = compares.then_some(self.w.bridges[who].disk.epoch);
         let (nonce, record) = self.epoch_record(who);
         let entry = self.entry(&record);
         self.hub().flights.insert(Flight {
@@ -65,7 +66,12 @@ impl Exec<'_> {
                 return Some((nonce, at));
             }
             let at = self.w.hub.last_on(&subject);
-            let last = self.w.hub.entries.get(&at).and_then(|entry| Record::decode(&entry.bytes).ok());
+            let last = self
+                .w
+                .hub
+                .entries
+                .get(&at)
+                .and_then(|entry| Record::decode(&entry.bytes).ok());
             let Some(Record {
                 body: Body::Epoch(last),
                 ..
@@ -99,9 +105,21 @@ impl Exec<'_> {
         }
         if renumbers {
             let open = |kept: &crate::bridge::Kept| kept.resolution.is_none();
-            let numbers: Vec<_> = bridge.disk.batches.iter().filter(|(_, kept)| open(kept)).map(|(&n, _)| n).collect();
+            let numbers: Vec<_> = bridge
+                .disk
+                .batches
+                .iter()
+                .filter(|(_, kept)| open(kept))
+                .map(|(&n, _)| n)
+                .collect();
             for number in numbers {
-                let last = bridge.disk.batches.keys().next_back().copied().unwrap_or_default();
+                let last = bridge
+                    .disk
+                    .batches
+                    .keys()
+                    .next_back()
+                    .copied()
+                    .unwrap_or_default();
                 if let Some(kept) = bridge.disk.batches.remove(&number) {
                     bridge.disk.batches.insert(last.next(), kept);
                 }
@@ -110,13 +128,18 @@ impl Exec<'_> {
         let Some((nonce, epoch)) = self.append_epoch(who) else {
             self.bridge(who).process = Process::Refused;
             if self.setup.config.is_kind() {
-                self.fail(Invariant::Healthy, format!("{} is refused at its start", NAMES[who]));
+                self.fail(
+                    Invariant::Healthy,
+                    format!("{} is refused at its start", NAMES[who]),
+                );
             }
             return;
         };
         if !self.setup.config.late_claims {
             let subject = fanin_core::record::claim_subject(self.w.bridges[who].uuid);
-            self.hub().flights.retain(|flight| *flight.entry.subject != *subject);
+            self.hub()
+                .flights
+                .retain(|flight| *flight.entry.subject != *subject);
         }
         let policy = crate::world::policy(self.setup);
         let bridge = self.bridge(who);
@@ -133,7 +156,7 @@ impl Exec<'_> {
             sources: sources(incarnation, narrow),
         };
         bridge.process = Process::Up(Box::new(recovery::recover(identity, policy, disk)));
-        let checkpoint = self.w.hub.checkpoint(self.setup.is(Mutant::LoadsLastLanded));
+        let checkpoint = self.w.hub.checkpoint(self.setup.mutant);
         self.step(who, Input::Checkpoint(checkpoint));
         self.step(who, Input::EpochAppended(epoch));
         let acked: Vec<_> = self.w.bridges[who].disk.acked.iter().copied().collect();
@@ -181,10 +204,12 @@ impl Exec<'_> {
             Action::Stranger => {
                 left.strangers -= 1;
                 let uuid = self.w.bridges[0].uuid;
-                self.put(Body::Handoff(Handoff {
+                let at = self.put(Body::Handoff(Handoff {
                     node_uuid: uuid,
                     ..Handoff::default()
                 }));
+                let truth = Arc::make_mut(&mut self.w.truth);
+                truth.ended = truth.ended.or(at);
                 true
             }
             Action::Evacuate(who) => {
@@ -248,14 +273,26 @@ impl Exec<'_> {
     /// The hub loses every record that landed since time passed last. Who read one of them has gone astray.
     fn lose_power(&mut self) -> bool {
         let now = self.w.now;
-        let lost = self.w.truth.history.iter().find(|(_, entry)| entry.landed >= now).map(|(&at, _)| at);
+        let lost = self
+            .w
+            .truth
+            .history
+            .iter()
+            .find(|(_, entry)| entry.landed >= now)
+            .map(|(&at, _)| at);
         let Some(first) = lost.filter(|_| now > 0) else {
             return false;
         };
         let mut truth = Truth::default();
-        let kept: Vec<_> = self.w.truth.history.range(..first).map(|(&at, entry)| (at, entry.clone())).collect();
+        let kept: Vec<_> = self
+            .w
+            .truth
+            .history
+            .range(..first)
+            .map(|(&at, entry)| (at, entry.clone()))
+            .collect();
         for (at, entry) in &kept {
-            if let Err(found) = truth.take(*at, entry, &self.w.hub.source) {
+            if let Err(found) = truth.take(*at, entry, &self.w.hub.source, true) {
                 self.fail(found.invariant, found.text);
             }
         }

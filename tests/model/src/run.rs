@@ -7,10 +7,10 @@ use std::time::{Duration, Instant};
 
 use stateright::{Checker, HasDiscoveries, Model as _};
 
-use crate::actions::Model;
+use crate::actions::{Action, Model};
 use crate::hub::Hub;
 use crate::mutants::Mutant;
-use crate::properties::Invariant;
+use crate::properties::{Invariant, Violation};
 use crate::setup::Setup;
 use crate::world::{NAMES, World};
 
@@ -38,6 +38,9 @@ impl Default for Limits {
     }
 }
 
+/// States generated on the way to a shortest trace; breadth first, each waiting state takes some ten kilobytes.
+const BREADTH_STATES_MAX: usize = 2_000_000;
+
 /// How a run ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {
@@ -51,7 +54,9 @@ pub enum Outcome {
         invariant: Invariant,
         /// The values that show it.
         text: String,
-        /// The steps that lead there.
+        /// How many steps lead there.
+        steps: usize,
+        /// These steps, and where everybody stands then.
         trace: Vec<String>,
     },
 }
@@ -92,14 +97,48 @@ pub fn explore(setup: Setup, limits: Limits) -> Report {
     }
 }
 
+/// Explores a setup depth first, which needs little memory; what is found there is sought again breadth first, for the
+/// shortest way to it.
+#[must_use]
+pub fn explore_shortest(setup: Setup, limits: Limits) -> Report {
+    let depth_first = Limits {
+        depth_first: true,
+        ..limits
+    };
+    let first = explore(setup, depth_first);
+    if !matches!(first.outcome, Outcome::Broken { .. }) {
+        return first;
+    }
+    let most = limits
+        .states_max
+        .unwrap_or(BREADTH_STATES_MAX)
+        .min(BREADTH_STATES_MAX);
+    let breadth_first = Limits {
+        states_max: Some(most),
+        ..limits
+    };
+    let second = explore(setup, breadth_first);
+    if matches!(second.outcome, Outcome::Broken { .. }) {
+        second
+    } else {
+        first
+    }
+}
+
 fn explore_unswitched(setup: Setup, limits: Limits) -> Report {
     let begun = Instant::now();
     let model = Model {
         setup,
         deadline: limits.time_max.map(|most| begun + most),
         cut: Arc::default(),
+        found: Arc::default(),
+        over: Arc::default(),
     };
-    let mut builder = model.clone().checker().threads(limits.threads).finish_when(HasDiscoveries::AnyFailures);
+    let mut builder = model
+        .clone()
+        .checker()
+        .threads(limits.threads)
+        .finish_when(HasDiscoveries::AnyFailures);
     let states_max = limits.states_max.or(setup.config.states_max);
     if let Some(states) = states_max {
         builder = builder.target_state_count(states);
@@ -113,8 +152,14 @@ fn explore_unswitched(setup: Setup, limits: Limits) -> Report {
 
 fn finish(model: &Model, checker: impl Checker<Model>, begun: Instant, states_max: Option<usize>) -> Report {
     let took = begun.elapsed();
-    let shortest = checker.discoveries().into_values().map(|path| path.into_vec()).min_by_key(Vec::len);
-    let cut = states_max.is_some_and(|most| checker.state_count() >= most) || model.cut.load(Ordering::Relaxed);
+    model.over.store(true, Ordering::Relaxed);
+    let shortest = checker
+        .discoveries()
+        .into_values()
+        .map(|path| path.into_vec())
+        .min_by_key(Vec::len);
+    let cut =
+        states_max.is_some_and(|most| checker.state_count() >= most) || model.cut.load(Ordering::Relaxed);
     let outcome = match shortest {
         Some(path) => broken(model, path),
         None if cut => Outcome::Bounded,
@@ -129,37 +174,36 @@ fn finish(model: &Model, checker: impl Checker<Model>, begun: Instant, states_ma
     }
 }
 
-fn broken(model: &Model, path: Vec<(World, Option<crate::actions::Action>)>) -> Outcome {
+fn broken(model: &Model, path: Vec<(World, Option<Action>)>) -> Outcome {
     let mut trace = Vec::new();
     let last = path.last().map(|(world, _)| world.clone());
     for (world, action) in &path {
         let Some(action) = action else { continue };
         let mut line = action.to_string();
-        match *action {
-            crate::actions::Action::Land(flight) | crate::actions::Action::Repeat(flight) => {
-                let _ = write!(line, ": {}", describe_flight(&world.hub, flight));
-            }
-            crate::actions::Action::Pull { pull, .. } => {
-                let _ = write!(line, ": messages {:?}", model.setup.config.pulls[pull]);
-            }
-            _ => {}
+        if let Action::Land(flight) | Action::Repeat(flight) = *action {
+            let _ = write!(line, ": {}", describe_flight(&world.hub, flight));
+        }
+        if let Action::Pull { pull, .. } = *action {
+            let _ = write!(line, ": messages {:?}", model.setup.config.pulls[pull]);
         }
         trace.push(line);
-        let _ = write!(trace.last_mut().unwrap_or(&mut String::new()), "");
     }
+    let steps = trace.len();
     trace.extend(last.iter().flat_map(describe));
-    let violation = last.as_ref().and_then(|world| world.violation.clone());
-    match violation {
-        Some(found) => Outcome::Broken {
-            invariant: found.invariant,
-            text: found.text.clone(),
-            trace,
-        },
-        None => Outcome::Broken {
-            invariant: Invariant::Live,
-            text: last.and_then(|world| model.heal(&world).err()).unwrap_or_default(),
-            trace,
-        },
+    let found = last.and_then(|world| match &world.violation {
+        Some(found) => Some((**found).clone()),
+        None => model.heal(&world).err(),
+    });
+    // The checker only says that a property does not hold here; the world says which values show it.
+    let found = found.unwrap_or(Violation {
+        invariant: Invariant::Live,
+        text: String::new(),
+    });
+    Outcome::Broken {
+        invariant: found.invariant,
+        text: found.text,
+        steps,
+        trace,
     }
 }
 
@@ -189,8 +233,17 @@ fn describe_record(bytes: &[u8]) -> String {
         ),
         Body::Handoff(_) => "HANDOFF".to_owned(),
         Body::Close(close) => format!("CLOSE W = {}, terms {}", close.through, close.terms),
-        Body::Progress(progress) => format!("PROGRESS of node {}: {:?}", progress.node_uuid.0, progress.done.ranges()),
-        Body::Checkpoint(part) => format!("CHECKPOINT at {} part {} of {}", part.position, part.part + 1, part.parts),
+        Body::Progress(progress) => format!(
+            "PROGRESS of node {}: {:?}",
+            progress.node_uuid.0,
+            progress.done.ranges()
+        ),
+        Body::Checkpoint(part) => format!(
+            "CHECKPOINT at {} part {} of {}",
+            part.position,
+            part.part + 1,
+            part.parts
+        ),
     }
 }
 
@@ -198,13 +251,25 @@ fn describe_record(bytes: &[u8]) -> String {
 fn describe(world: &World) -> Vec<String> {
     let mut lines = vec!["-- the ledger".to_owned()];
     for (at, entry) in &world.truth.history {
-        let gone = if world.hub.entries.contains_key(at) { "" } else { " (purged)" };
+        let gone = if world.hub.entries.contains_key(at) {
+            ""
+        } else {
+            " (purged)"
+        };
         lines.push(format!("@{at} {}{gone}", describe_record(&entry.bytes)));
     }
     for (who, bridge) in world.bridges.iter().enumerate() {
-        let disk: Vec<_> = bridge.disk.batches.iter().map(|(n, kept)| (n.0, kept.seqs.ranges(), kept.resolution.is_some())).collect();
+        let disk: Vec<_> = bridge
+            .disk
+            .batches
+            .iter()
+            .map(|(n, kept)| (n.0, kept.seqs.ranges(), kept.resolution.is_some()))
+            .collect();
         let node = bridge.node().map(|node| (node.fold().position(), node.phase()));
-        lines.push(format!("-- {}: position and phase {node:?}, disk {disk:?}", NAMES[who]));
+        lines.push(format!(
+            "-- {}: position and phase {node:?}, disk {disk:?}",
+            NAMES[who]
+        ));
     }
     lines
 }

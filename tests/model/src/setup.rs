@@ -90,6 +90,8 @@ pub struct Config {
     pub witnesses: bool,
     /// Claims of lives that are over land late. Elsewhere they are lost when the next life begins, which is always allowed.
     pub late_claims: bool,
+    /// Every read of a tail is a step of its own: without the reduction that `actions` describes, to check it.
+    pub unreduced: bool,
     /// No node is up at the beginning, and the ledger holds no epochs.
     pub cold: bool,
     /// The first batch is node A's. For configurations in which the nodes are alike: the others are these with the names
@@ -130,6 +132,7 @@ impl Config {
         lazy_hub: false,
         witnesses: false,
         late_claims: false,
+        unreduced: false,
         cold: false,
         mirror: false,
         hosts: &["x"],
@@ -151,7 +154,8 @@ impl Config {
     #[must_use]
     pub fn is_kind(&self) -> bool {
         let faults = &self.faults;
-        let stops = faults.copies + faults.power_losses + faults.strangers + faults.evacuations + faults.recreations;
+        let stops =
+            faults.copies + faults.power_losses + faults.strangers + faults.evacuations + faults.recreations;
         stops == 0
     }
 }

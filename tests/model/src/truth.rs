@@ -63,7 +63,13 @@ impl Truth {
     ///
     /// # Errors
     /// I1, I2, I3 or I10 does not hold.
-    pub(crate) fn take(&mut self, at: LedgerSeq, entry: &Entry, source: &Source) -> Result<(), Violation> {
+    pub(crate) fn take(
+        &mut self,
+        at: LedgerSeq,
+        entry: &Entry,
+        source: &Source,
+        lazy: bool,
+    ) -> Result<(), Violation> {
         self.history.insert(at, entry.clone());
         if self.ended.is_some() {
             return Ok(());
@@ -87,11 +93,26 @@ impl Truth {
                         format!("W went from {from} to {through} at {at}"),
                     ));
                 }
-                self.check_close(at, incarnation, (from, through), &before.0, source)
+                self.check_close(at, incarnation, (from, through), &before.0, source)?;
+                let landed = entry.landed;
+                let owners =
+                    (from.0 + 1..=through.0).filter_map(|seq| self.owner_of.get(&(incarnation, seq)));
+                let mut fresh =
+                    owners.filter(|key| self.decided.get(key).is_some_and(|found| found.landed >= landed));
+                match fresh.next().filter(|_| lazy) {
+                    Some(key) => Err(Violation::new(
+                        Invariant::ClosesFinished,
+                        format!("W passes a message of {key:?} at {at}, whose claim is not stable"),
+                    )),
+                    None => Ok(()),
+                }
             }
             Folded::Terms(version) => {
                 if version <= before.0.version {
-                    return Err(Violation::new(Invariant::OnlyGrows, format!("terms {version} at {at}")));
+                    return Err(Violation::new(
+                        Invariant::OnlyGrows,
+                        format!("terms {version} at {at}"),
+                    ));
                 }
                 self.terms.insert(version, self.fold.terms().clone());
                 Ok(())
@@ -107,8 +128,19 @@ impl Truth {
         }
     }
 
-    fn decide(&mut self, at: LedgerSeq, key: ClaimKey, won: SeqSet, lost: SeqSet, landed: u8) -> Result<(), Violation> {
-        let incarnation = self.fold.claims().get(&key).map_or(INC, |entry| entry.incarnation);
+    fn decide(
+        &mut self,
+        at: LedgerSeq,
+        key: ClaimKey,
+        won: SeqSet,
+        lost: SeqSet,
+        landed: u8,
+    ) -> Result<(), Violation> {
+        let incarnation = self
+            .fold
+            .claims()
+            .get(&key)
+            .map_or(INC, |entry| entry.incarnation);
         for seq in won.iter() {
             if let Some(other) = self.owner_of.insert((incarnation, seq), key) {
                 return Err(Violation::new(
@@ -118,7 +150,12 @@ impl Truth {
             }
         }
         let hosts = self.fold.nodes().get(&key.node).map(|node| &node.hosts);
-        let unserved = self.fold.terms().apps.keys().find(|&app| hosts.is_some_and(|hosts| !hosts.contains(app)));
+        let unserved = self
+            .fold
+            .terms()
+            .apps
+            .keys()
+            .find(|&app| hosts.is_some_and(|hosts| !hosts.contains(app)));
         if let Some(app) = unserved.filter(|_| !won.is_empty()) {
             let text = format!("{key:?} wins {won:?} at {at} in a life that does not host {app}");
             return Err(Violation::new(Invariant::ServesAll, text));
@@ -167,7 +204,10 @@ impl Truth {
         if StreamSeq(seq) <= self.fold.closed(incarnation) {
             return true;
         }
-        let decided = self.owner_of.get(&(incarnation, seq)).and_then(|key| self.decided.get(key));
+        let decided = self
+            .owner_of
+            .get(&(incarnation, seq))
+            .and_then(|key| self.decided.get(key));
         decided.is_some_and(|decided| !lazy || decided.landed < now)
     }
 }

@@ -59,7 +59,11 @@ pub(crate) fn sources(incarnation: Incarnation, narrow: bool) -> BTreeMap<Incarn
 pub(crate) fn policy(setup: &Setup) -> Policy {
     let waits = setup.config.lazy_hub && !setup.is(Mutant::TrustsTheHub);
     Policy {
-        stability: if waits { Stability::After(1) } else { Stability::SyncAlways },
+        stability: if waits {
+            Stability::After(1)
+        } else {
+            Stability::SyncAlways
+        },
         accept_terms: false,
         resend_ms: 1,
         progress_ms: 0,
@@ -204,8 +208,9 @@ impl<'a> Exec<'a> {
             entry.landed = self.w.now;
         }
         let at = self.hub().append(entry.clone(), expect)?;
+        let lazy = self.setup.config.lazy_hub;
         let Exec { w, .. } = self;
-        if let Err(found) = Arc::make_mut(&mut w.truth).take(at, &entry, &w.hub.source) {
+        if let Err(found) = Arc::make_mut(&mut w.truth).take(at, &entry, &w.hub.source, lazy) {
             self.fail(found.invariant, found.text);
         }
         Some(at)
@@ -262,9 +267,7 @@ impl<'a> Exec<'a> {
             Effect::Fact(_) | Effect::TermsInForce(_) => return false,
             Effect::Fence(_) | Effect::Halt(_) | Effect::Joined(_) => {}
             Effect::LoadCheckpoint => {
-                queue.push_back(Input::Checkpoint(
-                    self.w.hub.checkpoint(self.setup.is(Mutant::LoadsLastLanded)),
-                ));
+                queue.push_back(Input::Checkpoint(self.w.hub.checkpoint(self.setup.mutant)));
             }
             Effect::PersistDone(done) => self.write(who, Write::Done(done), Mutant::ReportsUnsynced, queue),
             Effect::Purge { through, keep } => {
@@ -276,7 +279,9 @@ impl<'a> Exec<'a> {
                 return self.hub().purges.insert((through, keep));
             }
             Effect::Release(batch) => {
-                self.bridge(who).unsynced.push_back((Write::Release(batch), false));
+                self.bridge(who)
+                    .unsynced
+                    .push_back((Write::Release(batch), false));
             }
             Effect::Resolve {
                 batch,
@@ -286,7 +291,12 @@ impl<'a> Exec<'a> {
                 ..
             } => {
                 let resolution = Resolution { base, won, terms };
-                self.write(who, Write::Resolve(batch, resolution), Mutant::PublishesUnsynced, queue);
+                self.write(
+                    who,
+                    Write::Resolve(batch, resolution),
+                    Mutant::PublishesUnsynced,
+                    queue,
+                );
             }
             Effect::Settle { won, .. } => self.hub().source.acked.union(&won),
             Effect::Stage {
@@ -335,7 +345,13 @@ impl<'a> Exec<'a> {
             Body::Claim(_) => self.healing,
             Body::Checkpoint(_) => self.healing || upkeep == Upkeep::Quick,
             Body::Close(_) | Body::Progress(_) | Body::Terms(_) => {
-                let said = || self.w.truth.history.values().any(|known| known.bytes == entry.bytes);
+                let said = || {
+                    self.w
+                        .truth
+                        .history
+                        .values()
+                        .any(|known| known.bytes == entry.bytes)
+                };
                 if !self.healing && (upkeep <= Upkeep::Finish || said()) {
                     return;
                 }
@@ -356,11 +372,15 @@ impl<'a> Exec<'a> {
 
     /// A node sends the checkpoint of its present state, in as many parts as the configuration says.
     pub(crate) fn write_checkpoint(&mut self, who: usize) {
-        let Some(node) = self.w.bridges[who].node() else { return };
+        let Some(node) = self.w.bridges[who].node() else {
+            return;
+        };
         let through = (node.fold().position(), Vec::new());
         let mut records = Vec::new();
         for record in fanin_core::checkpoint::write(node.fold()).unwrap_or_default() {
-            let Body::Checkpoint(whole) = record.body else { continue };
+            let Body::Checkpoint(whole) = record.body else {
+                continue;
+            };
             let parts = self.setup.config.parts;
             let length = whole.bytes.len().div_ceil(parts as usize);
             for (part, bytes) in (0..parts).zip(whole.bytes.chunks(length)) {
@@ -410,7 +430,14 @@ impl<'a> Exec<'a> {
         let incarnation = bridge.disk.batches.get(&batch).map(|kept| kept.incarnation);
         // Who read what the hub lost publishes by a history that is no more: the hub's broken promise, not judged.
         let judged = self.setup.config.faults.power_losses == 0 || self.knows_truth(who);
-        let Some(terms) = self.w.truth.terms.get(&resolution.terms).filter(|_| judged).cloned() else {
+        let Some(terms) = self
+            .w
+            .truth
+            .terms
+            .get(&resolution.terms)
+            .filter(|_| judged)
+            .cloned()
+        else {
             return;
         };
         for seq in resolution.won.iter() {
@@ -432,7 +459,12 @@ impl<'a> Exec<'a> {
     }
 
     /// A node settles what it only saw somewhere; only mutants do.
-    pub(crate) fn settle_others(&mut self, who: usize, incarnation: Incarnation, seqs: &fanin_core::seq_set::SeqSet) {
+    pub(crate) fn settle_others(
+        &mut self,
+        who: usize,
+        incarnation: Incarnation,
+        seqs: &fanin_core::seq_set::SeqSet,
+    ) {
         for seq in seqs.iter() {
             self.guard_settle(who, incarnation, seq);
         }

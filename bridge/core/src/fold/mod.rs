@@ -282,12 +282,14 @@ impl Fold {
             });
         }
         match self.hash_at(witness.position) {
-            Some(ours) if ours != witness.hash && !mutants::on(Mutant::IgnoresWitnesses) => Err(Halt::Diverged {
-                at,
-                position: witness.position,
-                ours,
-                theirs: witness.hash,
-            }),
+            Some(ours) if ours != witness.hash && !mutants::on(Mutant::IgnoresWitnesses) => {
+                Err(Halt::Diverged {
+                    at,
+                    position: witness.position,
+                    ours,
+                    theirs: witness.hash,
+                })
+            }
             Some(_) | None => Ok(()),
         }
     }
@@ -408,7 +410,12 @@ impl Fold {
         }
         if mutants::on(Mutant::ForgetsClosedClaims) {
             let below = |entry: &ClaimEntry| entry.seqs.last() <= Some(close.through.0);
-            let closed: Vec<_> = self.claims.iter().filter(|(_, entry)| below(entry)).map(|(&key, _)| key).collect();
+            let closed: Vec<_> = self
+                .claims
+                .iter()
+                .filter(|(_, entry)| below(entry))
+                .map(|(&key, _)| key)
+                .collect();
             closed.into_iter().for_each(|key| self.forget(key));
         }
         if let Some(owners) = self.owners.get_mut(&close.incarnation) {

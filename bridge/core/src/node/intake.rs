@@ -6,8 +6,8 @@ use crate::effect::Effect;
 use crate::fold::ClaimKey;
 use crate::ids::{BatchNo, Incarnation, StreamSeq, Tick};
 use crate::input::FetchedMessage;
-use crate::mutants::{self, Mutant};
 use crate::limits::{BATCH_MESSAGES_MAX, UNRESOLVED_BATCHES_MAX};
+use crate::mutants::{self, Mutant};
 use crate::record::ClaimKind;
 use crate::seq_set::SeqSet;
 

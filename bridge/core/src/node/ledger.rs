@@ -50,9 +50,18 @@ impl Node {
                     self.resolve(now, key.batch, position, terms, won, out);
                 }
             }
-            Folded::ClaimRepeated(key) if mutants::on(Mutant::OwnEpochOnly) && self.phase == Phase::Active => {
+            Folded::ClaimRepeated(key)
+                if mutants::on(Mutant::OwnEpochOnly) && self.phase == Phase::Active =>
+            {
                 if key.node == self.identity.uuid {
-                    self.resolve(now, key.batch, position, self.fold.terms().version, Default::default(), out);
+                    self.resolve(
+                        now,
+                        key.batch,
+                        position,
+                        self.fold.terms().version,
+                        Default::default(),
+                        out,
+                    );
                 }
             }
             Folded::ClaimRepeated(key) => self.expect_known(key, out),

@@ -168,7 +168,10 @@ impl Node {
             Input::Staged(batch) => self.on_staged(now, batch, out),
             Input::StageRefused(batch) => self.on_stage_refused(batch, out),
             Input::ClaimUnconfirmed(batch) if mutants::on(Mutant::AbortsUnconfirmed) => {
-                self.on_finished(batch, out);
+                self.batches
+                    .entry(batch)
+                    .and_modify(|batch| batch.state = BatchState::Staging);
+                self.on_stage_refused(batch, out);
             }
             Input::ClaimUnconfirmed(batch) => self.on_claim_unconfirmed(batch, now),
             Input::Resolved(batch) => self.on_resolved(batch, out),
@@ -373,7 +376,11 @@ impl Node {
                 });
             }
             BatchState::Published { unconfirmed } => match unconfirmed.take() {
-                Some(disk) if disk != won => self.halt(Halt::WonDiffers { batch: number }, out),
+                Some(disk) if disk != won => {
+                    // It stays what this disk says: nothing has confirmed it.
+                    *unconfirmed = Some(disk);
+                    self.halt(Halt::WonDiffers { batch: number }, out);
+                }
                 // The process died between the tombstone and the report that nothing is left to do.
                 Some(_) if won.is_empty() => self.on_finished(number, out),
                 Some(_) | None => {}
@@ -384,7 +391,11 @@ impl Node {
 
     /// What the mutant that resolves by sequence takes for won: whatever this node owns.
     fn won_by_sequence(&self, number: BatchNo, won: SeqSet) -> SeqSet {
-        let Some(batch) = self.batches.get(&number).filter(|_| mutants::on(Mutant::ResolvesBySequence)) else {
+        let Some(batch) = self
+            .batches
+            .get(&number)
+            .filter(|_| mutants::on(Mutant::ResolvesBySequence))
+        else {
             return won;
         };
         let uuid = self.identity.uuid;
