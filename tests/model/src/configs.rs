@@ -23,6 +23,15 @@ const CLAIMS_UNREDUCED: Config = Config {
     ..CLAIMS
 };
 
+const FOUR: Config = Config {
+    name: "four",
+    goal: "four messages, batches that overlap at one end, the other, or wholly, a crash",
+    messages: 4,
+    pulls: &[&[1, 2], &[2, 3], &[3, 4], &[1, 2, 3, 4]],
+    live_every: 4,
+    ..CLAIMS
+};
+
 const RESEND: Config = Config {
     name: "resend",
     goal: "claims sent again, repeated and flushed late, behind a crash",
@@ -367,14 +376,11 @@ const CLAIMS_LARGE: Config = Config {
 
 const CLAIMS_FOUR: Config = Config {
     name: "claims-four",
-    goal: "four messages, overlapping batches, a crash",
-    messages: 4,
-    pulls: &[&[1, 2], &[2, 3], &[3, 4], &[1, 2, 3, 4]],
+    goal: "four, with two batches a node",
     batches: 2,
-    faults: Faults { crashes: 1, ..NONE },
     late_claims: false,
     live_every: 32,
-    ..CLAIMS
+    ..FOUR
 };
 
 const CLOSE_LARGE: Config = Config {
@@ -469,6 +475,7 @@ const LAZY_LARGE: Config = Config {
 pub const CI: &[Config] = &[
     CLAIMS,
     CLAIMS_UNREDUCED,
+    FOUR,
     RESEND,
     DISK,
     RESTART,

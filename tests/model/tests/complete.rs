@@ -8,17 +8,27 @@
 )]
 
 use fanin_model::configs::{CI, named};
-use fanin_model::run::{Limits, Outcome, explore_shortest};
+use fanin_model::run::{Limits, Outcome, explore, explore_shortest};
 use fanin_model::setup::Setup;
 
 /// States generated at most by one configuration here: the rest belongs to the large ones.
 const STATES_MAX: usize = 2_000_000;
 
+/// States generated at most by each run of all faults together.
+const TOGETHER_STATES_MAX: usize = 50_000;
+
 /// The configurations in a few tests of like length, so that two cores are busy.
 const SHARES: [&[&str]; 4] = [
     &["claims", "resend", "restart", "cold", "close", "holes", "filters"],
     &["claims-unreduced", "disk", "checkpoint", "apps"],
-    &["lazy-purge", "copy", "evacuation", "stranger", "recreated"],
+    &[
+        "lazy-purge",
+        "copy",
+        "evacuation",
+        "stranger",
+        "recreated",
+        "four",
+    ],
     &["checkpoints", "parts", "lazy"],
 ];
 
@@ -62,6 +72,34 @@ fn operators_and_copies() {
 #[test]
 fn checkpoints_and_power() {
     explore_all(SHARES[3]);
+}
+
+/// Goal: all faults together, four messages, break nothing either. Method: the two configurations that are too large to be
+/// complete, as far as a test may go, once broadly and once deeply.
+#[test]
+fn everything_for_a_while() {
+    for name in ["everything", "lies"] {
+        for depth_first in [false, true] {
+            let config = named(name).expect("a configuration of that name");
+            let setup = Setup {
+                config,
+                mutant: None,
+                blind: &[],
+            };
+            let limits = Limits {
+                states_max: Some(TOGETHER_STATES_MAX),
+                depth_first,
+                ..Limits::default()
+            };
+            let report = explore(setup, limits);
+            let seconds = report.took.as_secs_f64();
+            println!(
+                "{name}: {} states, depth {}, {seconds:.1} s",
+                report.states, report.depth
+            );
+            assert_eq!(report.outcome, Outcome::Bounded, "{name}");
+        }
+    }
 }
 
 /// Goal: no configuration is forgotten. Method: the shares together are the list.
