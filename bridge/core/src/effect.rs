@@ -2,6 +2,7 @@
 
 use crate::fold::Halt;
 use crate::ids::{Attempt, BatchNo, Epoch, Incarnation, LedgerSeq, Offset, StreamSeq, TermsVersion};
+use crate::mutants::{self, Mutant};
 use crate::record::{ClaimKind, Record, Terms, Witness};
 use crate::seq_set::SeqSet;
 
@@ -138,6 +139,20 @@ pub enum FenceReason {
     },
     /// The ledger holds progress of this node that its disk does not know.
     UnknownProgress,
+}
+
+impl FenceReason {
+    /// Whether a mutant ignores this reason.
+    pub(crate) fn is_switched_off(&self) -> bool {
+        match self {
+            FenceReason::Evacuated | FenceReason::ForeignEpoch { .. } | FenceReason::NameTaken { .. } => {
+                mutants::on(Mutant::IgnoresFence)
+            }
+            FenceReason::UnknownClaim { .. } | FenceReason::UnknownProgress => {
+                mutants::on(Mutant::IgnoresUnknownClaims)
+            }
+        }
+    }
 }
 
 impl core::fmt::Display for FenceReason {

@@ -18,6 +18,7 @@ pub mod ids;
 pub mod input;
 pub mod invariants;
 pub mod limits;
+pub mod mutants;
 pub mod node;
 pub mod record;
 pub mod recovery;

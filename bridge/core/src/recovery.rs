@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::batch::{Batch, BatchState};
 use crate::fold::Fold;
 use crate::ids::{BatchNo, Epoch, Incarnation, Nonce, Offset};
+use crate::mutants::{self, Mutant};
 use crate::node::{Identity, Node, Phase, Policy};
 use crate::record::{ClaimKind, Witness};
 use crate::seq_set::SeqSet;
@@ -102,6 +103,13 @@ pub fn recover(identity: Identity, policy: Policy, disk: Disk) -> Node {
             }
         }
         node.batches.insert(kept.number, batch);
+    }
+    if mutants::on(Mutant::NumbersRestart) {
+        node.next_batch = node
+            .batches
+            .keys()
+            .next_back()
+            .map_or(BatchNo(1), |last| last.next());
     }
     node.done.finished = disk.done.clone();
     node.done.durable = disk.done;

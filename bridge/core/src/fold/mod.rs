@@ -16,6 +16,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use crate::hash::{Hash128, Hasher128};
 use crate::ids::{Epoch, Incarnation, LedgerSeq, NodeUuid, StreamSeq, TermsVersion};
 use crate::limits::WITNESS_RING;
+use crate::mutants::{self, Mutant};
 use crate::record::{
     Body, Claim, ClaimKind, Close, EpochRecord, Genesis, NodeState, Progress, Record, Terms, Witness,
 };
@@ -144,7 +145,7 @@ impl Fold {
         if position <= self.position {
             return Ok(Folded::Repeat);
         }
-        if position != self.position.next() {
+        if position != self.position.next() && !mutants::on(Mutant::StepsOverGaps) {
             return Err(ApplyError::Gap {
                 expected: self.position.next(),
                 found: position,
@@ -223,7 +224,7 @@ impl Fold {
                 found: body.version,
                 expected: self.terms.version.0 + 1,
             }),
-            Body::Handoff(_) => Err(Halt::Reserved {
+            Body::Handoff(_) if !mutants::on(Mutant::IgnoresReservedRecords) => Err(Halt::Reserved {
                 position,
                 what: "HANDOFF",
             }),
@@ -248,6 +249,7 @@ impl Fold {
             | Body::Terms(_)
             | Body::Epoch(_)
             | Body::Claim(_)
+            | Body::Handoff(_)
             | Body::Close(_)
             | Body::Progress(_) => Ok(record),
         }
@@ -280,12 +282,14 @@ impl Fold {
             });
         }
         match self.hash_at(witness.position) {
-            Some(ours) if ours != witness.hash => Err(Halt::Diverged {
-                at,
-                position: witness.position,
-                ours,
-                theirs: witness.hash,
-            }),
+            Some(ours) if ours != witness.hash && !mutants::on(Mutant::IgnoresWitnesses) => {
+                Err(Halt::Diverged {
+                    at,
+                    position: witness.position,
+                    ours,
+                    theirs: witness.hash,
+                })
+            }
             Some(_) | None => Ok(()),
         }
     }
@@ -321,18 +325,21 @@ impl Fold {
         let entry = self
             .nodes
             .get(&node)
-            .filter(|entry| entry.epoch == epoch)
+            .filter(|entry| entry.epoch == epoch || mutants::on(Mutant::OldEpochsClaim))
             .ok_or(Void::OldEpoch)?;
-        if entry.state != NodeState::Active {
+        if entry.state != NodeState::Active && !mutants::on(Mutant::AnyStateClaims) {
             return Err(Void::State);
         }
-        if self.terms.version.0 == 0 || terms != self.terms.version {
+        let both = mutants::on(Mutant::ClaimsUnderAnyTermsUnhosted);
+        let any_terms = both || mutants::on(Mutant::ClaimsUnderAnyTerms);
+        if self.terms.version.0 == 0 || (terms != self.terms.version && !any_terms) {
             return Err(Void::Terms);
         }
         if !self.terms.sources.contains_key(&incarnation) {
             return Err(Void::UnknownSource);
         }
-        if self.terms.apps.keys().any(|app| !entry.hosts.contains(app)) {
+        let unhosted = both || mutants::on(Mutant::ClaimsUnhosted);
+        if self.terms.apps.keys().any(|app| !entry.hosts.contains(app)) && !unhosted {
             return Err(Void::NotHosted);
         }
         Ok(())
@@ -357,7 +364,12 @@ impl Fold {
         let closed = self.closed.get(&claim.incarnation).copied().unwrap_or_default();
         let owners = self.owners.entry(claim.incarnation).or_default();
         let mut won = owners.unowned(&claim.seqs);
-        won.remove_range(0, closed.0);
+        if mutants::on(Mutant::LastClaimWins) {
+            won.clone_from(&claim.seqs);
+        }
+        if !mutants::on(Mutant::WatermarkVoidsNothing) {
+            won.remove_range(0, closed.0);
+        }
         let lost = claim.seqs.difference(&won);
         owners.assign(&won, key);
         self.drop_empty_owners(claim.incarnation);
@@ -379,7 +391,8 @@ impl Fold {
         let Some(closed) = self.closed.get_mut(&close.incarnation) else {
             return Folded::CloseVoid;
         };
-        if close.terms != self.terms.version || close.through <= *closed {
+        let terms = close.terms == self.terms.version || mutants::on(Mutant::CloseUnderAnyTerms);
+        if !terms || (close.through <= *closed && !mutants::on(Mutant::WatermarkGoesBack)) {
             return Folded::CloseVoid;
         }
         let from = core::mem::replace(closed, close.through);
@@ -394,6 +407,16 @@ impl Fold {
         for element in finished {
             self.done_above.remove(&element);
             self.forget(element.2);
+        }
+        if mutants::on(Mutant::ForgetsClosedClaims) {
+            let below = |entry: &ClaimEntry| entry.seqs.last() <= Some(close.through.0);
+            let closed: Vec<_> = self
+                .claims
+                .iter()
+                .filter(|(_, entry)| below(entry))
+                .map(|(&key, _)| key)
+                .collect();
+            closed.into_iter().for_each(|key| self.forget(key));
         }
         if let Some(owners) = self.owners.get_mut(&close.incarnation) {
             owners.forget_through(close.through);
@@ -436,7 +459,8 @@ impl Fold {
             return;
         };
         let last = StreamSeq(entry.seqs.last().unwrap_or_default());
-        if last <= self.closed.get(&entry.incarnation).copied().unwrap_or_default() {
+        let closed = self.closed.get(&entry.incarnation).copied().unwrap_or_default();
+        if last <= closed || mutants::on(Mutant::ForgetsDoneClaims) {
             self.forget(key);
         } else {
             self.done_above.insert((entry.incarnation, last, key));

@@ -6,6 +6,7 @@ use super::Fold;
 use crate::hash::{Hash128, Hasher128};
 use crate::ids::{BatchNo, Epoch, Incarnation, LedgerSeq, NodeUuid, Nonce, StreamSeq, TermsVersion};
 use crate::limits::{APPS_MAX, CLAIM_RANGES_MAX, DONE_RANGES_MAX, NAME_BYTES_MAX};
+use crate::mutants::{self, Mutant};
 use crate::record::{ClaimKind, Genesis, NodeState, Terms};
 use crate::seq_set::SeqSet;
 use crate::wire::{DecodeError, Reader, Writer};
@@ -72,7 +73,9 @@ impl ClaimEntry {
         out.uint(3, self.position.0);
         out.fixed64(4, self.incarnation.0);
         out.bytes(5, &self.seqs.encode());
-        out.bytes(6, &self.lost.encode());
+        if !mutants::on(Mutant::CheckpointWithoutWonSets) {
+            out.bytes(6, &self.lost.encode());
+        }
         out.uint(7, u64::from(self.terms.0));
         out.uint(8, u64::from(self.kind.code()));
         out.sfixed64(9, self.published_ns.0);
@@ -129,13 +132,17 @@ impl NodeEntry {
         let mut out = Writer::new();
         out.element(1, &uuid.0.to_be_bytes());
         out.bytes(2, self.name.as_bytes());
-        out.uint(3, self.epoch.0);
+        if !mutants::on(Mutant::CheckpointWithoutEpochs) {
+            out.uint(3, self.epoch.0);
+        }
         out.fixed64(4, self.nonce.0);
         for app in &self.hosts {
             out.element(5, app.as_bytes());
         }
         out.uint(6, u64::from(self.state.code()));
-        out.bytes(7, &self.done.encode());
+        if !mutants::on(Mutant::CheckpointWithoutDoneSets) {
+            out.bytes(7, &self.done.encode());
+        }
         out.finish()
     }
 

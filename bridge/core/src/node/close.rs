@@ -8,6 +8,7 @@ use super::stuck::{Reading, Stuck};
 use crate::effect::{Effect, Fact};
 use crate::ids::{Incarnation, StreamSeq, Tick};
 use crate::limits::{AUDITS_MAX, CLOSE_STEPS_MAX};
+use crate::mutants::{self, Mutant};
 use crate::record::{Body, Close};
 use crate::seq_set::SeqSet;
 
@@ -135,7 +136,7 @@ impl Node {
             if first.0 > next {
                 advancing = plan.pass_gap(state, next, first.0 - 1, advancing);
             }
-            if advancing && self.stable_in(now, key) == 0 {
+            if advancing && (self.stable_in(now, key) == 0 || mutants::on(Mutant::ClosesUnstable)) {
                 plan.through = last;
             } else {
                 advancing = false;
@@ -219,6 +220,9 @@ impl Plan {
     /// Walks over an unowned range. Returns whether the watermark may still advance behind it.
     fn pass_gap(&mut self, state: &CloseState, first: u64, last: u64, advancing: bool) -> bool {
         let mut open = SeqSet::range(first, last).difference(&state.holes);
+        if mutants::on(Mutant::HolesByFloor) {
+            open.remove_range(0, state.floor.0);
+        }
         if advancing {
             let through = open.first().map_or(last, |seq| seq - 1);
             self.holes += (through + 1).saturating_sub(first);
@@ -237,6 +241,12 @@ impl CloseState {
     /// The highest acknowledgement floor ever read.
     pub(super) fn floor(&self) -> StreamSeq {
         self.floor
+    }
+
+    #[cfg(feature = "mutants")]
+    pub(super) fn blur(&mut self) {
+        self.sent_at = None;
+        self.due_since = None;
     }
 
     /// The gaps to look at now: never looked at, or looked at once long enough ago.
@@ -269,6 +279,9 @@ impl CloseState {
         }
         let mut fresh = SeqSet::range(first, last);
         let mut holes = Vec::new();
+        if mutants::on(Mutant::HolesSeenOnce) {
+            holes.push((first, last));
+        }
         for (&start, &(end, seen)) in self.sightings.range(..=last) {
             if end >= first {
                 let (from, to) = (start.max(first), end.min(last));

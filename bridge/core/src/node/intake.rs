@@ -7,6 +7,7 @@ use crate::fold::ClaimKey;
 use crate::ids::{BatchNo, Incarnation, StreamSeq, Tick};
 use crate::input::FetchedMessage;
 use crate::limits::{BATCH_MESSAGES_MAX, UNRESOLVED_BATCHES_MAX};
+use crate::mutants::{self, Mutant};
 use crate::record::ClaimKind;
 use crate::seq_set::SeqSet;
 
@@ -88,7 +89,7 @@ impl Node {
         if self
             .in_hand
             .get(&incarnation)
-            .is_some_and(|seqs| seqs.contains(seq.0))
+            .is_some_and(|seqs| seqs.contains(seq.0) && !mutants::on(Mutant::StagesInHand))
         {
             return Turn::Drop;
         }
@@ -98,6 +99,7 @@ impl Node {
                 match self.batches.get(&key.batch).map(|batch| &batch.state) {
                     // Own messages are settled only when their publication is durable (P5).
                     Some(BatchState::Published { .. } | BatchState::Finished) | None => Turn::Settle,
+                    Some(_) if mutants::on(Mutant::SettlesUnresolved) => Turn::Settle,
                     Some(
                         BatchState::Damaged
                         | BatchState::Staging
@@ -108,6 +110,7 @@ impl Node {
                 }
             }
             Some(key) => match self.stable_in(now, key) {
+                _ if mutants::on(Mutant::SettlesUnstable) => Turn::Settle,
                 0 => Turn::Settle,
                 ms => Turn::Delay(ms.max(DELAY_MS_MIN)),
             },

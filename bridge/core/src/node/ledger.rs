@@ -6,6 +6,7 @@ use crate::checkpoint::Complete;
 use crate::effect::{Effect, Fact, FenceReason};
 use crate::fold::{ApplyError, ClaimKey, Folded, Halt};
 use crate::ids::{BatchNo, Epoch, LedgerSeq, NodeUuid, Tick};
+use crate::mutants::{self, Mutant};
 use crate::record::{EpochRecord, NodeState};
 
 impl Node {
@@ -60,9 +61,24 @@ impl Node {
                 if matches!(self.policy.stability, Stability::After(_)) {
                     self.seen.insert(key, now);
                 }
-                if key.node == self.identity.uuid {
+                let earlier = mutants::on(Mutant::OwnEpochOnly) && self.phase == Phase::Joining;
+                if key.node == self.identity.uuid && !earlier {
                     let terms = self.fold.terms().version;
                     self.resolve(now, key.batch, position, terms, won, out);
+                }
+            }
+            Folded::ClaimRepeated(key)
+                if mutants::on(Mutant::OwnEpochOnly) && self.phase == Phase::Active =>
+            {
+                if key.node == self.identity.uuid {
+                    self.resolve(
+                        now,
+                        key.batch,
+                        position,
+                        self.fold.terms().version,
+                        Default::default(),
+                        out,
+                    );
                 }
             }
             Folded::ClaimRepeated(key) => self.expect_known(key, out),
@@ -142,7 +158,8 @@ impl Node {
             let other = |named: &crate::record::SourceTerms| named.stream == source.stream;
             !terms.sources.contains_key(incarnation) && terms.sources.values().any(other)
         });
-        if let Some((_, source)) = recreated.filter(|_| !self.policy.accept_terms) {
+        let accepts = self.policy.accept_terms || mutants::on(Mutant::IgnoresRecreatedSources);
+        if let Some((_, source)) = recreated.filter(|_| !accepts) {
             let stream = source.stream.clone();
             self.halt(Halt::SourceRecreated { stream }, out);
         }
@@ -155,7 +172,7 @@ impl Node {
             .batches
             .iter()
             .find(|(_, batch)| matches!(batch.state, BatchState::Published { unconfirmed: Some(_) }));
-        if let Some((&batch, _)) = missing {
+        if let Some((&batch, _)) = missing.filter(|_| !mutants::on(Mutant::IgnoresLostClaims)) {
             self.halt(Halt::WonDiffers { batch }, out);
         }
     }
@@ -207,11 +224,12 @@ impl Node {
     pub(super) fn check_joined(&mut self, now: Tick, out: &mut Vec<Effect>) {
         let Some(epoch) = self
             .epoch
-            .filter(|&epoch| self.phase == Phase::Joining && self.fold.position() >= epoch)
+            .filter(|_| self.phase == Phase::Joining)
+            .filter(|&epoch| self.fold.position() >= epoch || mutants::on(Mutant::ActsBeforeItsEpoch))
         else {
             return;
         };
-        if !self.is_newest(epoch, out) {
+        if !mutants::on(Mutant::ActsBeforeItsEpoch) && !self.is_newest(epoch, out) {
             return;
         }
         self.expect_known_progress(out);

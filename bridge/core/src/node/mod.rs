@@ -25,6 +25,7 @@ use crate::effect::{Effect, Fact, FenceReason};
 use crate::fold::{ClaimKey, Fold, Halt, Void};
 use crate::ids::{BatchNo, Epoch, Incarnation, LedgerSeq, NodeUuid, Nonce, Offset, Tick};
 use crate::input::Input;
+use crate::mutants::{self, Mutant};
 use crate::record::{Body, Record, SourceTerms, Witness};
 use crate::seq_set::SeqSet;
 
@@ -183,6 +184,12 @@ impl Node {
             }
             Input::Staged(batch) => self.on_staged(now, batch, out),
             Input::StageRefused(batch) => self.on_stage_refused(batch, out),
+            Input::ClaimUnconfirmed(batch) if mutants::on(Mutant::AbortsUnconfirmed) => {
+                self.batches
+                    .entry(batch)
+                    .and_modify(|batch| batch.state = BatchState::Staging);
+                self.on_stage_refused(batch, out);
+            }
             Input::ClaimUnconfirmed(batch) => self.on_claim_unconfirmed(batch, now),
             Input::Resolved(batch) => self.on_resolved(batch, out),
             Input::BatchFinished(batch) => self.on_finished(batch, out),
@@ -233,6 +240,9 @@ impl Node {
     }
 
     pub(crate) fn fence(&mut self, reason: FenceReason, out: &mut Vec<Effect>) {
+        if reason.is_switched_off() {
+            return;
+        }
         if !matches!(self.phase, Phase::Fenced(_)) {
             self.phase = Phase::Fenced(reason.clone());
             out.push(Effect::Fence(reason));
@@ -331,6 +341,7 @@ impl Node {
         won: SeqSet,
         out: &mut Vec<Effect>,
     ) {
+        let won = self.won_by_sequence(number, won);
         let Some(batch) = self.batches.get_mut(&number) else {
             if !self.done.contains(number) {
                 self.fence(FenceReason::UnknownClaim { batch: number }, out);
@@ -397,13 +408,32 @@ impl Node {
                 });
             }
             BatchState::Published { unconfirmed } => match unconfirmed.take() {
-                Some(disk) if disk != won => self.halt(Halt::WonDiffers { batch: number }, out),
+                Some(disk) if disk != won => {
+                    // It stays what this disk says: nothing has confirmed it.
+                    *unconfirmed = Some(disk);
+                    self.halt(Halt::WonDiffers { batch: number }, out);
+                }
                 // The process died between the tombstone and the report that nothing is left to do.
                 Some(_) if won.is_empty() => self.on_finished(number, out),
                 Some(_) | None => {}
             },
             BatchState::Resolving { .. } | BatchState::Finished => {}
         }
+    }
+
+    /// What the mutant that resolves by sequence takes for won: whatever this node owns.
+    fn won_by_sequence(&self, number: BatchNo, won: SeqSet) -> SeqSet {
+        let Some(batch) = self
+            .batches
+            .get(&number)
+            .filter(|_| mutants::on(Mutant::ResolvesBySequence))
+        else {
+            return won;
+        };
+        let uuid = self.identity.uuid;
+        let owner = |seq: u64| self.fold.owner(batch.incarnation, crate::ids::StreamSeq(seq));
+        let own = |seq: &u64| owner(*seq).is_some_and(|key| key.node == uuid);
+        batch.seqs.iter().filter(own).collect()
     }
 
     fn on_resolved(&mut self, number: BatchNo, out: &mut Vec<Effect>) {
@@ -446,6 +476,18 @@ impl Node {
             return Err(Withheld::FilterDiffers);
         }
         Ok(())
+    }
+
+    /// For the model checker, whose intervals are all 0: forgets when things were sent last and how often, which then decides
+    /// nothing and would only tell equal states apart.
+    #[cfg(feature = "mutants")]
+    pub fn blur(&mut self) {
+        self.upkeep.blur();
+        self.close.values_mut().for_each(CloseState::blur);
+        for batch in self.batches.values_mut() {
+            batch.attempt = crate::ids::Attempt(0);
+            batch.first_sent = None;
+        }
     }
 
     /// The fold.

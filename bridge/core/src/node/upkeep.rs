@@ -7,6 +7,7 @@ use super::{Node, Stability};
 use crate::checkpoint;
 use crate::effect::{Effect, Fact};
 use crate::ids::{LedgerSeq, TermsVersion, Tick};
+use crate::mutants::{self, Mutant};
 use crate::record::{Body, NodeState, Progress, Terms, Witness, epoch_subject};
 
 /// What upkeep remembers between ticks.
@@ -30,6 +31,12 @@ pub(crate) struct Upkeep {
 }
 
 impl Upkeep {
+    #[cfg(feature = "mutants")]
+    pub(super) fn blur(&mut self) {
+        self.progress_sent = None;
+        self.checkpoint_due = None;
+    }
+
     pub(super) fn on_append_failed(&mut self, now: Tick) {
         // Whatever it was is asked for again after the usual interval, counted from now.
         for sent in [
@@ -121,7 +128,7 @@ impl Node {
                 .nodes()
                 .values()
                 .filter(|node| node.state == NodeState::Active);
-            active.all(|node| node.hosts.contains(app))
+            active.all(|node| node.hosts.contains(app)) || mutants::on(Mutant::EntersUnhosted)
         };
         for app in &self.identity.hosts {
             if current.version.0 == 0 || (!current.apps.contains_key(app) && hosted_by_all(app)) {
@@ -212,6 +219,7 @@ impl Node {
         let Some(rank) = self.rank() else { return };
         let stable_ms = match self.policy.stability {
             Stability::SyncAlways => 0,
+            Stability::After(_) if mutants::on(Mutant::PurgesUnstable) => 0,
             Stability::After(ms) => ms,
         };
         // A purge cannot be seen from here; another node's is repeated, which deletes nothing more.
