@@ -25,5 +25,6 @@ mod links;
 mod pauses;
 mod poison;
 mod rolled_back;
+mod sources;
 mod stale_reads;
 mod starts;
