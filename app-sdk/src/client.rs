@@ -15,8 +15,8 @@ use tonic::transport::{Channel, Endpoint, Uri};
 use crate::consume::Consumer;
 use crate::error::{ConnectError, StatusError};
 use crate::limits::{
-    CONNECT_TIMEOUT_DEFAULT, CONNECTION_WINDOW_BYTES, DECODE_BYTES_MAX, HTTP2_FRAME_BYTES_MAX,
-    KEEP_ALIVE_INTERVAL, KEEP_ALIVE_TIMEOUT, STREAM_WINDOW_BYTES,
+    BRIDGE_WAIT_PAUSE_MAX, CONNECT_TIMEOUT_DEFAULT, CONNECTION_WINDOW_BYTES, DECODE_BYTES_MAX,
+    HTTP2_FRAME_BYTES_MAX, KEEP_ALIVE_INTERVAL, KEEP_ALIVE_TIMEOUT, STREAM_WINDOW_BYTES,
 };
 use crate::retry::Backoff;
 use crate::subscription::SubscriptionBuilder;
@@ -198,11 +198,13 @@ impl ClientBuilder {
             let Err(error) = client.open_socket().await else {
                 return Ok(client);
             };
-            let retry_at = Instant::now() + backoff.next_delay();
-            if !error.is_retryable() || retry_at > deadline {
+            let now = Instant::now();
+            if !error.is_retryable() || now >= deadline {
                 return Err(error);
             }
-            tokio::time::sleep_until(retry_at).await;
+            let pause = backoff.next_delay().min(BRIDGE_WAIT_PAUSE_MAX);
+            // The last attempt is made when the time is over.
+            tokio::time::sleep_until((now + pause).min(deadline)).await;
         }
     }
 }

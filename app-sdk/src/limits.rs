@@ -55,6 +55,8 @@ pub(crate) const DENSE_SLOTS_MAX: usize = 4096;
 pub(crate) const BACKOFF_INITIAL: Duration = Duration::from_millis(50);
 /// Longest wait of the reconnect back-off.
 pub(crate) const BACKOFF_MAX: Duration = Duration::from_secs(5);
+/// Longest pause between two attempts to reach a bridge that is not up yet.
+pub(crate) const BRIDGE_WAIT_PAUSE_MAX: Duration = Duration::from_millis(250);
 /// A connection that lasted this long starts the back-off anew.
 pub(crate) const BACKOFF_RESET_AFTER: Duration = Duration::from_secs(1);
 /// Leases are extended after this share (a divisor) of their length.

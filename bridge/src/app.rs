@@ -155,6 +155,7 @@ impl AppError {
                 JoinError::Hub(_) | JoinError::Connect(_) | JoinError::Append(_) => 69,
                 JoinError::Store(_) | JoinError::Encode(_) => 74,
                 JoinError::Source(_)
+                | JoinError::Unfit(_)
                 | JoinError::Ledger(_)
                 | JoinError::LedgerRecreated { .. }
                 | JoinError::LedgerShort { .. }

@@ -2,6 +2,7 @@
 //! that end as told.
 
 use fanin_core::ids::LedgerSeq;
+use fanin_hub::SourceError;
 
 use super::*;
 
@@ -79,4 +80,24 @@ fn a_lost_epoch_has_its_code_exit_code_and_cure() {
         text.contains("FANIN-orders") && text.contains("epoch 7") && text.contains("restore the hub"),
         "{text}"
     );
+}
+
+/// A source that is gone ends the start of a node that never had it, and of no other; everything else does as before.
+#[test]
+fn a_missing_source_ends_a_first_start_only() {
+    let missing = || {
+        JoinError::Source(SourceError::Missing {
+            stream: "ORDERS".to_owned(),
+        })
+    };
+    assert!(!missing().retryable());
+    assert!(matches!(
+        missing().verdict(false),
+        Err(JoinError::Source(SourceError::Missing { .. }))
+    ));
+    assert!(missing().verdict(true).is_ok());
+    let unknown = || JoinError::UnknownEpoch {
+        node: "n1".to_owned(),
+    };
+    assert!(unknown().verdict(false).is_err() && unknown().verdict(true).is_err());
 }

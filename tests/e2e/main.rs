@@ -26,6 +26,7 @@ mod links;
 mod pauses;
 mod poison;
 mod rolled_back;
+mod sources;
 mod stale_reads;
 mod starts;
 mod verify;

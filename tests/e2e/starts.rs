@@ -145,7 +145,7 @@ async fn a_payload_above_the_hubs_limit_is_refused() {
     ])
     .await;
     assert!(
-        exit.is_some_and(|exit| exit != 0) && output.contains("FAN-2009"),
+        exit == Some(1) && output.contains("error[FAN-2009]") && output.contains("cure:"),
         "{exit:?}: {output}"
     );
     cluster.feed(40).await;

@@ -79,6 +79,15 @@ codes! {
     CLIENT_ENDED = "FAN-2019", "The client library ended at a message.",
         "Somebody published a message with headers that the library cannot read; it gave up its connection.",
         "Nothing: a new connection was made, and the message is fetched by its sequence if it is one of the mapping's. See FAN-4042 for which it was, and correct its publisher.";
+    SOURCE_UNFIT = "FAN-2020", "A source stream cannot hold the delivery that a mapping requires.",
+        "The stream is kept in memory, or the hub acknowledges its messages before it writes them (persist_mode async): it may lose what it acknowledged, and give the same numbers to other messages. The mapping's required_delivery rules that out.",
+        "Create the stream anew with the setting that the message names, or remove required_delivery from the mapping.";
+    SOURCE_VOLATILE = "FAN-2021", "A source stream may lose what the hub acknowledged.",
+        "The stream is kept in memory, or the hub acknowledges its messages before it writes them (persist_mode async).",
+        "Create the stream anew with the setting that the log names. Set required_delivery on the mapping to let a start be refused in such a case.";
+    SOURCE_FORGETS = "FAN-2022", "A source stream lets messages go that a node may still need.",
+        "Its retention is not `limits`, so that an acknowledged message is gone; or a limit of age, size or number discards old messages. What damage takes from a node's disk cannot be fetched again then, and a message that is discarded before a node has taken it is never delivered.",
+        "Nothing, if that is wanted. Otherwise give the stream retention `limits`, and limits above what nodes and applications may fall behind, or `discard: new`.";
 }
 
 /// The entry of a code.

@@ -36,6 +36,14 @@ pub struct SourceInfo {
     pub max_age_ns: u64,
     /// Size limit, bytes; -1: none.
     pub max_bytes: i64,
+    /// Most messages; -1: no limit.
+    pub max_messages: i64,
+    /// Most messages of one subject; -1: no limit.
+    pub max_per_subject: i64,
+    /// At its limits it refuses new messages; otherwise it discards old ones.
+    pub discard_new: bool,
+    /// The same for the limit of one subject.
+    pub discard_new_per_subject: bool,
     /// `default` or `async`; empty where the server does not say (before 2.12). `async` writes behind the hub's word.
     pub persist_mode: String,
     /// It is the mirror of another stream.
@@ -164,6 +172,7 @@ impl SourceInfo {
                 .unwrap_or_default()
                 .to_owned()
         };
+        let limit = |name: &str| reply.config.get(name).and_then(Value::as_i64).unwrap_or(-1);
         let present = |name: &str| {
             reply
                 .config
@@ -191,11 +200,15 @@ impl SourceInfo {
                 .and_then(Value::as_u64)
                 .unwrap_or(1),
             max_age_ns: reply.config.get("max_age").and_then(Value::as_u64).unwrap_or(0),
-            max_bytes: reply
+            max_bytes: limit("max_bytes"),
+            max_messages: limit("max_msgs"),
+            max_per_subject: limit("max_msgs_per_subject"),
+            discard_new: text("discard") == "new",
+            discard_new_per_subject: reply
                 .config
-                .get("max_bytes")
-                .and_then(Value::as_i64)
-                .unwrap_or(-1),
+                .get("discard_new_per_subject")
+                .and_then(Value::as_bool)
+                .unwrap_or(false),
             persist_mode: text("persist_mode"),
             mirror: present("mirror"),
             sourced: present("sources"),

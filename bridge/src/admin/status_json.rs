@@ -48,6 +48,7 @@ fn mapping(mapping: &MappingStatus) -> Value {
         "topic": mapping.topic,
         "state": mapping.state,
         "reason": mapping.reason,
+        "delivery": mapping.delivery,
         "epoch": mapping.epoch,
         "ledger_position": mapping.ledger_position,
         "ledger_lag": mapping.ledger_lag,

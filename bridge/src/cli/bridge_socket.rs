@@ -1,5 +1,7 @@
 //! Reaching the bridge of this node, and telling what went wrong with it.
 
+use std::time::Duration;
+
 use clap::Args as ClapArgs;
 use fanin_sdk::{Client, ConnectError, StatusError, SubscribeError};
 
@@ -16,14 +18,15 @@ pub(crate) struct SocketArgs {
 }
 
 impl SocketArgs {
-    /// Connects once.
+    /// Connects once, or again and again for `wait` while no bridge is there.
     ///
     /// # Errors
-    /// No bridge there, no permission, or a malformed address.
-    pub(crate) async fn connect(&self) -> Result<Client, Failure> {
+    /// No bridge there in time, no permission, or a malformed address.
+    pub(crate) async fn connect(&self, wait: Duration) -> Result<Client, Failure> {
         let address = self.socket.as_deref().unwrap_or(fanin_sdk::SOCKET_DEFAULT);
         Client::builder()
             .socket(address)
+            .wait_for_bridge(wait)
             .connect()
             .await
             .map_err(unreachable)

@@ -14,6 +14,7 @@ use super::exit::Exit;
 use super::failure::Failure;
 use super::load::{self, Overrides};
 use super::output;
+use super::wait::HubWait;
 use crate::telemetry::codes;
 
 /// `fanin hub`.
@@ -38,6 +39,8 @@ struct Common {
     config: PathBuf,
     #[command(flatten)]
     overrides: Overrides,
+    #[command(flatten)]
+    wait: HubWait,
     /// Print JSON.
     #[arg(short = 'j', long)]
     json: bool,
@@ -77,7 +80,9 @@ pub(super) async fn execute(args: &Args) -> Result<Exit, Failure> {
     let loaded = load::load(&common.config, &common.overrides).map_err(|error| load::failure(&error))?;
     let mut options = crate::app::hub_options(&loaded.config);
     options.wait_for_hub = false;
-    let hub = Connection::connect(options)
+    let hub = common
+        .wait
+        .connect(options)
         .await
         .map_err(|error| Failure::of(Exit::Unavailable, error.code(), error))?;
     let lines = look(&hub, &loaded.config, create).await?;

@@ -26,6 +26,10 @@ pub const SUBSCRIBE_BATCH_MAX: usize = 512;
 pub const SUBSCRIBE_UNCONFIRMED_BATCHES_MAX: usize = 8;
 /// How long `subscribe` waits, when it ends, for what it acknowledged to be confirmed.
 pub const SUBSCRIBE_CLOSE_MAX: Duration = Duration::from_secs(10);
+/// Longest `--wait` for a hub or a bridge that is starting.
+pub const WAIT_MAX: Duration = Duration::from_secs(24 * 60 * 60);
+/// Pause between two attempts to reach a hub that is starting.
+pub const HUB_WAIT_PAUSE: Duration = Duration::from_millis(100);
 /// `status --watch` asks this often.
 pub const WATCH_INTERVAL: Duration = Duration::from_secs(1);
 /// Bytes of a context file of the nats client.

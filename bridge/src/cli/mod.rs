@@ -5,7 +5,7 @@
 //! | [`exit`], [`failure`] | how a command ends, and how that is told |
 //! | `output`, `human` | standard output; numbers for people |
 //! | `signals` | SIGTERM, SIGINT and SIGHUP |
-//! | `hub_args`, `bridge_socket`, `load`, `cluster` | reaching the hub, the bridge, a whole mapping; loading the configuration |
+//! | `hub_args`, `bridge_socket`, `wait`, `load`, `cluster` | reaching the hub or the bridge, also one that is starting, or a whole mapping; loading the configuration |
 //! | the others | the command of their name |
 
 mod bridge_socket;
@@ -32,6 +32,7 @@ mod status;
 mod status_text;
 mod subscribe;
 mod validate;
+mod wait;
 
 use clap::{Parser, Subcommand};
 

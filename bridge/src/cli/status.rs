@@ -1,6 +1,7 @@
 //! `fanin status`: how the node of this machine is.
 
 use std::io::{self, IsTerminal};
+use std::time::Duration;
 
 use clap::Args as ClapArgs;
 
@@ -28,7 +29,7 @@ pub struct Args {
 }
 
 pub(super) async fn execute(args: &Args) -> Result<Exit, Failure> {
-    let client = args.socket.connect().await?;
+    let client = args.socket.connect(Duration::ZERO).await?;
     let show = async |clear: bool| {
         let status = client.status().await.map_err(bridge_socket::status_failed)?;
         if args.json {

@@ -69,9 +69,13 @@ fn mapping(text: &mut String, mapping: &MappingStatus) {
     if !mapping.reason.is_empty() {
         let _ = write!(text, ": {}", mapping.reason);
     }
+    text.push('\n');
+    if !mapping.delivery.is_empty() {
+        let _ = writeln!(text, "  delivery: {}", mapping.delivery);
+    }
     let _ = writeln!(
         text,
-        "\n  epoch {}  ledger position {}, lag {}  terms {}",
+        "  epoch {}  ledger position {}, lag {}  terms {}",
         mapping.epoch, mapping.ledger_position, mapping.ledger_lag, mapping.terms_version
     );
     let _ = writeln!(
@@ -198,6 +202,7 @@ mod tests {
             topic: "orders".to_owned(),
             state: "gated".to_owned(),
             reason: "shipping has no instance here".to_owned(),
+            delivery: "exactly_once, because the hub syncs".to_owned(),
             epoch: 12,
             ledger_position: 345,
             ledger_lag: 6,
@@ -229,7 +234,8 @@ mod tests {
             "NOT CONNECTED, last hub-1",
             "2.0 GiB of 8.0 GiB",
             "mapping orders  topic orders  gated: shipping has no instance here",
-            "epoch 12  ledger position 345, lag 6",
+            "  delivery: exactly_once, because the hub syncs",
+            "  epoch 12  ledger position 345, lag 6",
             "ORDERS  1200",
             "billing       42",
             "1m05s",

@@ -18,7 +18,7 @@ use super::limits::{
     SUBSCRIBE_BATCH_MAX, SUBSCRIBE_CLOSE_MAX, SUBSCRIBE_UNCONFIRMED_BATCHES_MAX, TOOL_STOP_MAX,
 };
 use super::message_line::{self, Reader};
-use super::{output, signals};
+use super::{output, signals, wait};
 use crate::telemetry::codes;
 
 /// `fanin subscribe`.
@@ -31,6 +31,9 @@ pub struct Args {
     app: String,
     #[command(flatten)]
     socket: SocketArgs,
+    /// How long to wait for a bridge that is not there yet; 0: not at all.
+    #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = wait::duration)]
+    wait: Duration,
     /// End after this many messages [default: go on until interrupted].
     #[arg(short = 'n', long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     count: Option<u64>,
@@ -48,7 +51,10 @@ pub struct Args {
 
 pub(super) async fn execute(args: &Args) -> Result<Exit, Failure> {
     let stop = signals::stop_token(TOOL_STOP_MAX)?;
-    let client = args.socket.connect().await?;
+    let Some(client) = stop.run_until_cancelled(args.socket.connect(args.wait)).await else {
+        return Ok(Exit::Done);
+    };
+    let client = client?;
     let mut builder = client
         .subscribe(&args.topic, &args.app)
         .close_timeout(SUBSCRIBE_CLOSE_MAX);

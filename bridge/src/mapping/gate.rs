@@ -11,6 +11,7 @@ use super::intake::{IntakeTask, Room};
 use super::join::pause;
 use super::ledger_io::error_chain;
 use super::limits::AHEAD_FACTOR;
+use super::source_check;
 use super::view::State;
 use super::watch::{WatchTask, consumer_spec};
 
@@ -27,6 +28,9 @@ impl Driver {
             position = self.node.fold().position().0,
             "joined"
         );
+        let infos = self.sources.values().map(|source| &source.info);
+        let delivery = source_check::delivery(self.options.policy.stability, infos);
+        self.view.update(|view| view.delivery = delivery);
         let topic = self.topic.clone();
         let apps: Vec<String> = self.options.config.applications.keys().cloned().collect();
         tokio::spawn(async move {

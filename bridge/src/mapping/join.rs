@@ -18,6 +18,7 @@ use fanin_hub::{ApiError, LedgerError, LedgerInfo, LedgerOptions, SourceError, S
 use fanin_store::{Class, CommitError, Store};
 
 use super::disk::{Epochs, Names};
+use super::source_check::{self, Unfit};
 use super::{MappingOptions, limits};
 
 /// How long JetStream may take to come up behind a server that answers already.
@@ -44,6 +45,9 @@ pub enum JoinError {
     /// A source is missing.
     #[error(transparent)]
     Source(#[from] SourceError),
+    /// A source cannot hold what the mapping requires.
+    #[error(transparent)]
+    Unfit(#[from] Unfit),
     /// The ledger differs, is missing, or cannot be made.
     #[error(transparent)]
     Ledger(#[from] LedgerError),
@@ -132,6 +136,7 @@ impl JoinError {
             JoinError::Append(error) => error.retryable(),
             JoinError::Store(_)
             | JoinError::Encode(_)
+            | JoinError::Unfit(_)
             | JoinError::LedgerRecreated { .. }
             | JoinError::LedgerShort { .. }
             | JoinError::LedgerShrank { .. }
@@ -160,6 +165,19 @@ impl JoinError {
         }
     }
 
+    /// What a process that has just started is told. A missing source ends it only where this data directory has never
+    /// joined the mapping, as a name is misspelt then: later on the node has a backlog, and other mappings.
+    ///
+    /// # Errors
+    /// This error, when the process had better end.
+    pub fn verdict(self, joined_before: bool) -> Result<(), JoinError> {
+        if joined_before && matches!(self, JoinError::Source(SourceError::Missing { .. })) {
+            Ok(())
+        } else {
+            Err(self)
+        }
+    }
+
     /// The stable code users can look up.
     #[must_use]
     pub fn code(&self) -> &'static str {
@@ -167,6 +185,7 @@ impl JoinError {
             JoinError::Hub(error) => error.code(),
             JoinError::Connect(error) => error.code(),
             JoinError::Source(error) => error.code(),
+            JoinError::Unfit(_) => fanin_hub::codes::SOURCE_UNFIT,
             JoinError::Ledger(error) => error.code(),
             JoinError::Append(error) => error.code(),
             JoinError::Store(_) | JoinError::Encode(_) => "FAN-4002",
@@ -259,6 +278,9 @@ pub async fn join(
     write_genesis(&*ledger).await?;
     let ledger_size = ledger.info().await?;
     let (epoch, follows, nonce) = begin_epoch(context, &*ledger, epochs, tried).await?;
+    for source in sources.values() {
+        source_check::warn(&options.name, &source.info);
+    }
     Ok(Joined {
         ledger,
         ledger_size,
@@ -297,6 +319,7 @@ pub async fn find_sources(
     let mut sources = BTreeMap::new();
     for configured in &options.config.sources {
         let info = hub.source_info(&configured.stream).await?;
+        source_check::judge(options.config.required_delivery, &info)?;
         let generation = configured.generation.unwrap_or(0);
         let filters: BTreeSet<String> = configured.subjects.iter().cloned().collect();
         let terms = SourceTerms {

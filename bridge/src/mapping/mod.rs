@@ -11,6 +11,7 @@
 //! | [`ledger_io`] | appending, tailing, loading checkpoints, purging |
 //! | [`room`] | looking at the ledger's size, so that claims stop before it is full |
 //! | [`settle`] | acknowledging to the hub |
+//! | [`source_check`] | what the settings of a source mean for delivery |
 //! | [`mend`] | batches that the disk has lost are fetched again |
 //! | [`stuck`] | messages no node can take in as the hub delivers them; the connection for pulling |
 //! | [`watch`] | looking after the consumer: its floor, holes, repairs |
@@ -31,6 +32,7 @@ pub mod limits;
 pub mod mend;
 pub mod room;
 pub mod settle;
+pub mod source_check;
 pub mod start;
 pub mod storing;
 pub mod stuck;

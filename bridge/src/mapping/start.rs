@@ -296,6 +296,7 @@ impl Mapping {
                 () = shutdown.cancelled() => return None,
                 _ = hub.wait_connected() => {}
             }
+            let joined_before = self.epochs.last != 0;
             let context = JoinContext {
                 options: &self.options,
                 hub,
@@ -350,7 +351,7 @@ impl Mapping {
                 "the mapping cannot take part"
             );
             if let Some(verdict) = verdict.take() {
-                let _ = verdict.send(Err(error));
+                let _ = verdict.send(error.verdict(joined_before));
             }
             tokio::select! {
                 biased;

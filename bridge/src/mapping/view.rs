@@ -84,6 +84,8 @@ pub struct View {
     pub state: State,
     /// Why, with its code, when it is not simply active.
     pub reason: String,
+    /// The delivery that hub and sources allow, and why; empty before the node has joined.
+    pub delivery: String,
     /// The own epoch.
     pub epoch: u64,
     /// The last ledger record folded.
@@ -178,6 +180,7 @@ impl View {
             topic: topic.to_owned(),
             state: self.state.word().to_owned(),
             reason: self.reason.clone(),
+            delivery: self.delivery.clone(),
             epoch: self.epoch,
             ledger_position: self.position,
             ledger_lag: self.lag,

@@ -219,7 +219,16 @@ fn a_wrong_socket_is_unavailable_and_the_cure_names_the_variable() {
     for args in [
         &["status", "--socket", nowhere][..],
         &["status", "--watch", "--socket", nowhere],
-        &["subscribe", "orders", "--app", "billing", "--socket", nowhere],
+        &[
+            "subscribe",
+            "orders",
+            "--app",
+            "billing",
+            "--wait",
+            "0",
+            "--socket",
+            nowhere,
+        ],
     ] {
         let run = fanin(dir.path(), args);
         assert_eq!((run.code, run.out.as_str()), (69, ""), "{args:?}");
@@ -265,6 +274,8 @@ fn an_absent_hub_is_unavailable_and_its_password_stays_secret() {
             "orders",
             "--server",
             "nats://127.0.0.1:1",
+            "--wait",
+            "0",
             "--user",
             "u",
             "--password",
@@ -376,12 +387,15 @@ fn every_code_in_the_sources_is_explained() {
 #[test]
 fn input_from_a_pipe_is_not_waited_for_when_the_hub_is_away() {
     let dir = dir();
-    let mut child = command(dir.path(), &["publish", "orders", "-s", "nats://127.0.0.1:1"])
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
+    let mut child = command(
+        dir.path(),
+        &["publish", "orders", "-s", "nats://127.0.0.1:1", "--wait", "0"],
+    )
+    .stdin(Stdio::piped())
+    .stdout(Stdio::piped())
+    .stderr(Stdio::piped())
+    .spawn()
+    .unwrap();
     let mut input = child.stdin.take().unwrap();
     // The program may be gone already; then the write fails, which is just as well.
     let _ = input.write_all(b"one\n");

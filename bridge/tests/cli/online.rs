@@ -319,7 +319,7 @@ async fn the_whole_way() {
     timeout(PATIENCE, lost).await.expect("is told");
     assert!(page(&admin, "/readyz").await.starts_with("HTTP/1.1 200"));
     assert_eq!(world.status()["hub"]["connected"], false);
-    let run = world.publish("late\n", &[]);
+    let run = world.publish("late\n", &["--wait", "0"]);
     assert_eq!(
         (run.code, run.err.contains("FAN-2001")),
         (69, true),

@@ -8,7 +8,7 @@ use std::os::fd::AsFd as _;
 use std::path::{Path, PathBuf};
 
 use clap::Args as ClapArgs;
-use fanin_hub::{Connection, Outgoing, PubAck, PublishError, Publisher};
+use fanin_hub::{Outgoing, PubAck, PublishError, Publisher};
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesOrdered;
 use serde_json::{Value, json};
@@ -23,6 +23,7 @@ use super::limits::{
     INPUT_BUFFER_BYTES, PUBLISH_RETRY_MAX, PUBLISH_RETRY_PAUSE, PUBLISH_WINDOW, PUBLISH_WINDOW_BYTES,
     TOOL_STOP_MAX,
 };
+use super::wait::HubWait;
 use super::{output, signals};
 use crate::telemetry::codes;
 use field::FieldPath;
@@ -53,6 +54,8 @@ pub struct Args {
     pub(super) json: bool,
     #[command(flatten)]
     hub: HubArgs,
+    #[command(flatten)]
+    wait: HubWait,
 }
 
 fn subject(text: &str) -> Result<String, String> {
@@ -121,8 +124,11 @@ impl Summary {
 pub(super) async fn execute(args: &Args) -> Result<Exit, Failure> {
     let stop = signals::stop_token(TOOL_STOP_MAX)?;
     let input = open(&args.file).await?;
-    let connection = Connection::connect(args.hub.options("fanin publish")?)
+    let connecting = args.wait.connect(args.hub.options("fanin publish")?);
+    let connection = stop
+        .run_until_cancelled(connecting)
         .await
+        .ok_or_else(interrupted)?
         .map_err(|error| Failure::of(connect_exit(&error), error.code(), error))?;
     let max_payload = connection.state().max_payload;
 
