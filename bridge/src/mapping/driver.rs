@@ -193,7 +193,8 @@ pub struct Driver {
     pub(super) gates: BySource<watch::Sender<bool>>,
     /// Why a source cannot be pulled from, when waiting does not help.
     pub(super) missing: BySource<String>,
-    pub(super) ledger_full: bool,
+    /// When the ledger refused a record for its size last.
+    pub(super) ledger_full: Option<Instant>,
     pub(super) mending: Mending,
     /// Room in the local log without which pulling is in vain: about what it refused last; 0 when it refused nothing.
     pub(super) room_wanted: u64,
@@ -240,7 +241,7 @@ impl Driver {
             intakes: BTreeMap::new(),
             gates: BTreeMap::new(),
             missing: BTreeMap::new(),
-            ledger_full: false,
+            ledger_full: None,
             mending: Mending::of(parts.damaged),
             room_wanted: 0,
             ever_present: BTreeSet::new(),
@@ -451,7 +452,7 @@ impl Driver {
 
     fn on_appended(&mut self, appended: &Appended) {
         use fanin_hub::ledger::AppendError;
-        self.ledger_full = matches!(appended.result, Err(AppendError::Full));
+        self.ledger_full = matches!(appended.result, Err(AppendError::Full)).then(Instant::now);
         let Err(error) = &appended.result else { return };
         match error {
             AppendError::Full => {

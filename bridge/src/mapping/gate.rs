@@ -10,7 +10,7 @@ use super::driver::Driver;
 use super::intake::{IntakeTask, Room};
 use super::join::pause;
 use super::ledger_io::error_chain;
-use super::limits::AHEAD_FACTOR;
+use super::limits::{AHEAD_FACTOR, LEDGER_FULL_PAUSE};
 use super::view::State;
 use super::watch::{WatchTask, consumer_spec};
 
@@ -169,7 +169,11 @@ impl Driver {
                 "FAN-4022: the local log's quota or the disk is full; other nodes take over".to_owned(),
             );
         }
-        if self.ledger_full {
+        // A node with nothing left to append would never hear that there is room again: after a while it tries.
+        if self
+            .ledger_full
+            .is_some_and(|at| at.elapsed() < LEDGER_FULL_PAUSE)
+        {
             return (
                 State::Withheld,
                 "FAN-4023: the ledger is full; raise its max_bytes, and see who is behind".to_owned(),

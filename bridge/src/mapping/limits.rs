@@ -31,6 +31,10 @@ pub const AHEAD_FACTOR: u64 = 16;
 /// Pause after a failed pull or a failed hub request, doubled up to `PAUSE_MAX`.
 pub const PAUSE_FIRST: Duration = Duration::from_millis(100);
 
+/// A ledger that refused a record for its size counts as full for this long. Longer than a claim waits before it is sent
+/// again, so that a node whose claims are refused goes on waiting.
+pub const LEDGER_FULL_PAUSE: Duration = Duration::from_secs(10);
+
 /// Longest pause between two tries at the hub.
 pub const PAUSE_MAX: Duration = Duration::from_secs(5);
 
