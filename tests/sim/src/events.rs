@@ -218,7 +218,7 @@ impl Cluster {
             Fault::AckStateLost | Fault::FloorReset | Fault::MessagesSkipped => self.confuse_consumer(fault),
             Fault::MessageDeleted => self.delete_message(),
             Fault::ConsumerRecreated => self.delete_consumer(n).await,
-            Fault::LedgerRollback => self.roll_ledger_back(),
+            Fault::LedgerRollback => self.roll_ledger_back().await,
             Fault::LedgerRecreated => self.delete_ledger(),
             Fault::SourceRecreated => self.recreate_source().await,
             Fault::DiskRestored => self.restore_disk(n).await,
@@ -371,7 +371,14 @@ impl Cluster {
     }
 
     /// The hub loses the end of the ledger: it was restarted on an older state of its disk.
-    fn roll_ledger_back(&mut self) -> bool {
+    async fn roll_ledger_back(&mut self) -> bool {
+        // At times the power fails everywhere at once, so that nobody is there to see it.
+        if self.world().hub.one_in(3) {
+            let world = Arc::clone(self.world());
+            for n in 0..self.nodes.len() {
+                self.nodes[n].crash(&world).await;
+            }
+        }
         {
             let mut state = self.ground.hub.state.lock();
             let state = &mut *state;

@@ -41,6 +41,9 @@ pub fn take_panic() -> Option<String> {
     PANIC.take()
 }
 
+/// The code of a failed disk.
+const DISK: &str = "FAN-4002";
+
 struct Collector {
     world: Arc<World>,
 }
@@ -57,13 +60,15 @@ pub fn collect(world: &Arc<World>) -> DefaultGuard {
 #[derive(Default)]
 struct Line {
     text: String,
-    is_broken: bool,
+    code: String,
 }
 
 impl Visit for Line {
     fn record_debug(&mut self, field: &Field, value: &dyn Debug) {
         let value = format!("{value:?}");
-        self.is_broken |= field.name() == "code" && value.contains(INVARIANT);
+        if field.name() == "code" {
+            value.trim_matches('"').clone_into(&mut self.code);
+        }
         // Writing into a string cannot fail.
         let _ = match field.name() {
             "message" => write!(self.text, "{value} "),
@@ -95,9 +100,16 @@ impl Subscriber for Collector {
         event.record(&mut line);
         let level = event.metadata().level().as_str();
         self.world.note(level, || line.text.clone());
-        if line.is_broken {
-            self.world
-                .violate(format!("an invariant is broken: {}", line.text));
+        if *event.metadata().level() != Level::ERROR {
+            return;
+        }
+        match line.code.as_str() {
+            INVARIANT => self
+                .world
+                .violate(format!("an invariant is broken: {}", line.text)),
+            // A failed disk ends the process, which is started again.
+            "" | DISK => {}
+            _ => self.world.tell(&line.text),
         }
     }
 

@@ -300,8 +300,11 @@ impl Run {
             return;
         }
         self.oracle.dead_letters(self.cluster.dead_letters());
-        let held = self.cluster.is_held();
         if self.plan.kind.is_exact() {
+            if let Some(told) = self.world.told() {
+                self.world
+                    .violate(format!("FALSE ALARM: nothing is wrong, but a node says: {told}"));
+            }
             if let Some(why) = self.restless() {
                 self.world.violate(format!("NOT AT REST: {why}"));
             }
@@ -313,24 +316,36 @@ impl Run {
             }
             return;
         }
-        self.judge_told(rested, held);
+        self.judge_told(rested);
     }
 
     /// What the hub or the disks have broken may have been noticed late, but it must have been noticed.
-    fn judge_told(&self, rested: bool, held: bool) {
+    fn judge_told(&self, rested: bool) {
+        let is_told = self.world.told().is_some() || self.cluster.is_held();
         let unfinished = self.unfinished(5);
         let wrong = self.oracle.wrong_deliveries();
-        if !held && (wrong > 0 || !unfinished.is_empty()) {
+        if is_told {
+            return self.judge_rest_of_identity(wrong);
+        }
+        if wrong > 0 {
             self.world.violate(format!(
-                "IN SILENCE: {wrong} deliveries too many, not finished {unfinished:?}, and nobody is held"
+                "TOO MANY IN SILENCE: {wrong} deliveries, and no node says anything"
             ));
         }
-        if !held && !rested {
+        if !unfinished.is_empty() {
             self.world.violate(format!(
-                "NOT AT REST, and nobody is held: {}",
+                "MISSING IN SILENCE: {unfinished:?}, and no node says anything"
+            ));
+        }
+        if !rested {
+            self.world.violate(format!(
+                "NOT AT REST IN SILENCE: {}",
                 self.restless().unwrap_or_default()
             ));
         }
+    }
+
+    fn judge_rest_of_identity(&self, wrong: u64) {
         if self.plan.kind != Kind::Identity {
             return;
         }

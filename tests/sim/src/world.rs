@@ -61,6 +61,8 @@ pub struct World {
     /// Nodes whose process is to be killed at once.
     doomed: Mutex<Vec<Arc<str>>>,
     doom: Notify,
+    /// The first time that a node said that something is wrong beyond its power.
+    told: Mutex<Option<String>>,
     violations: Mutex<Vec<String>>,
     trace: Option<Mutex<String>>,
 }
@@ -84,6 +86,7 @@ impl World {
             disk: dice(Purpose::Disk),
             doomed: Mutex::default(),
             doom: Notify::new(),
+            told: Mutex::default(),
             violations: Mutex::default(),
             trace: traced.then(Mutex::default),
         }
@@ -167,6 +170,17 @@ impl World {
         for chance in &self.chances {
             chance.store(0, Ordering::Relaxed);
         }
+    }
+
+    /// A node says that something is wrong beyond its power.
+    pub fn tell(&self, what: &str) {
+        self.told.lock().get_or_insert_with(|| what.to_owned());
+    }
+
+    /// What a node said first of something beyond its power.
+    #[must_use]
+    pub fn told(&self) -> Option<String> {
+        self.told.lock().clone()
     }
 
     /// Notes that something happened that must not.

@@ -77,6 +77,46 @@ fn one_seed_gives_one_history() {
     }
 }
 
+/// Plans in which nothing goes wrong but these, so often an hour or in ten thousand operations: each has found a fault once.
+fn only(kind: Kind, rates: &[(Fault, u64)]) -> std::io::Result<()> {
+    for seed in 1..=8 {
+        let mut plan = Plan::draw(seed, Some(kind));
+        plan.rates = rates.iter().copied().collect();
+        plan.messages = plan.messages.min(300);
+        let outcome = run(seed, &plan, false)?;
+        assert!(
+            outcome.violations.is_empty(),
+            "seed {seed}: {:?}\n{plan}",
+            outcome.violations
+        );
+    }
+    Ok(())
+}
+
+/// A node that had nothing left to append when the ledger was full never heard that there was room again.
+#[test]
+fn a_ledger_that_was_full_is_used_again() {
+    only(Kind::Honest, &[(Fault::LedgerFull, 200)]).unwrap();
+}
+
+/// A restart forgot that the ledger had lost its end: messages were delivered again as repairs.
+#[test]
+fn a_ledger_that_lost_its_end_is_not_taken_up_in_silence() {
+    only(Kind::Broken, &[(Fault::LedgerRollback, 60)]).unwrap();
+}
+
+/// A dead letter that was durable before the cursor that is past it was made a second time.
+#[test]
+fn a_dead_letter_is_made_once() {
+    let rates = [
+        (Fault::Retry, 2_000),
+        (Fault::InstanceDies, 100),
+        (Fault::CrashAtWrite, 100),
+        (Fault::TornCrash, 9_000),
+    ];
+    only(Kind::Honest, &rates).unwrap();
+}
+
 /// A disk rolled back within one epoch is the one theft that nobody can see: so where it may happen, and exactly once is
 /// demanded all the same, the oracle has something to find.
 #[test]
