@@ -28,3 +28,4 @@ mod rolled_back;
 mod sources;
 mod stale_reads;
 mod starts;
+mod users;
