@@ -54,8 +54,8 @@ codes! {
         "Too many instances of one application are connected to this node.",
         "Close instances that are not needed; one instance with more concurrency does the work of many.";
     NotPermitted = "FAN-3005", false, "not permitted",
-        "The user of the calling process may not use this application's name.",
-        "Run the process as a permitted user, or permit its user id.";
+        "The application has `users` in the configuration, and the user of the calling process is none of them.",
+        "Run the process as one of them, or add its user, by name or number, on this node and restart the bridge.";
     Stopping = "FAN-3006", true, "the node is stopping",
         "The bridge shuts down, or restarts.",
         "Connect again after a while; the SDK does by itself.";

@@ -16,3 +16,4 @@ pub mod serve;
 pub mod stage;
 pub mod telemetry;
 pub mod topic;
+pub mod users;

@@ -69,6 +69,9 @@ codes! {
     NeverMatches = "FAN-1011", "filter that matches nothing",
         "No subject of the mapping's sources can match the application's filter, so that the application gets nothing. This is a warning.",
         "Correct the filter's subjects or those of the sources.";
+    UnknownUser = "FAN-1012", "no such user",
+        "An application's `users` name somebody whom /etc/passwd of this machine does not know.",
+        "Correct the name or create the user; give users of a directory service by their number (`id -u NAME`).";
 }
 
 impl std::fmt::Display for Code {

@@ -11,6 +11,7 @@ use crate::layers::{Layer, error};
 use crate::problem::{KeyPath, Origin, Problem, Severity};
 use crate::shape::Shape;
 use crate::units::{ByteSize, FileMode, HumanDuration, Invalid, Listen, Percent, Secret};
+use crate::user::User;
 
 /// What decoding and validation share: where values stand, and what is wrong so far.
 pub(crate) struct Context<'a> {
@@ -424,7 +425,7 @@ macro_rules! leaf_by_from_str {
     };
 }
 
-leaf_by_from_str!(HumanDuration, ByteSize, Percent, FileMode, Listen);
+leaf_by_from_str!(HumanDuration, ByteSize, Percent, FileMode, Listen, User);
 
 /// Leaves that are one of a few words.
 macro_rules! leaf_by_word {

@@ -18,6 +18,7 @@ mod schema;
 mod shape;
 mod show;
 mod units;
+mod user;
 mod validate;
 mod yaml;
 
@@ -37,6 +38,7 @@ pub use problem::{KeyPath, LoadError, Origin, Problem, Segment, Severity};
 pub use schema::schema;
 pub use show::Effective;
 pub use units::{ByteSize, FileMode, HumanDuration, Invalid, Listen, Percent, REDACTED, Secret};
+pub use user::User;
 pub use validate::subject;
 
 use decode::Context;

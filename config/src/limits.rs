@@ -16,6 +16,8 @@ pub const SOURCES_MAX: usize = 32;
 pub const SUBJECTS_MAX: usize = 256;
 /// Most applications of one mapping.
 pub const APPLICATIONS_MAX: usize = 256;
+/// Most users that may take one application's name.
+pub const USERS_MAX: usize = 256;
 /// Most hub servers.
 pub const SERVERS_MAX: usize = 64;
 /// Longest node, mapping, topic and application name, in bytes.

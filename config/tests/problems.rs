@@ -404,6 +404,18 @@ fn one_mistake_each() {
             3,
             "hub.servers[2]",
         ),
+        (
+            with("billing: {}", "billing: { users: [] }"),
+            Code::MissingKey,
+            8,
+            "mappings.orders.applications.billing.users",
+        ),
+        (
+            with("billing: {}", "billing: { users: [root, \"a:b\"] }"),
+            Code::BadValue,
+            8,
+            "mappings.orders.applications.billing.users[1]",
+        ),
         // Secrets.
         (
             hub("  credentials: { token: abc }"),

@@ -29,4 +29,5 @@ mod rolled_back;
 mod sources;
 mod stale_reads;
 mod starts;
+mod users;
 mod verify;

@@ -47,8 +47,6 @@ pub const PULL_GRACE: Duration = Duration::from_secs(5);
 pub const PULL_HEARTBEAT: Duration = Duration::from_secs(5);
 /// Silence on an open pull after which it is held to be lost.
 pub const PULL_SILENCE_MAX: Duration = Duration::from_secs(12);
-/// After the first message of a batch, how long to wait for more.
-pub const PULL_LINGER: Duration = Duration::from_millis(5);
 /// A puller that lets go waits this long for a message under way, and this long in all.
 pub const RELEASE_QUIET: Duration = Duration::from_millis(50);
 /// See [`RELEASE_QUIET`].

@@ -59,8 +59,8 @@ pub trait Hub: Send + Sync + 'static {
         consumer: &'a SharedConsumer,
     ) -> BoxFuture<'a, Result<ConsumerInfo, ConsumerError>>;
 
-    /// A puller of a verified consumer.
-    fn puller(&self, consumer: &SharedConsumer) -> Box<dyn Pull>;
+    /// A puller of a verified consumer, whose batches wait for `linger` for more messages after their first one.
+    fn puller(&self, consumer: &SharedConsumer, linger: Duration) -> Box<dyn Pull>;
 
     /// Acknowledges messages.
     fn settle<'a>(&'a self, batch: &'a [AckSubject]) -> BoxFuture<'a, Result<(), SettleError>>;
@@ -201,8 +201,8 @@ impl Hub for Connection {
         Box::pin(consumer.info(self))
     }
 
-    fn puller(&self, consumer: &SharedConsumer) -> Box<dyn Pull> {
-        Box::new(Puller::new(self, consumer))
+    fn puller(&self, consumer: &SharedConsumer, linger: Duration) -> Box<dyn Pull> {
+        Box::new(Puller::new(self, consumer, linger))
     }
 
     fn settle<'a>(&'a self, batch: &'a [AckSubject]) -> BoxFuture<'a, Result<(), SettleError>> {

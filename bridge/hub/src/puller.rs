@@ -46,6 +46,7 @@ pub struct Puller {
     connection: Connection,
     flow: PullFlow,
     ack_wait: Duration,
+    linger: Duration,
     waiting: VecDeque<Pulled>,
     waiting_bytes: usize,
     last_fetch: Instant,
@@ -53,13 +54,15 @@ pub struct Puller {
 }
 
 impl Puller {
-    /// A puller of a verified consumer. Nothing is asked of the hub before the first fetch.
+    /// A puller of a verified consumer. A batch that is not full waits for `linger` for more messages after its first one, which
+    /// should be a small part of the consumer's acknowledgement wait. Nothing is asked of the hub before the first fetch.
     #[must_use]
-    pub fn new(connection: &Connection, consumer: &SharedConsumer) -> Puller {
+    pub fn new(connection: &Connection, consumer: &SharedConsumer, linger: Duration) -> Puller {
         Puller {
             flow: PullFlow::new(connection.clone(), &consumer.stream, &consumer.name),
             connection: connection.clone(),
             ack_wait: consumer.info.ack_wait,
+            linger,
             waiting: VecDeque::new(),
             waiting_bytes: 0,
             last_fetch: Instant::now(),
@@ -81,8 +84,8 @@ impl Puller {
 
     /// The next batch: up to `max_messages` (at most 1000) and about `max_bytes` of subject, headers and body.
     ///
-    /// Returns when the batch is full, when 5 ms have passed since its first message, or with an empty list after
-    /// `wait` without any. Asks the hub for as much as fits into `max_bytes`, but never for less than one message of the
+    /// Returns when the batch is full, when the linger time has passed since its first message, or with an empty list
+    /// after `wait` without any. Asks the hub for as much as fits into `max_bytes`, but never for less than one message of the
     /// largest size, which could not be had otherwise. Cancel safe: what was received stays for the next call.
     ///
     /// # Errors
@@ -97,14 +100,14 @@ impl Puller {
         let max_messages = max_messages.clamp(1, limits::PULL_BATCH_MAX);
         let ask_bytes = max_bytes.max(self.connection.max_payload() + limits::MESSAGE_OVERHEAD_BYTES);
         let deadline = Instant::now() + wait;
-        let mut linger: Option<Instant> = None;
+        let mut complete: Option<Instant> = None;
 
         loop {
             while let Some(message) = self.flow.try_next() {
                 self.take(message);
             }
-            if !self.waiting.is_empty() && linger.is_none() {
-                linger = Some(Instant::now() + limits::PULL_LINGER);
+            if !self.waiting.is_empty() && complete.is_none() {
+                complete = Some(Instant::now() + self.linger);
             }
             let full = self.waiting.len() >= max_messages || self.waiting_bytes >= max_bytes;
             if !full && let Err(error) = self.flow.ask(max_messages, Some(ask_bytes)).await {
@@ -115,7 +118,7 @@ impl Puller {
                 }
                 break;
             }
-            let until = linger.map_or(deadline, |l| l.min(deadline));
+            let until = complete.unwrap_or(deadline);
             if full || Instant::now() >= until {
                 break;
             }

@@ -20,6 +20,7 @@ use crate::telemetry::codes;
 use crate::telemetry::logs::{self, FILTER_VARIABLE, LogOptions};
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::notify;
+use crate::users;
 
 /// `fanin run`.
 #[derive(Debug, ClapArgs)]
@@ -44,7 +45,9 @@ pub struct Args {
 }
 
 pub(super) async fn execute(args: &Args) -> Result<Exit, Failure> {
-    let loaded = load::load(&args.config, &args.overrides).map_err(|error| load::failure(&error))?;
+    let loaded = load::load(&args.config, &args.overrides)
+        .and_then(users::resolve)
+        .map_err(|error| load::failure(&error))?;
     install_logs(&loaded.config.log)?;
     for problem in &loaded.warnings {
         let code = problem.code.info().code;

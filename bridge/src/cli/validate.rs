@@ -12,6 +12,7 @@ use super::failure::Failure;
 use super::load::{self, Overrides, problem_json};
 use super::output;
 use crate::telemetry::codes;
+use crate::users;
 
 /// `fanin validate`.
 #[derive(Debug, ClapArgs)]
@@ -27,7 +28,7 @@ pub struct Args {
     /// Let a warning count as an error.
     #[arg(long)]
     deny_warnings: bool,
-    /// Check the files only, not whether the paths they name exist on this machine.
+    /// Check the files only, not whether the paths and users they name exist on this machine.
     #[arg(long)]
     no_environment: bool,
 }
@@ -45,7 +46,9 @@ impl Verdict {
             Ok(loaded) if args.no_environment => (loaded.warnings, Vec::new()),
             Ok(loaded) => {
                 let findings = environment::check(&loaded);
-                (loaded.warnings, findings)
+                let mut problems = users::unknown(&loaded);
+                problems.extend(loaded.warnings);
+                (problems, findings)
             }
             Err(error) => (error.problems, Vec::new()),
         };

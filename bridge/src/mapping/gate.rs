@@ -60,12 +60,7 @@ impl Driver {
         // Each source has room of its own: an idle one that waits for messages must not hold back a busy one.
         let config = &self.options.config;
         let share = self.options.staged_bytes / self.sources.len().max(1) as u64;
-        let room = Room::new(
-            config.in_flight,
-            share,
-            config.batch.messages,
-            config.batch.bytes.0,
-        );
+        let room = Room::new(config.in_flight, share, &config.batch);
         let (gate, open) = watch::channel(false);
         self.gates.insert(incarnation, gate);
         let mapping = self.options.name.clone();

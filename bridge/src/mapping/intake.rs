@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use fanin_config::BatchConfig;
 use fanin_core::ids::Incarnation;
 use fanin_hub::port::{HubRef, Pull};
 use fanin_hub::{ApiError, PullError, SharedConsumer};
@@ -22,21 +23,23 @@ pub struct Room {
     kib: Arc<Semaphore>,
     batch_messages: u32,
     batch_bytes: u64,
+    linger: Duration,
     kib_total: u32,
 }
 
 impl Room {
     /// Room for `in_flight` messages and `staged_bytes` of payload, taken a batch at a time.
     #[must_use]
-    pub fn new(in_flight: u32, staged_bytes: u64, batch_messages: u32, batch_bytes: u64) -> Room {
+    pub fn new(in_flight: u32, staged_bytes: u64, batch: &BatchConfig) -> Room {
         let kib_total = u32::try_from((staged_bytes / 1024).max(1))
             .unwrap_or(u32::MAX)
             .min(u32::MAX >> 4);
         Room {
             messages: Arc::new(Semaphore::new(in_flight as usize)),
             kib: Arc::new(Semaphore::new(kib_total as usize)),
-            batch_messages: batch_messages.min(in_flight),
-            batch_bytes,
+            batch_messages: batch.messages.min(in_flight),
+            batch_bytes: batch.bytes.0,
+            linger: batch.linger.0,
             kib_total,
         }
     }
@@ -92,7 +95,7 @@ impl IntakeTask {
         mut open: watch::Receiver<bool>,
         events: mpsc::Sender<Event>,
     ) -> IntakeTask {
-        let mut puller = hub.puller(consumer);
+        let mut puller = hub.puller(consumer, room.linger);
         let hub = hub.clone();
         let task = tokio::spawn(async move {
             let mut failures = 0;

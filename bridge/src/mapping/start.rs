@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use fanin_config::User;
 use fanin_core::delivery::{Backoff, Policy as DeliveryPolicy};
 use fanin_core::ids::{BatchNo, LedgerSeq, NodeUuid, TermsVersion};
 use fanin_core::node::Identity;
@@ -393,7 +394,7 @@ fn app_specs(options: &MappingOptions, since: &BTreeMap<String, u32>) -> Vec<App
                 .unwrap_or_default(),
         ),
         since: since.get(name).map(|version| TermsVersion(*version)),
-        allowed_uids: Vec::new(),
+        allowed_uids: app.users.iter().flatten().map(User::uid).collect(),
     });
     apps.collect()
 }

@@ -205,6 +205,30 @@ fn what_is_in_force_is_shown_with_its_origin_and_without_secrets() {
     }
 }
 
+/// Goal: a user that this machine does not know keeps the bridge from starting, and is told with its place before that. Method:
+/// a name that cannot be one of a system's.
+#[test]
+fn an_unknown_user_is_a_problem_with_its_place() {
+    let dir = dir();
+    let file = config(dir.path(), "");
+    let text = fs::read_to_string(&file).unwrap();
+    assert!(text.contains("billing: {}"), "{text}");
+    let named = text.replace("billing: {}", "billing: { users: [0, fanin-nobody] }");
+    fs::write(&file, &named).unwrap();
+    let line = 1 + named.lines().position(|line| line.contains("users:")).unwrap();
+    let file = file.to_str().unwrap();
+    let place = format!("{file}:{line}");
+    for args in [&["validate", file][..], &["run", "--config", file]] {
+        let run = fanin(dir.path(), args);
+        let told = run.out + &run.err;
+        assert_eq!(run.code, 78, "{told}");
+        for part in ["FAN-1012", place.as_str(), "users[1]", "fanin-nobody", "cure:"] {
+            assert!(told.contains(part), "{part} is not in {told}");
+        }
+    }
+    assert_eq!(fanin(dir.path(), &["validate", "--no-environment", file]).code, 0);
+}
+
 #[test]
 fn the_schema_is_json() {
     let schema = fanin(dir().path(), &["config", "schema"]).json();

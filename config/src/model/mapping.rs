@@ -7,6 +7,7 @@ use serde::Serialize;
 
 use crate::decode::{Decode, Section, leaf_by_word};
 use crate::units::{ByteSize, HumanDuration, Percent};
+use crate::user::User;
 
 /// When a node pulls from the hub.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, JsonSchema)]
@@ -208,6 +209,9 @@ pub struct ApplicationConfig {
     pub instance_in_flight: u32,
     /// Which of the topic's messages the application wants. Absent: all.
     pub filter: Option<FilterConfig>,
+    /// The users of this machine whose processes may be instances of the application, by name or number; names are looked up
+    /// in /etc/passwd at the start. Absent: everybody who may open the socket.
+    pub users: Option<Vec<User>>,
 }
 
 impl Default for ApplicationConfig {
@@ -219,6 +223,7 @@ impl Default for ApplicationConfig {
             in_flight: 4096,
             instance_in_flight: 1024,
             filter: None,
+            users: None,
         }
     }
 }
@@ -227,6 +232,7 @@ impl Decode for ApplicationConfig {
     fn decode(s: &mut Section<'_, '_>) -> Self {
         let d = Self::default();
         let in_flight = s.value("in_flight", d.in_flight);
+        let users = s.list("users");
         Self {
             max_attempts: s.value("max_attempts", d.max_attempts),
             backoff: s.section("backoff"),
@@ -234,6 +240,7 @@ impl Decode for ApplicationConfig {
             in_flight,
             instance_in_flight: s.value("instance_in_flight", d.instance_in_flight.min(in_flight)),
             filter: s.optional_section("filter"),
+            users: s.given("users").then_some(users),
         }
     }
 }

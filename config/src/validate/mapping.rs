@@ -275,6 +275,18 @@ fn application(cx: &mut Context<'_>, path: &KeyPath, application: &ApplicationCo
         );
     }
     backoff(cx, &path.key("backoff"), &application.backoff);
+    let users = path.key("users");
+    if let Some(named) = &application.users {
+        at_most(cx, &users, named.len(), USERS_MAX);
+        if named.is_empty() {
+            missing(
+                cx,
+                &users,
+                "no user is named, so that nobody could be an instance",
+                "name at least one, or remove the key to let everybody who may open the socket",
+            );
+        }
+    }
     if let Some(filter) = &application.filter {
         let path = path.key("filter").key("subjects");
         if filter.subjects.is_empty() {

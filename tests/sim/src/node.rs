@@ -116,6 +116,7 @@ impl Node {
     fn options(&self, ground: &Ground) -> MappingOptions {
         let plan = &ground.plan;
         let application = || ApplicationConfig {
+            users: Default::default(),
             max_attempts: u32::try_from(plan.attempts).unwrap_or(u32::MAX),
             backoff: BackoffConfig {
                 initial: HumanDuration::millis(100),

@@ -8,7 +8,7 @@ use fanin_hub::{AckSubject, ApiError, ConsumerError, CreatePolicy, PullError, Pu
 use futures_util::future::join_all;
 use serde_json::{Value, json};
 
-use crate::support::{PATIENCE, connect, consumer, fill, in_time, raw, spec, with_stream};
+use crate::support::{LINGER, PATIENCE, connect, consumer, fill, in_time, raw, spec, with_stream};
 
 const MIB: usize = 1024 * 1024;
 
@@ -76,7 +76,7 @@ async fn creation_is_by_permission() {
         .await
         .unwrap();
     assert!(shared.created);
-    let batch = in_time(Puller::new(&connection, &shared).fetch(10, MIB, PATIENCE))
+    let batch = in_time(Puller::new(&connection, &shared, LINGER).fetch(10, MIB, PATIENCE))
         .await
         .unwrap();
     assert_eq!(batch.first().map(|p| p.facts.stream_seq), Some(8));
@@ -131,7 +131,7 @@ async fn pull_and_settle() {
     let (_hub, connection) = with_stream().await;
     fill(&connection, 3_000, 500).await;
     let shared = consumer(&connection).await;
-    let mut puller = Puller::new(&connection, &shared);
+    let mut puller = Puller::new(&connection, &shared, LINGER);
     let settler = Settler::new(&connection);
 
     let small = in_time(puller.fetch(256, 5_000, PATIENCE)).await.unwrap();
@@ -171,7 +171,10 @@ async fn two_nodes_share() {
     let (hub, connection) = with_stream().await;
     let shared = consumer(&connection).await;
     let other = connect(&hub).await;
-    let mut pullers = [Puller::new(&connection, &shared), Puller::new(&other, &shared)];
+    let mut pullers = [
+        Puller::new(&connection, &shared, LINGER),
+        Puller::new(&other, &shared, LINGER),
+    ];
     // Both ask before there is anything, so that both take part.
     for puller in &mut pullers {
         assert!(
@@ -206,6 +209,30 @@ async fn two_nodes_share() {
     assert!(shares[0] > 0 && shares[1] > 0, "{shares:?}");
 }
 
+/// Goal: a batch that is not full waits for more as long as it was told to, and not longer. Method: the rest of a batch is published
+/// after its first messages were delivered to a puller with all the time in the world; then one message alone, with little.
+#[tokio::test]
+async fn a_batch_lingers_as_told() {
+    let (_hub, connection) = with_stream().await;
+    let shared = consumer(&connection).await;
+    fill(&connection, 4, 10).await;
+    let mut patient = Puller::new(&connection, &shared, 10 * PATIENCE);
+    let rest = async {
+        while shared.info(&connection).await.unwrap().ack_pending < 4 {
+            tokio::task::yield_now().await;
+        }
+        fill(&connection, 6, 10).await;
+    };
+    let (batch, ()) = in_time(async { tokio::join!(patient.fetch(10, MIB, PATIENCE), rest) }).await;
+    assert_eq!(batch.unwrap().len(), 10);
+
+    patient.release().await;
+    fill(&connection, 1, 10).await;
+    let mut quick = Puller::new(&connection, &shared, LINGER);
+    let batch = in_time(quick.fetch(10, MIB, PATIENCE)).await.unwrap();
+    assert_eq!(batch.len(), 1);
+}
+
 /// Goal: released messages reach another node at once, not after the acknowledgement wait of 30 s. Method: one puller
 /// takes some and releases the rest, another one pulls within the patience of the test, which is shorter.
 #[tokio::test]
@@ -213,13 +240,13 @@ async fn released_messages_move_on() {
     let (hub, connection) = with_stream().await;
     fill(&connection, 100, 10).await;
     let shared = consumer(&connection).await;
-    let mut puller = Puller::new(&connection, &shared);
+    let mut puller = Puller::new(&connection, &shared, LINGER);
     let taken = in_time(puller.fetch(100, 50, PATIENCE)).await.unwrap();
     puller.release().await;
     assert_eq!(puller.owed(), 0);
 
     let other = connect(&hub).await;
-    let mut second = Puller::new(&other, &shared);
+    let mut second = Puller::new(&other, &shared, LINGER);
     let mut seen = BTreeSet::new();
     let wanted = 100 - taken.len();
     let step = tokio::time::timeout(Duration::from_secs(15), async {
@@ -248,7 +275,7 @@ async fn a_restart_of_the_hub_loses_nothing() {
         ..spec(&connection).await
     };
     let shared = spec.ensure(&connection, CreatePolicy::FromStart).await.unwrap();
-    let mut puller = Puller::new(&connection, &shared);
+    let mut puller = Puller::new(&connection, &shared, LINGER);
     let settler = Settler::new(&connection);
     let mut seen = BTreeSet::new();
     let first = in_time(puller.fetch(100, MIB, PATIENCE)).await.unwrap();
@@ -286,7 +313,7 @@ async fn a_deleted_consumer_is_told() {
     let (_hub, connection) = with_stream().await;
     fill(&connection, 1, 10).await;
     let shared = consumer(&connection).await;
-    let mut puller = Puller::new(&connection, &shared);
+    let mut puller = Puller::new(&connection, &shared, LINGER);
     let batch = in_time(puller.fetch(10, MIB, PATIENCE)).await.unwrap();
     raw(
         &connection,
@@ -320,7 +347,7 @@ async fn given_back_comes_again() {
     let (_hub, connection) = with_stream().await;
     fill(&connection, 1, 10).await;
     let shared = consumer(&connection).await;
-    let mut puller = Puller::new(&connection, &shared);
+    let mut puller = Puller::new(&connection, &shared, LINGER);
     let batch = in_time(puller.fetch(10, MIB, PATIENCE)).await.unwrap();
     let acks: Vec<AckSubject> = batch.into_iter().map(|p| p.ack).collect();
     Settler::new(&connection)
@@ -344,11 +371,11 @@ async fn stale_messages_are_dropped() {
         ..spec(&connection).await
     };
     let shared = spec.ensure(&connection, CreatePolicy::FromStart).await.unwrap();
-    let mut idle = Puller::new(&connection, &shared);
+    let mut idle = Puller::new(&connection, &shared, LINGER);
     assert!(!in_time(idle.fetch(50, 30, PATIENCE)).await.unwrap().is_empty());
 
     let other = connect(&hub).await;
-    let mut busy = Puller::new(&other, &shared);
+    let mut busy = Puller::new(&other, &shared, LINGER);
     let settler = Settler::new(&other);
     assert!(pull_all(&mut busy, 50, &settler).await >= 50);
     assert_eq!(

@@ -11,7 +11,7 @@ use fanin_localhub::LocalHub;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use crate::support::{PATIENCE, consumer, fill, in_time, spec, with_stream};
+use crate::support::{LINGER, PATIENCE, consumer, fill, in_time, spec, with_stream};
 
 /// Publishes over a plain socket, as a careless client may.
 async fn publish_raw(hub: &LocalHub, subject: &[u8], header: &[u8]) {
@@ -57,7 +57,7 @@ async fn the_others_arrive_beside(subject: &[u8], header: &[u8]) -> StoredMessag
     };
     let shared = spec.ensure(&connection, CreatePolicy::FromStart).await.unwrap();
 
-    let mut puller = Puller::new(&connection, &shared);
+    let mut puller = Puller::new(&connection, &shared, LINGER);
     let settler = Settler::new(&connection);
     let mut seen = BTreeSet::new();
     in_time(async {
@@ -141,7 +141,7 @@ async fn a_status_in_a_message_is_no_answer() {
     }
     fill(&connection, 1, 10).await;
     let shared = consumer(&connection).await;
-    let mut puller = Puller::new(&connection, &shared);
+    let mut puller = Puller::new(&connection, &shared, LINGER);
     let mut seen = Vec::new();
     in_time(async {
         while seen.len() < 5 {

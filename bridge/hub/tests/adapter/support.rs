@@ -13,6 +13,9 @@ use serde_json::json;
 /// How long any single step may take before a test fails.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
+/// How long a batch waits for more messages where nothing depends on it.
+pub(crate) const LINGER: Duration = Duration::from_millis(5);
+
 pub(crate) async fn start(extra_config: &str) -> LocalHub {
     let binary = ServerBinary::find_or_fetch(None).expect("a nats-server");
     let mut options = LocalHubOptions::new(binary);
