@@ -2,7 +2,6 @@
 //! the configuration and the disk has been judged.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -11,22 +10,26 @@ use bytes::Bytes;
 use fanin_config::{Config, Listen, Loaded};
 use fanin_hub::port::HubRef;
 use fanin_hub::{Connection, HubOptions, Login, Secret, TlsOptions};
-use fanin_store::{Class, CommitError, Damage, Op, OpenError, Options, Recovered, SegmentLog, Store};
+use fanin_store::{Class, CommitError, Damage, Op, Options, Recovered, SegmentLog, Store};
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::codes::{Code, Refusal};
-use crate::identity::{self, IdentityError};
+use crate::identity;
 use crate::mapping::MappingOptions;
 use crate::mapping::disk::{DiskError, Names, is_of_mapping};
 use crate::mapping::driver::DriverError;
 use crate::mapping::join::JoinError;
 use crate::mapping::start::{Mapping, MappingError, MappingHandle};
 use crate::running::Running;
-use crate::serve::{ServeOptions, Server, SocketError, StatusSource, Topics};
+use crate::serve::{ServeOptions, Server, StatusSource, Topics};
 use crate::topic::BodyCache;
+
+mod error;
+
+pub use error::AppError;
 
 /// How long the start waits for the hub's first verdict, longer than a join waits for JetStream. A hub that does not answer by then does not stop the node: it serves
 /// and goes on trying.
@@ -46,128 +49,6 @@ pub struct RunOptions {
     pub accept_moved_data: bool,
     /// Messages that damage took and whose source is gone become dead letters.
     pub accept_loss: bool,
-}
-
-/// Why a node cannot start, or must end.
-#[derive(Debug, thiserror::Error)]
-pub enum AppError {
-    /// The data directory cannot be made.
-    #[error("FAN-4001: the data directory {dir} cannot be made: {source}; set `data_dir` to a directory this user may write", dir = dir.display())]
-    DataDir {
-        /// The directory.
-        dir: PathBuf,
-        /// What the system said.
-        source: std::io::Error,
-    },
-    /// The local log cannot be opened.
-    #[error(transparent)]
-    Open(#[from] OpenError),
-    /// The local log failed.
-    #[error("FAN-4002: {0}")]
-    Store(#[from] CommitError),
-    /// The data directory is not this node's.
-    #[error(transparent)]
-    Identity(#[from] IdentityError),
-    /// A mapping cannot be restored.
-    #[error("mapping {mapping}: {source}")]
-    Mapping {
-        /// The mapping.
-        mapping: String,
-        /// Why.
-        source: MappingError,
-    },
-    /// A mapping cannot take part.
-    #[error("{}: mapping {mapping}: {source}", source.code())]
-    Join {
-        /// The mapping.
-        mapping: String,
-        /// Why.
-        source: JoinError,
-    },
-    /// A mapping's loop ended.
-    #[error("mapping {mapping}: {source}")]
-    Driver {
-        /// The mapping.
-        mapping: String,
-        /// Why.
-        source: DriverError,
-    },
-    /// A mapping's loop met a defect.
-    #[error("FAN-5014: a mapping's loop ended by a defect: {0}")]
-    Crashed(tokio::task::JoinError),
-    /// The hub's options cannot be used.
-    #[error("{code}: {0}", code = .0.code())]
-    Hub(#[from] fanin_hub::ConnectError),
-    /// The socket cannot be served.
-    #[error(transparent)]
-    Socket(#[from] SocketError),
-    /// Damage in the local log behind a synced point that concerns the node as a whole.
-    #[error("FAN-4007: the local log in {dir} is damaged: {what}; nothing was changed. Restore the disk, or evacuate the node and start with an empty data directory", dir = dir.display())]
-    Damaged {
-        /// The data directory.
-        dir: PathBuf,
-        /// Where and what.
-        what: String,
-    },
-    /// The admin endpoint cannot be served.
-    #[error(
-        "FAN-4008: the admin address {address} cannot be served: {source}; set `admin` to a free address"
-    )]
-    Admin {
-        /// The address.
-        address: SocketAddr,
-        /// What the system said.
-        source: std::io::Error,
-    },
-}
-
-impl AppError {
-    /// The stable code users can look up.
-    #[must_use]
-    pub fn code(&self) -> &'static str {
-        match self {
-            AppError::DataDir { .. } => "FAN-4001",
-            AppError::Open(OpenError::Locked { .. }) => "FAN-4009",
-            AppError::Open(OpenError::NoSpace { .. }) => "FAN-4048",
-            AppError::Open(_) | AppError::Store(_) => "FAN-4002",
-            AppError::Identity(error) => error.code(),
-            AppError::Mapping { .. } | AppError::Driver { .. } => "FAN-4005",
-            AppError::Join { source, .. } => source.code(),
-            AppError::Crashed(_) => "FAN-5014",
-            AppError::Hub(error) => error.code(),
-            AppError::Socket(_) => "FAN-4015",
-            AppError::Damaged { .. } => "FAN-4007",
-            AppError::Admin { .. } => "FAN-4008",
-        }
-    }
-
-    /// The process's exit code, after sysexits.
-    #[must_use]
-    pub fn exit_code(&self) -> u8 {
-        match self {
-            AppError::DataDir { .. } => 73,
-            AppError::Open(OpenError::Locked { .. } | OpenError::NoSpace { .. }) => 75,
-            AppError::Open(OpenError::QuotaTooSmall { .. } | OpenError::ReserveTooLarge { .. }) => 78,
-            AppError::Open(_) | AppError::Store(_) | AppError::Driver { .. } | AppError::Damaged { .. } => 74,
-            AppError::Identity(IdentityError::Copied { .. } | IdentityError::OtherNode { .. }) => 78,
-            AppError::Identity(_) | AppError::Mapping { .. } => 74,
-            AppError::Join { source, .. } => match source {
-                JoinError::Hub(_) | JoinError::Connect(_) | JoinError::Append(_) => 69,
-                JoinError::Store(_) | JoinError::Encode(_) => 74,
-                JoinError::Source(_)
-                | JoinError::Unfit(_)
-                | JoinError::Ledger(_)
-                | JoinError::LedgerRecreated { .. }
-                | JoinError::LedgerShort { .. }
-                | JoinError::LedgerShrank { .. }
-                | JoinError::IdentityConflict { .. }
-                | JoinError::UnknownEpoch { .. } => 78,
-            },
-            AppError::Crashed(_) => 1,
-            AppError::Hub(_) => 69,
-            AppError::Socket(_) | AppError::Admin { .. } => 73,
-        }
-    }
 }
 
 /// Runs a node until `shutdown`, or until it must end. `ready` is called once, when the socket serves and every mapping has

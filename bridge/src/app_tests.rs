@@ -101,3 +101,67 @@ fn a_missing_source_ends_a_first_start_only() {
     };
     assert!(unknown().verdict(false).is_err() && unknown().verdict(true).is_err());
 }
+
+/// What failed inside a mapping has its own code, cure and place in `fanin errors`, not those of the mapping. Method: the code
+/// is the one that the text names, for every kind.
+#[test]
+fn a_mappings_errors_have_their_own_codes() {
+    use fanin_core::ids::{BatchNo, Offset};
+
+    use crate::stage::StageDecodeError;
+    use crate::topic::{StartError, TopicFailure};
+
+    let missing = StartError::Missing {
+        from: Offset(1),
+        to: Offset(2),
+    };
+    let disk = [
+        DiskError::Value {
+            name: "m/1/epochs".to_owned(),
+            what: "nonsense".to_owned(),
+        },
+        DiskError::Record {
+            source: StageDecodeError::Truncated,
+        },
+        DiskError::Orphan { batch: BatchNo(7) },
+        DiskError::Damaged {
+            segment: 1,
+            position: 2,
+            what: "a cursor".to_owned(),
+        },
+    ];
+    let starts = disk
+        .map(MappingError::Disk)
+        .into_iter()
+        .chain([MappingError::Topic(missing)]);
+    let starts = starts.map(|source| AppError::Mapping {
+        mapping: "orders".to_owned(),
+        source,
+    });
+    let ends = [
+        DriverError::Store(CommitError::Closed),
+        DriverError::Unknown(BatchNo(7)),
+        DriverError::Topic(TopicFailure::Missing(Offset(3))),
+    ];
+    let ends = ends.map(|source| AppError::Driver {
+        mapping: "orders".to_owned(),
+        source,
+    });
+    let mut codes = Vec::new();
+    for error in starts.chain(ends) {
+        let text = error.to_string();
+        assert!(
+            text.starts_with(&format!("mapping orders: {}: ", error.code())),
+            "{}: {text}",
+            error.code()
+        );
+        assert!(crate::cli::errors::lookup(error.code()).is_some());
+        codes.push(error.code());
+    }
+    assert_eq!(
+        codes,
+        [
+            "FAN-4003", "FAN-4003", "FAN-4004", "FAN-4044", "FAN-4005", "FAN-4002", "FAN-4005", "FAN-4005"
+        ]
+    );
+}

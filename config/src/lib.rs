@@ -31,8 +31,8 @@ use figment::{Figment, Profile, Provider};
 pub use codes::{Code, CodeInfo};
 pub use model::{
     ApplicationConfig, BackoffConfig, BatchConfig, Config, CredentialsConfig, Durability, FilterConfig,
-    HubConfig, Intake, LogConfig, LogFormat, MappingConfig, MemoryConfig, RequiredDelivery, SourceConfig,
-    StoreConfig, TlsConfig,
+    HubConfig, Intake, LedgerConfig, LogConfig, LogFormat, MappingConfig, MemoryConfig, RequiredDelivery,
+    SourceConfig, StoreConfig, TlsConfig,
 };
 pub use problem::{KeyPath, LoadError, Origin, Problem, Segment, Severity};
 pub use schema::schema;

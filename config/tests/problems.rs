@@ -416,6 +416,12 @@ fn one_mistake_each() {
             8,
             "mappings.orders.applications.billing.users[1]",
         ),
+        (
+            with("    sources:", "    ledger: { max_bytes: 1MiB }\n    sources:"),
+            Code::BadValue,
+            6,
+            "mappings.orders.ledger.max_bytes",
+        ),
         // Secrets.
         (
             hub("  credentials: { token: abc }"),

@@ -30,16 +30,16 @@ codes! {
         "Check the credentials with `nats account info` under the same flags, renew them, and restart.";
     TLS_FAILED = "FAN-2003", "No TLS connection to the hub.",
         "The server's certificate is not trusted, is for another name, or the client certificate is missing or refused.",
-        "Set tlsca to the authority that signed the server's certificate; set tlscert and tlskey together; connect by a name in the certificate.";
+        "Set hub.tls.ca to the authority that signed the server's certificate; set hub.tls.cert and hub.tls.key together; connect by a name in the certificate. Commands that take no configuration have --tlsca, --tlscert and --tlskey.";
     SECRET_UNREADABLE = "FAN-2004", "A credentials or certificate file cannot be read.",
         "The path is wrong, or the bridge's user may not read the file.",
         "Correct the path, or give the bridge's user read access.";
     HUB_WITHOUT_JETSTREAM = "FAN-2005", "The hub has no JetStream for this account.",
         "nats-server runs without JetStream, the account may not use it, or the streams live in another domain.",
-        "Start nats-server with -js or a jetstream block, enable JetStream for the account, or set the domain.";
+        "Start nats-server with -js or a jetstream block, enable JetStream for the account, or name servers of the domain that has the streams.";
     PERMISSION_DENIED = "FAN-2006", "The hub denies a subject.",
         "The permissions of the bridge's user do not cover a subject it needs.",
-        "Allow the subject named in the message; `fanin check` lists every subject the bridge uses.";
+        "Allow the subject named in the message.";
     HUB_SILENT = "FAN-2007", "The hub does not answer a request.",
         "The stream or consumer has no leader at the moment, the hub is overloaded, or the object is gone.",
         "Look at `nats stream report` and `nats server report jetstream`; the bridge tries again by itself.";
@@ -51,7 +51,7 @@ codes! {
         "Raise the limit, or send less.";
     SOURCE_MISSING = "FAN-2010", "A source stream does not exist.",
         "The mapping names a stream that the hub does not have in this account and domain.",
-        "Create the stream, correct the name in the mapping, or set the domain.";
+        "Create the stream (`fanin hub apply`), correct the name in the mapping, or name servers and credentials of the account and domain that have it.";
     CONSUMER_DIFFERS = "FAN-2011", "The shared consumer's settings are not what fanin needs.",
         "Somebody changed the consumer, or the mapping's filter changed without a new consumer generation.",
         "Restore the settings named in the message, or delete the consumer and let an operator re-create it behind the watermark by starting one bridge with --recreate-consumer.";
@@ -66,7 +66,7 @@ codes! {
         "Restore the settings named in the message with `nats stream edit`; an empty ledger may be deleted, fanin creates it anew.";
     LEDGER_SHRANK = "FAN-2015", "The ledger ends before a position that was already read.",
         "The hub lost acknowledged records: a power loss without sync_interval: always, a restored backup, or a damaged disk.",
-        "The mapping halts. Run `fanin ledger verify`, then follow the runbook on a damaged ledger.";
+        "The mapping halts. Restore the hub, then restart the bridges; `fanin ledger verify` tells what is in doubt.";
     LEDGER_RECREATED = "FAN-2016", "The ledger was deleted and created again.",
         "The stream's creation time changed: its records are others now.",
         "The mapping halts. Restore the old stream, or start the mapping anew on every node.";
@@ -75,7 +75,7 @@ codes! {
         "Raise the stream's max_bytes, and see with `fanin status` which node or application is behind.";
     LEDGER_NO_ROOM = "FAN-2018", "The hub has no storage for the ledger.",
         "The account's or server's JetStream storage is less than the ledger's size limit.",
-        "Give JetStream more storage, or set a smaller ledger size.";
+        "Give JetStream more storage, or set the mapping's ledger.max_bytes lower.";
     CLIENT_ENDED = "FAN-2019", "The client library ended at a message.",
         "Somebody published a message with headers that the library cannot read; it gave up its connection.",
         "Nothing: a new connection was made, and the message is fetched by its sequence if it is one of the mapping's. See FAN-4042 for which it was, and correct its publisher.";
@@ -88,6 +88,9 @@ codes! {
     SOURCE_FORGETS = "FAN-2022", "A source stream lets messages go that a node may still need.",
         "Its retention is not `limits`, so that an acknowledged message is gone; or a limit of age, size or number discards old messages. What damage takes from a node's disk cannot be fetched again then, and a message that is discarded before a node has taken it is never delivered.",
         "Nothing, if that is wanted. Otherwise give the stream retention `limits`, and limits above what nodes and applications may fall behind, or `discard: new`.";
+    DELIVERY_UNKNOWN = "FAN-2023", "A delivery of the hub cannot be understood.",
+        "A message came without the sequences that the hub writes into its reply subject: the server is of a version that this fanin does not know, or somebody published to the bridge's inbox. It was passed over; one of the stream's is delivered again.",
+        "Use a supported server (2.11 to 2.15), and let nobody publish below the bridges' inboxes.";
 }
 
 /// The entry of a code.

@@ -54,7 +54,9 @@ pub enum ConnectError {
         source: std::io::Error,
     },
     /// A certificate without key, or a key without certificate.
-    #[error("a client certificate needs both its certificate file and its key file; set tlscert and tlskey")]
+    #[error(
+        "a client certificate needs both its certificate file and its key file; set hub.tls.cert and hub.tls.key, or --tlscert and --tlskey"
+    )]
     HalfCertificate,
     /// A file with a secret or certificate cannot be read.
     #[error("cannot read {}; check the path and that this user may read it", path.display())]
@@ -74,7 +76,7 @@ pub enum ConnectError {
     },
     /// The encrypted connection could not be made.
     #[error(
-        "no TLS connection to the hub; check the authority (tlsca), the server's name and the client certificate"
+        "no TLS connection to the hub; check the authority (hub.tls.ca, --tlsca), the server's name and the client certificate"
     )]
     Tls {
         /// As the client library says it.
@@ -88,7 +90,7 @@ pub enum ConnectError {
     },
     /// A server answered, but JetStream does not.
     #[error(
-        "the hub at {server} has no JetStream for this account; start nats-server with -js, enable it for the account, or set the domain"
+        "the hub at {server} has no JetStream for this account; start nats-server with -js, enable it for the account, or name servers of the domain that has the streams"
     )]
     HubWithoutJetStream {
         /// The connected server.

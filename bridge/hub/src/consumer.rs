@@ -118,7 +118,9 @@ pub enum ConsumerError {
         mismatches: Vec<Mismatch>,
     },
     /// There is no such stream.
-    #[error("the hub has no stream {stream}; create it, or correct the mapping's source or the domain")]
+    #[error(
+        "the hub has no stream {stream}; create it, or correct the mapping's source, or name servers of its account and domain"
+    )]
     StreamMissing {
         /// The stream.
         stream: String,

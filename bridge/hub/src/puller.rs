@@ -7,6 +7,7 @@ use async_nats::Message;
 use bytes::Bytes;
 use tokio::time::Instant;
 
+use crate::codes;
 use crate::connection::Connection;
 use crate::consumer::SharedConsumer;
 use crate::flow::{PullError, PullFlow};
@@ -175,6 +176,7 @@ impl Puller {
         let Some(reply) = message.reply else { return };
         let Some(facts) = DeliveryFacts::parse(reply.as_str()) else {
             tracing::warn!(
+                code = codes::DELIVERY_UNKNOWN,
                 reply = reply.as_str(),
                 "a delivered message has a reply subject that cannot be read"
             );

@@ -58,7 +58,9 @@ pub struct SourceInfo {
 #[derive(Debug, thiserror::Error)]
 pub enum SourceError {
     /// There is no such stream.
-    #[error("the hub has no stream {stream}; create it, or correct the mapping's source or the domain")]
+    #[error(
+        "the hub has no stream {stream}; create it, or correct the mapping's source, or name servers of its account and domain"
+    )]
     Missing {
         /// The stream.
         stream: String,

@@ -45,7 +45,8 @@ pub enum DiskError {
     /// What belongs to the mapping is damaged, and no copy of it is anywhere else.
     #[error(
         "FAN-4044: the local log is damaged in segment {segment} at byte {position}: {what}; without it nobody can tell what this node's \
-         applications have finished. Restore the disk, or evacuate the node and start with an empty data directory"
+         applications have finished. Restore the disk, or give the node another name and an empty data directory; what it had won \
+         and not finished is not delivered then"
     )]
     Damaged {
         /// The segment.

@@ -114,12 +114,13 @@ fn refusal(same_uuid: bool, epoch: Epoch, state: NodeState) -> String {
     if same_uuid {
         format!(
             "epoch {epoch} ({state:?}) was begun with a copy of this data directory, or this one was restored from an older \
-             state; use the other one, or evacuate the node and start with an empty data directory"
+             state; use the other one, or give this node another name and an empty data directory; what it had won and not \
+             finished is not delivered then"
         )
     } else {
         format!(
             "another data directory holds this name with epoch {epoch} ({state:?}); give this node another name, or use that \
-             data directory, or evacuate the node first"
+             data directory"
         )
     }
 }
@@ -264,6 +265,7 @@ pub async fn join(
     let wanted = LedgerOptions {
         prefix: options.prefix.clone(),
         replicas,
+        max_bytes: options.config.ledger.max_bytes.0,
         may_create: epochs.last == 0,
         ..LedgerOptions::new(&options.name)
     };

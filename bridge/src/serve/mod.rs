@@ -27,6 +27,7 @@ pub use subscribe::SERVICE;
 
 use crate::{
     codes::{Code, Refusal},
+    telemetry::codes,
     topic::Topic,
 };
 use door::{Door, visitors};
@@ -180,8 +181,10 @@ impl Server {
         self.stop.cancel();
         match timeout(LAST_WAIT, &mut self.serving).await {
             Ok(Ok(Ok(()))) => {}
-            Ok(Ok(Err(error))) => tracing::warn!(%error, "the server ended with an error"),
-            Ok(Err(error)) => tracing::error!(%error, "the server's task failed"),
+            Ok(Ok(Err(error))) => {
+                tracing::warn!(code = codes::SERVING_FAILED, %error, "the server ended with an error")
+            }
+            Ok(Err(error)) => tracing::error!(code = codes::PANIC, %error, "the server's task failed"),
             // A client that keeps its connection open without calls; it finds out by itself.
             Err(_) => self.serving.abort(),
         }

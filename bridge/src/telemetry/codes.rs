@@ -97,6 +97,9 @@ codes! {
     UNKNOWN_MESSAGE = "FAN-5025", "no such message",
         "The stream is no source of the mapping, or holds no such sequence, and nobody owns it.",
         "Write the id as STREAM:seq, as status, logs and dead letters show it.";
+    SERVING_FAILED = "FAN-5026", "the socket's server ended with an error",
+        "The system refused to accept connections, or to end one in good order, while the bridge was stopping.",
+        "Nothing: what was not confirmed comes again. If it happens often, check the limits of the process (open files).";
 }
 
 #[cfg(test)]

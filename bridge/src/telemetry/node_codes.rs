@@ -12,13 +12,13 @@ super::codes::codes! {
         "Use the version that wrote the data directory.";
     DATA_INCOMPLETE = "FAN-4004", "the data directory lacks a batch",
         "A batch was resolved and is not there: files were removed or damaged.",
-        "Restore the files. If they are lost, evacuate the node, and start with an empty data directory.";
+        "Restore the files. If they are lost, give the node another name and an empty data directory: what it had won and not finished, in all its mappings, is not delivered then, and no application can be added to these mappings until a node can be evacuated, which is not built yet.";
     MAPPING_ENDED = "FAN-4005", "a mapping ended",
         "Its topic and the local log disagree, or a part of it failed.",
         "See the message before it in the log; restart the bridge. If it happens again, report it.";
     STORE_DAMAGED = "FAN-4007", "the local log is damaged",
         "Bytes before the last completed sync are not those written: the disk or somebody changed them. Nothing was changed by fanin.",
-        "Restore the disk. If that is not possible, evacuate the node, and start with an empty data directory.";
+        "Restore the disk. If that is not possible, give the node another name and an empty data directory: what it had won and not finished, in all its mappings, is not delivered then, and no application can be added to these mappings until a node can be evacuated, which is not built yet.";
     ADMIN_UNBOUND = "FAN-4008", "the admin address cannot be served",
         "The port is taken, the address is not one of this machine, or connections cannot be accepted.",
         "Set `admin` to a free address; port 0 takes a free one.";
@@ -33,7 +33,7 @@ super::codes::codes! {
         "Stop the other one, or give this node another name and an empty data directory.";
     EPOCH_UNKNOWN = "FAN-4012", "the ledger knows more of this node than its disk",
         "The data directory was restored from a backup or replaced; claims of this node are in the ledger whose messages the disk does not have.",
-        "Use the original data directory, or another node name with an empty one, and evacuate this one.";
+        "Use the original data directory. If it is lost, give the node another name and an empty data directory: what it had won and not finished, in all its mappings, is not delivered then, and no application can be added to these mappings until a node can be evacuated, which is not built yet.";
     DATA_COPIED = "FAN-4013", "the data directory is a copy",
         "It was made on another machine or file system: copied, restored from a backup, or moved.",
         "Use the original. If it was moved and nothing uses the original, start once with --accept-moved-data.";
@@ -88,6 +88,18 @@ super::codes::codes! {
     HALTED = "FAN-4030", "a mapping halted",
         "The ledger or a source cannot be trusted: it shrank, was created again, has a gap or a record of a newer version; the reason says which.",
         "What was won keeps flowing and nothing is lost. Follow the reason: update fanin, or restore the hub's stream, then restart.";
+    DEAD_LETTER = "FAN-4031", "a message became a dead letter",
+        "An application rejected it, or failed at it as often as max_attempts allows, or the disk lost it for good; the log names message, application, reason and the last error.",
+        "See the application's error; raise max_attempts if the fault passes by itself. The message is kept on this node.";
+    TOPIC_TROUBLE = "FAN-4032", "a topic cannot go on as it should",
+        "The local log failed, a batch cannot be read from it, or it lacks one that an application has not finished; the log says which.",
+        "Check the disk. A batch that cannot be read is tried again by itself; otherwise restart the bridge.";
+    SEGMENT_HEAD_REBUILT = "FAN-4033", "the damaged head of a segment was rebuilt",
+        "The disk returned other bytes than were written, for small values of which the segment before has a copy. Nothing is lost.",
+        "Check the disk.";
+    SEGMENT_KEPT = "FAN-4034", "a segment file cannot be removed",
+        "Nothing in it is needed any more, but the file system refused to remove it.",
+        "Check the rights and the health of the file system of `data_dir`; the next start tries again.";
     TOMBSTONED = "FAN-4040", "the source gave messages up before anybody owned them",
         "They were purged or expired at the hub between being pulled and being claimed.",
         "Give the source stream longer limits, so that messages stay until they are claimed.";
@@ -102,10 +114,10 @@ super::codes::codes! {
         "Nothing at first: its messages are fetched again from the source by sequence, and nothing is pulled until then. Check the disk; if the state stays, see the reason in `fanin status`.";
     MAPPING_DAMAGED = "FAN-4044", "a mapping is held back by damage",
         "The disk has lost a small record that tells what the applications of this mapping have finished, and no copy of it is anywhere else.",
-        "Restore the disk. If that is not possible, evacuate the node, and start with an empty data directory. Other mappings go on.";
+        "Other mappings go on. Restore the disk. If that is not possible, give the node another name and an empty data directory: what it had won and not finished, in all its mappings, is not delivered then, and no application can be added to these mappings until a node can be evacuated, which is not built yet.";
     MESSAGES_LOST = "FAN-4045", "messages were lost by damage",
         "The disk lost them after they were claimed, and the source had no copy any more.",
-        "See the dead letters of reason `lost` for which they are. Let the source keep messages for longer than a node may hold them.";
+        "The log names each of them, by its id, as a dead letter of reason `lost`. Let the source keep messages for longer than a node may hold them.";
     DEAD_LETTER_DAMAGED = "FAN-4046", "a dead letter is damaged",
         "The disk returned other bytes than were written for a dead letter.",
         "Fetch the message named in the log from its source. Check the disk.";

@@ -330,7 +330,7 @@ impl AppTask {
             }
             Persisted::Refused(error) => {
                 tracing::warn!(
-                    topic = %self.topic.name, app = %self.spec.name, %error,
+                    code = "FAN-4048", topic = %self.topic.name, app = %self.spec.name, %error,
                     "the cursor waits for room in the local log; acks are not confirmed until then"
                 );
             }

@@ -175,7 +175,7 @@ async fn write(topic: Arc<TopicShared>, app: Arc<str>, job: Job) -> Option<(Offs
         match topic.store.commit(Class::Copy, vec![append]).await {
             Ok(locations) => {
                 tracing::warn!(
-                    topic = %topic.name, app = %head.app, message = %format_args!("{}:{}", head.stream, head.seq),
+                    code = "FAN-4031", topic = %topic.name, app = %head.app, message = %format_args!("{}:{}", head.stream, head.seq),
                     reason = ?job.reason, attempts = job.attempts, error = %letter.error, "dead letter"
                 );
                 if let Some(at) = locations.first() {

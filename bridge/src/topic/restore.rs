@@ -41,7 +41,8 @@ pub enum StartError {
     },
     /// A cursor is not what a cursor is.
     #[error(
-        "the cursor of application {app} is damaged: {source}; restore the data directory, or evacuate the node"
+        "the cursor of application {app} is damaged: {source}; restore the data directory, or give the node another name and an \
+         empty data directory; what it had won and not finished is not delivered then"
     )]
     Cursor {
         /// The application.
@@ -50,7 +51,10 @@ pub enum StartError {
         source: CursorDecodeError,
     },
     /// A dead letter's head is not what one is.
-    #[error("a dead letter is damaged: {0}; restore the data directory, or evacuate the node")]
+    #[error(
+        "a dead letter is damaged: {0}; restore the data directory, or give the node another name and an empty data directory; what \
+         it had won and not finished is not delivered then"
+    )]
     DeadLetter(#[from] StageDecodeError),
     /// A published batch is not in the local log although some application has not finished it.
     #[error("the published messages from offset {from} to below {to} are missing in the local log")]

@@ -383,7 +383,7 @@ impl TopicShared {
     }
 
     pub(crate) fn fail(&self, failure: TopicFailure) {
-        tracing::error!(topic = %self.name, error = %failure, "the topic needs attention");
+        tracing::error!(code = "FAN-4032", topic = %self.name, error = %failure, "the topic needs attention");
         let mut events = self.events.lock();
         if events.failures.len() < FAILURES_WAITING_MAX {
             events.failures.push_back(failure);

@@ -324,7 +324,7 @@ impl SegmentLog {
         if let Some(thread) = writer.take()
             && thread.join().is_err()
         {
-            tracing::error!("the local log's writer panicked");
+            tracing::error!(code = "FAN-5014", "the local log's writer panicked");
         }
         self.lock.lock().take();
     }

@@ -314,6 +314,7 @@ impl Found {
             self.values.clear();
         } else if self.sure_of.is_some_and(|sure| sure + 1 == number) {
             tracing::warn!(
+                code = "FAN-4033",
                 segment = number,
                 "the damaged head of a segment is rebuilt from the segment before"
             );

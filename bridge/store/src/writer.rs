@@ -329,7 +329,7 @@ impl Writer {
         drop(index);
         for segment in dead {
             if let Err(error) = self.shared.dir.remove(segment) {
-                tracing::warn!(segment, %error, "a segment could not be removed; the next start tries again");
+                tracing::warn!(code = "FAN-4034", segment, %error, "a segment could not be removed; the next start tries again");
             }
         }
     }
@@ -390,7 +390,7 @@ impl Writer {
 
     /// Fails everything from here on: after a failed sync nobody knows what the disk holds.
     fn poison(&self, error: io::Error, group: VecDeque<Queued>) {
-        tracing::error!(%error, "the local log is poisoned");
+        tracing::error!(code = "FAN-4002", %error, "the local log is poisoned");
         let error = Arc::new(error);
         let waiting = {
             let mut queue = self.shared.queue.lock();

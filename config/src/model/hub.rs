@@ -27,7 +27,7 @@ leaf_by_word!(Durability: "lazy" => Durability::Lazy, "sync_always" => Durabilit
 pub struct HubConfig {
     /// Servers, such as `nats://hub-1:4222` or `tls://hub-1:4222`. Several: tried in random order, with automatic reconnect.
     pub servers: Vec<String>,
-    /// What the operator declares about the hub's disks; `fanin check` verifies it where it can.
+    /// What the operator declares about the hub's disks, which the bridge believes.
     #[schemars(default)]
     pub durability: Durability,
     /// The hub's `sync_interval` when `durability` is `lazy`: another node's claim counts as safe once it is twice as old.
@@ -42,7 +42,7 @@ pub struct HubConfig {
     /// TLS towards the hub.
     #[schemars(default)]
     pub tls: TlsConfig,
-    /// The connection's name as the hub shows it. Default: `fanin-` and the node's name.
+    /// The connection's name as the hub shows it. Default: `fanin NODE`.
     pub name: Option<String>,
     /// Subject below which replies are received, if the account allows only a certain one.
     pub inbox_prefix: Option<String>,

@@ -55,6 +55,9 @@ pub struct MappingConfig {
     /// How much is pulled, staged and claimed together.
     #[schemars(default)]
     pub batch: BatchConfig,
+    /// The mapping's ledger on the hub.
+    #[schemars(default)]
+    pub ledger: LedgerConfig,
     /// When this node pulls.
     #[schemars(default)]
     pub intake: Intake,
@@ -94,6 +97,7 @@ impl Default for MappingConfig {
             nodes: default_nodes(),
             in_flight: default_in_flight(),
             batch: BatchConfig::default(),
+            ledger: LedgerConfig::default(),
             intake: Intake::default(),
             grace: default_grace(),
             required_delivery: None,
@@ -125,6 +129,7 @@ impl Decode for MappingConfig {
             nodes: s.value("nodes", d.nodes),
             in_flight,
             batch,
+            ledger: s.section("ledger"),
             intake: s.value("intake", d.intake),
             grace: s.value("grace", d.grace),
             required_delivery: s.optional("required_delivery"),
@@ -186,6 +191,32 @@ impl Decode for BatchConfig {
             messages: s.value("messages", d.messages),
             bytes: s.value("bytes", d.bytes),
             linger: s.value("linger", d.linger),
+        }
+    }
+}
+
+/// The mapping's ledger on the hub: the stream in which nodes agree on who owns what.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
+#[schemars(default, deny_unknown_fields)]
+pub struct LedgerConfig {
+    /// Size limit of a ledger that this node creates; JetStream sets as much storage aside. An existing ledger keeps its own. Its
+    /// content follows the backlog: claims wait while it is at three quarters of the limit.
+    pub max_bytes: ByteSize,
+}
+
+impl Default for LedgerConfig {
+    fn default() -> Self {
+        Self {
+            max_bytes: ByteSize::gib(1),
+        }
+    }
+}
+
+impl Decode for LedgerConfig {
+    fn decode(s: &mut Section<'_, '_>) -> Self {
+        let d = Self::default();
+        Self {
+            max_bytes: s.value("max_bytes", d.max_bytes),
         }
     }
 }

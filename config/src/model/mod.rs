@@ -12,8 +12,8 @@ use serde::Serialize;
 
 pub use hub::{CredentialsConfig, Durability, HubConfig, TlsConfig};
 pub use mapping::{
-    ApplicationConfig, BackoffConfig, BatchConfig, FilterConfig, Intake, MappingConfig, RequiredDelivery,
-    SourceConfig,
+    ApplicationConfig, BackoffConfig, BatchConfig, FilterConfig, Intake, LedgerConfig, MappingConfig,
+    RequiredDelivery, SourceConfig,
 };
 
 use crate::decode::{Decode, Section, leaf_by_word};

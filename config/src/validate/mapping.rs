@@ -106,6 +106,14 @@ fn one(cx: &mut Context<'_>, path: &KeyPath, mapping: &MappingConfig, config: &C
     within(cx, &path.key("in_flight"), mapping.in_flight, 1, IN_FLIGHT_MAX);
     within_time(cx, &path.key("grace"), mapping.grace, Duration::ZERO, GRACE_MAX);
     batch(cx, path, mapping, config);
+    let ledger = path.key("ledger").key("max_bytes");
+    within_bytes(
+        cx,
+        &ledger,
+        mapping.ledger.max_bytes,
+        LEDGER_BYTES_MIN,
+        SIZE_BYTES_MAX,
+    );
     delivery(cx, &path.key("required_delivery"), mapping, config);
     let applications = path.key("applications");
     if mapping.applications.is_empty() {

@@ -130,6 +130,7 @@ impl Node {
             filter: None,
         };
         let config = MappingConfig {
+            ledger: Default::default(),
             sources: vec![SourceConfig {
                 stream: STREAM.to_owned(),
                 subjects: if plan.filtered {

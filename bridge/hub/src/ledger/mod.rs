@@ -187,7 +187,7 @@ pub enum LedgerError {
     },
     /// The hub has not enough storage.
     #[error(
-        "the hub has no storage for the ledger {stream} of {max_bytes} bytes; give JetStream more, or set a smaller ledger size"
+        "the hub has no storage for the ledger {stream} of {max_bytes} bytes; give JetStream more, or set the mapping's ledger.max_bytes lower"
     )]
     NoRoom {
         /// The ledger's stream.
