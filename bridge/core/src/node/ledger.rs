@@ -4,9 +4,27 @@ use super::{Node, Phase, Stability};
 use crate::batch::BatchState;
 use crate::checkpoint::Complete;
 use crate::effect::{Effect, Fact, FenceReason};
-use crate::fold::{ApplyError, ClaimKey, Folded, Halt};
+use crate::fold::{ApplyError, ClaimKey, Fold, Folded, Halt};
 use crate::ids::{BatchNo, Epoch, LedgerSeq, NodeUuid, Tick};
-use crate::record::{EpochRecord, NodeState};
+use crate::record::{EpochRecord, NodeState, Witness};
+
+/// Compares what an earlier life had read with a fold that has come as far, at the record or checkpoint `at` (P11).
+fn compare(remembered: &mut Option<Witness>, fold: &Fold, at: LedgerSeq) -> Result<(), Halt> {
+    let Some(witness) = remembered.filter(|witness| witness.position <= fold.position()) else {
+        return Ok(());
+    };
+    *remembered = None;
+    // Behind a loaded checkpoint that is further on there is nothing left to compare with.
+    match fold.hash_at(witness.position) {
+        Some(ours) if ours != witness.hash => Err(Halt::Diverged {
+            at,
+            position: witness.position,
+            ours,
+            theirs: witness.hash,
+        }),
+        Some(_) | None => Ok(()),
+    }
+}
 
 impl Node {
     pub(super) fn on_record(
@@ -20,37 +38,25 @@ impl Node {
         if matches!(self.phase, Phase::Halted(_)) || self.loading.is_some() {
             return;
         }
+        if self
+            .remembered
+            .is_some_and(|witness| witness.position == position)
+        {
+            // Looked at beforehand, so that a halt leaves the fold and the batches as they agree. Once in a life.
+            let mut ahead = self.fold.clone();
+            if ahead.apply(position, subject, bytes).is_ok()
+                && let Err(halt) = compare(&mut self.remembered, &ahead, position)
+            {
+                return self.halt(halt, out);
+            }
+        }
         match self.fold.apply(position, subject, bytes) {
-            Ok(folded) => match self.compare_remembered(position) {
-                Ok(()) => self.on_folded(now, position, folded, out),
-                Err(halt) => self.halt(halt, out),
-            },
+            Ok(folded) => self.on_folded(now, position, folded, out),
             Err(ApplyError::Gap { expected, found }) => {
                 self.loading = Some((expected, found));
                 out.push(Effect::LoadCheckpoint);
             }
             Err(ApplyError::Halt(halt)) => self.halt(halt, out),
-        }
-    }
-
-    /// Compares what an earlier life had read up to here with what is read now (P11).
-    fn compare_remembered(&mut self, at: LedgerSeq) -> Result<(), Halt> {
-        let Some(remembered) = self
-            .remembered
-            .filter(|witness| witness.position <= self.fold.position())
-        else {
-            return Ok(());
-        };
-        self.remembered = None;
-        // Behind a loaded checkpoint that is further on there is nothing left to compare with.
-        match self.fold.hash_at(remembered.position) {
-            Some(ours) if ours != remembered.hash => Err(Halt::Diverged {
-                at,
-                position: remembered.position,
-                ours,
-                theirs: remembered.hash,
-            }),
-            Some(_) | None => Ok(()),
         }
     }
 
@@ -301,10 +307,10 @@ impl Node {
         match (newer, gap) {
             (Some(found), _) => match found.load() {
                 Ok(fold) => {
-                    self.fold = fold;
-                    if let Err(halt) = self.compare_remembered(self.fold.position()) {
+                    if let Err(halt) = compare(&mut self.remembered, &fold, fold.position()) {
                         return self.halt(halt, out);
                     }
+                    self.fold = fold;
                     self.adopt_loaded(now, out);
                 }
                 Err(halt) => return self.halt(halt, out),
