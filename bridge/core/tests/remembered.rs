@@ -59,6 +59,7 @@ fn started(remembered: Witness) -> (Node, Vec<Effect>) {
     (node, out)
 }
 
+#[allow(clippy::unwrap_used, reason = "a record that cannot be folded fails the test")]
 fn hash_at_first() -> Hash128 {
     let mut fold = Fold::new();
     let genesis = records().remove(0);
