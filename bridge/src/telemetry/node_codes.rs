@@ -92,7 +92,7 @@ super::codes::codes! {
         "An application rejected it, or failed at it as often as max_attempts allows, or the disk lost it for good; the log names message, application, reason and the last error.",
         "See the application's error; raise max_attempts if the fault passes by itself. The message is kept on this node.";
     TOPIC_TROUBLE = "FAN-4032", "a topic cannot go on as it should",
-        "The local log failed, a batch cannot be read from it, or it lacks one that an application has not finished; the log says which.",
+        "A batch cannot be read from the local log, or it lacks one that an application has not finished; the log says which.",
         "Check the disk. A batch that cannot be read is tried again by itself; otherwise restart the bridge.";
     SEGMENT_HEAD_REBUILT = "FAN-4033", "the damaged head of a segment was rebuilt",
         "The disk returned other bytes than were written, for small values of which the segment before has a copy. Nothing is lost.",

@@ -383,7 +383,18 @@ impl TopicShared {
     }
 
     pub(crate) fn fail(&self, failure: TopicFailure) {
-        tracing::error!(code = "FAN-4032", topic = %self.name, error = %failure, "the topic needs attention");
+        match &failure {
+            // The process is ending, or the log's writer ended and has said why.
+            TopicFailure::Store(CommitError::Closed) => {
+                tracing::info!(topic = %self.name, "the topic ends with its local log");
+            }
+            TopicFailure::Store(error) => {
+                tracing::error!(code = "FAN-4002", topic = %self.name, %error, "the topic's local log failed");
+            }
+            _ => {
+                tracing::error!(code = "FAN-4032", topic = %self.name, error = %failure, "the topic needs attention");
+            }
+        }
         let mut events = self.events.lock();
         if events.failures.len() < FAILURES_WAITING_MAX {
             events.failures.push_back(failure);

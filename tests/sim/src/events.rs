@@ -297,10 +297,6 @@ impl Cluster {
 
     fn confuse_consumer(&self, fault: Fault) -> bool {
         let mut state = self.ground.hub.state.lock();
-        let state = &mut *state;
-        let Some(stream) = state.streams.get(STREAM) else {
-            return false;
-        };
         let mut happened = false;
         for consumer in state.consumers.values_mut() {
             happened = true;
@@ -309,7 +305,7 @@ impl Cluster {
             } else if fault == Fault::FloorReset {
                 consumer.reset();
             } else {
-                consumer.skip(self.ground.world.hub.between(1, 10), stream);
+                consumer.skip(self.ground.world.hub.between(1, 10));
             }
         }
         self.ground.hub.moved.notify_waiters();

@@ -289,7 +289,10 @@ impl Run {
     fn restless_held(&self) -> Option<String> {
         let healed_ms = self.cluster.healed_ms()?;
         let waited_ms = self.world.now_ms().saturating_sub(healed_ms);
-        (waited_ms < 2 * LATE_MS_MAX).then(|| "something is held; the others go on".to_owned())
+        if waited_ms < 2 * LATE_MS_MAX {
+            return Some("something is held; the others go on".to_owned());
+        }
+        self.missing_untold()
     }
 
     fn judge(&self, rested: bool) {
@@ -354,26 +357,28 @@ impl Run {
             self.world
                 .violate(format!("{wrong} deliveries too many although no disk was cloned"));
         }
-        // Nothing is missing but what belongs to a node that is held.
-        if self.cluster.nodes().iter().all(Node::is_held) {
-            return;
+        if let Some(missing) = self.missing_untold() {
+            self.world.violate(format!("LOST: {missing}"));
+        }
+    }
+
+    /// Where only disks were copied nothing is missing but what belongs to a node that is held, unless all are.
+    fn missing_untold(&self) -> Option<String> {
+        let nodes = self.cluster.nodes();
+        if self.plan.kind != Kind::Identity || nodes.iter().all(Node::is_held) {
+            return None;
         }
         let unfinished = self.unfinished(usize::MAX);
         let state = self.hub.state.lock();
-        for (app, incarnation, seq) in unfinished {
+        unfinished.into_iter().find_map(|(app, incarnation, seq)| {
             let owner = state.truth.owner(incarnation, seq).map(|key| key.node);
-            let is_told = self
-                .cluster
-                .nodes()
+            let is_told = nodes
                 .iter()
                 .any(|node| node.is_held() && Some(node.uuid) == owner);
-            if !is_told {
-                self.world.violate(format!(
-                    "LOST: application {app} has not finished message {seq}, whose owner {owner:?} is not held"
-                ));
-                return;
-            }
-        }
+            (!is_told).then(|| {
+                format!("application {app} has not finished message {seq}, whose owner {owner:?} is not held")
+            })
+        })
     }
 }
 

@@ -105,6 +105,12 @@ fn a_ledger_that_lost_its_end_is_not_taken_up_in_silence() {
     only(Kind::Broken, &[(Fault::LedgerRollback, 60)]).unwrap();
 }
 
+/// What the consumer passes without delivering it is found and repaired, whether anybody was to redeliver it or not.
+#[test]
+fn skipped_messages_are_repaired() {
+    only(Kind::Malicious, &[(Fault::MessagesSkipped, 200)]).unwrap();
+}
+
 /// A dead letter that was durable before the cursor that is past it was made a second time.
 #[test]
 fn a_dead_letter_is_made_once() {

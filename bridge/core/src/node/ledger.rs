@@ -4,7 +4,7 @@ use super::{Node, Phase, Stability};
 use crate::batch::BatchState;
 use crate::checkpoint::Complete;
 use crate::effect::{Effect, Fact, FenceReason};
-use crate::fold::{ApplyError, ClaimKey, Folded, Halt};
+use crate::fold::{ApplyError, ClaimKey, Fold, Folded, Halt};
 use crate::ids::{BatchNo, Epoch, LedgerSeq, NodeUuid, Tick};
 use crate::mutants::{self, Mutant};
 use crate::record::{EpochRecord, NodeState};
@@ -21,11 +21,17 @@ impl Node {
         if matches!(self.phase, Phase::Halted(_)) || self.loading.is_some() {
             return;
         }
-        match self.fold.apply(position, subject, bytes) {
-            Ok(folded) => {
-                self.compare_history(out);
-                self.on_folded(now, position, folded, out);
+        if self.known_witness.position == position {
+            // Looked at beforehand, so that a halt leaves the fold and the batches as they agree. Once in a life.
+            let mut ahead = self.fold.clone();
+            if ahead.apply(position, subject, bytes).is_ok()
+                && let Err(halt) = self.compare_history(&ahead)
+            {
+                return self.halt(halt, out);
             }
+        }
+        match self.fold.apply(position, subject, bytes) {
+            Ok(folded) => self.on_folded(now, position, folded, out),
             Err(ApplyError::Gap { expected, found }) => {
                 self.loading = Some((expected, found));
                 out.push(Effect::LoadCheckpoint);
@@ -36,16 +42,16 @@ impl Node {
 
     /// What is read now must be what this disk's earlier life had read when it last decided a batch (P11). Otherwise the
     /// hub has lost records and grown again, and what was decided by them may be decided once more.
-    fn compare_history(&mut self, out: &mut Vec<Effect>) {
-        let (known, found) = (self.known_witness, self.fold.witness());
+    fn compare_history(&self, fold: &Fold) -> Result<(), Halt> {
+        let (known, found) = (self.known_witness, fold.witness());
         if known.position == found.position && known.hash != found.hash {
-            let halt = Halt::HistoryChanged {
+            return Err(Halt::HistoryChanged {
                 position: known.position,
                 disk: known.hash,
                 ledger: found.hash,
-            };
-            self.halt(halt, out);
+            });
         }
+        Ok(())
     }
 
     fn on_folded(&mut self, now: Tick, position: LedgerSeq, folded: Folded, out: &mut Vec<Effect>) {
@@ -307,11 +313,10 @@ impl Node {
         match (newer, gap) {
             (Some(found), _) => match found.load() {
                 Ok(fold) => {
-                    self.fold = fold;
-                    self.compare_history(out);
-                    if matches!(self.phase, Phase::Halted(_)) {
-                        return;
+                    if let Err(halt) = self.compare_history(&fold) {
+                        return self.halt(halt, out);
                     }
+                    self.fold = fold;
                     self.adopt_loaded(now, out);
                 }
                 Err(halt) => return self.halt(halt, out),

@@ -38,6 +38,7 @@ pub struct Consumer {
     created_ns: u64,
     ack_wait_ms: u64,
     max_ack_pending: usize,
+    to_skip: u64,
     now: Memory,
     /// An earlier state, which it may go back to.
     earlier: Memory,
@@ -74,6 +75,7 @@ impl Consumer {
             created_ns,
             ack_wait_ms: u64::try_from(spec.ack_wait.as_millis()).unwrap_or(u64::MAX),
             max_ack_pending: usize::try_from(spec.max_ack_pending()).unwrap_or(usize::MAX),
+            to_skip: 0,
             now: memory.clone(),
             earlier: memory,
         }
@@ -103,7 +105,14 @@ impl Consumer {
                 break;
             };
             self.now.next = seq + 1;
-            self.deliver(now_ms, seq, &mut out);
+            if self.to_skip > 0 {
+                self.to_skip -= 1;
+            } else {
+                self.deliver(now_ms, seq, &mut out);
+            }
+        }
+        if self.now.pending.is_empty() {
+            self.now.floor = self.now.floor.max(self.now.next - 1);
         }
         out
     }
@@ -181,20 +190,9 @@ impl Consumer {
         };
     }
 
-    /// Passes up to `count` messages without delivering them. Returns how many there were.
-    pub fn skip(&mut self, count: u64, stream: &Stream) -> u64 {
-        let mut skipped = 0;
-        while skipped < count {
-            let Some(seq) = stream.next_matching(self.now.next, &self.filter) else {
-                break;
-            };
-            self.now.next = seq + 1;
-            skipped += 1;
-        }
-        if self.now.pending.is_empty() {
-            self.now.floor = self.now.next - 1;
-        }
-        skipped
+    /// Passes the next `count` new messages without delivering them.
+    pub fn skip(&mut self, count: u64) {
+        self.to_skip += count;
     }
 
     /// Its counters.
