@@ -23,6 +23,22 @@ async fn limit_ledger(cluster: &Cluster, limit: impl FnOnce(u64) -> u64) -> u64 
     info.state.bytes
 }
 
+/// Goal: a ledger is made as large as configured, and one that is there keeps its size. Method: two nodes with different sizes.
+#[tokio::test]
+async fn a_ledger_is_made_as_large_as_configured() {
+    let mut cluster = Cluster::new(&["billing"]).await;
+    for (node, max_bytes) in [("n1", "32MiB"), ("n2", "64MiB")] {
+        let patch = json!({ "mappings": { "orders": { "ledger": { "max_bytes": max_bytes } } } });
+        let options = cluster.options(node).with_config(&patch);
+        cluster.add(options, 1).await;
+        cluster.nodes.last().unwrap().wait_joined().await.unwrap();
+        let ledger = cluster.jetstream.get_stream(LEDGER).await.unwrap();
+        assert_eq!(ledger.cached_info().config.max_bytes, 32 << 20, "after {node}");
+    }
+    cluster.feed(40).await;
+    cluster.finish().await;
+}
+
 /// Claims in the ledger.
 async fn claims(cluster: &Cluster) -> usize {
     let stream = cluster.jetstream.get_stream(LEDGER).await.unwrap();

@@ -70,9 +70,6 @@ pub const MEND_FETCHES_MAX: usize = 16;
 /// Pause between two tries at a damaged batch.
 pub const MEND_PAUSE: Duration = Duration::from_secs(2);
 
-/// Acknowledgement subjects kept of batches that are staged and not yet settled.
-pub const ACKS_MAX: usize = 1_000_000;
-
 const _: () = assert!(PAUSE_BROKEN.as_millis() <= PAUSE_FIRST.as_millis());
 const _: () = assert!(PAUSE_FIRST.as_millis() < PAUSE_MAX.as_millis());
 const _: () = assert!(STUCK_ACK_WAITS >= fanin_core::limits::STUCK_AGAIN_DIVISOR);
