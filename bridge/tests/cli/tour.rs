@@ -1,15 +1,16 @@
-//! The tour of the README.
+//! The tour of the README, and starting things side by side.
 
 use std::fs;
 use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use fanin_localhub::{ServerBinary, free_port};
+use fanin_localhub::{LocalHub, LocalHubOptions, ServerBinary, free_port};
 use rustix::process::{Pid, Signal, kill_process_group};
+use tokio::net::TcpListener;
 use tokio::time::timeout;
 
-use crate::support::{PATIENCE, Run, dir};
+use crate::support::{PATIENCE, Run, Running, command, dir};
 
 /// Everything the script has started, in one process group; a test that fails leaves none of it behind.
 struct Group(Pid);
@@ -132,5 +133,44 @@ async fn the_readmes_tour_works_as_it_stands() {
         "[+]store ok",
     ] {
         assert!(run.out.contains(part), "{part:?} is not in {}", told());
+    }
+}
+
+/// Goal: commands that need the hub wait for one that is just starting. Method: the hub is started only after the command has
+/// met a port on which nobody speaks; its store outlives it from one command to the next.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_hub_that_is_starting_is_waited_for() {
+    let binary = tokio::task::spawn_blocking(|| ServerBinary::find_or_fetch(None))
+        .await
+        .unwrap()
+        .unwrap();
+    let dir = dir();
+    let port = free_port().unwrap();
+    let url = format!("nats://127.0.0.1:{port}");
+    let config = format!(
+        "node: n1\nhub: {{ servers: [{url}] }}\nmappings:\n  orders:\n    \
+         sources: [{{ stream: ORDERS, subjects: [\"orders.>\"] }}]\n    applications: {{ billing: {{}} }}\n"
+    );
+    fs::write(dir.path().join("fanin.yaml"), config).unwrap();
+    fs::write(dir.path().join("lines"), "one\n").unwrap();
+    for args in [
+        &["hub", "plan", "--config", "fanin.yaml"][..],
+        &["hub", "apply", "--config", "fanin.yaml"],
+        &["publish", "orders.created", "--server", &url, "--file", "lines"],
+    ] {
+        let nobody = TcpListener::bind(("127.0.0.1", port)).await.unwrap();
+        let args = [args, &["--wait", "1m"]].concat();
+        let waiting = Running::start(command(dir.path(), &args));
+        let met = timeout(PATIENCE, nobody.accept())
+            .await
+            .expect("is tried")
+            .unwrap();
+        drop((met, nobody));
+        let mut options = LocalHubOptions::new(binary.clone());
+        options.port = Some(port);
+        options.dir = Some(dir.path().join("hub"));
+        let mut hub = LocalHub::start(options).await.unwrap();
+        assert_eq!(waiting.end().await, 0, "{args:?}");
+        hub.stop().await.unwrap();
     }
 }
