@@ -391,7 +391,7 @@ impl TopicShared {
             TopicFailure::Store(error) => {
                 tracing::error!(code = "FAN-4002", topic = %self.name, %error, "the topic's local log failed");
             }
-            _ => {
+            TopicFailure::Unreadable { .. } | TopicFailure::Missing(_) => {
                 tracing::error!(code = "FAN-4032", topic = %self.name, error = %failure, "the topic needs attention");
             }
         }
