@@ -16,6 +16,12 @@ pub const STATUS_WAIT_MAX: Duration = Duration::from_secs(5);
 pub const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
 /// `/livez` fails when the loop that drives a mapping has not moved for this long.
 pub const STALL_MAX: Duration = Duration::from_secs(30);
+/// One sample of the timeline in this time.
+pub const TIMELINE_STEP: Duration = Duration::from_secs(1);
+/// Samples kept: five minutes.
+pub const TIMELINE_SAMPLES: usize = 300;
+/// Applications, of all mappings together, that have a line: 16 bytes a sample, 4.8 MB in all.
+pub const TIMELINE_APPS_MAX: usize = 1000;
 
 // The library that reads requests takes no smaller buffer.
 const _: () = assert!(HEADER_BYTES_MAX >= 8 * 1024);

@@ -5,10 +5,12 @@
 pub mod health;
 pub mod limits;
 mod node;
+mod page;
 mod routes;
 pub mod status_json;
 #[cfg(test)]
 mod tests;
+mod timeline;
 
 use std::io;
 use std::net::SocketAddr;
@@ -30,6 +32,7 @@ pub use node::NodeHealth;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::node_codes;
 use limits::{ACCEPT_PAUSE, CONNECTION_LIFE_MAX, CONNECTIONS_MAX, HEADER_BYTES_MAX, HEADER_WAIT_MAX};
+use timeline::Timeline;
 
 /// The address cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -77,7 +80,10 @@ impl AdminServer {
 
     /// Serves until `stop`; connections in use are closed then.
     pub async fn serve(self, health: Arc<dyn Health>, metrics: Metrics, stop: CancellationToken) {
-        let router = routes::router(health, metrics);
+        let timeline = Arc::new(Timeline::default());
+        let sampling = Arc::clone(&timeline).keep(Arc::clone(&health));
+        let sampling = tokio::spawn(stop.clone().run_until_cancelled_owned(sampling));
+        let router = routes::router(health, metrics, timeline);
         let permits = Arc::new(Semaphore::new(CONNECTIONS_MAX));
         let connections = TaskTracker::new();
         let accepting = async {
@@ -104,6 +110,8 @@ impl AdminServer {
             }
         };
         stop.run_until_cancelled(accepting).await;
+        // It ends with `stop`, and has nothing to say.
+        let _ = sampling.await;
         connections.close();
         connections.wait().await;
     }

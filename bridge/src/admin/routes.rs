@@ -3,15 +3,18 @@
 use std::fmt::Write as _;
 use std::sync::Arc;
 
-use axum::extract::{RawQuery, State};
-use axum::http::{StatusCode, header};
+use axum::extract::{RawQuery, Request, State};
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::middleware::{Next, from_fn};
 use axum::response::{IntoResponse, Response};
 use axum::{Json, Router, routing::get};
 use serde_json::json;
 
 use super::health::{Check, CheckState, Health};
 use super::limits::{STALL_MAX, STATUS_WAIT_MAX};
+use super::page;
 use super::status_json;
+use super::timeline::Timeline;
 use crate::telemetry::metrics::Metrics;
 
 /// As Prometheus names its text format.
@@ -24,22 +27,59 @@ fanin: the bridge of this node
 /readyz           200 while applications can be served; ?verbose lists every check
 /metrics          Prometheus
 /status           hub, store, mappings, applications and their backlogs, as JSON
+/timeline         the last minutes of mappings and applications, as JSON
+/                 the same as a page, for browsers
 ";
 
 #[derive(Clone)]
 struct Page {
     health: Arc<dyn Health>,
     metrics: Metrics,
+    timeline: Arc<Timeline>,
 }
 
-pub(super) fn router(health: Arc<dyn Health>, metrics: Metrics) -> Router {
+pub(super) fn router(health: Arc<dyn Health>, metrics: Metrics, timeline: Arc<Timeline>) -> Router {
     Router::new()
-        .route("/", get(|| async { INDEX }))
+        .route("/", get(index))
+        .route("/page.css", get(page::css))
+        .route("/page.js", get(page::js))
+        .route("/timeline", get(timeline_json))
         .route("/livez", get(livez))
         .route("/readyz", get(readyz))
         .route("/metrics", get(metrics_page))
         .route("/status", get(status))
-        .with_state(Page { health, metrics })
+        .with_state(Page {
+            health,
+            metrics,
+            timeline,
+        })
+        .layer(from_fn(same_site))
+}
+
+/// Other sites' pages get nothing: what a browser on the operator's machine can reach is not theirs to read.
+async fn same_site(request: Request, next: Next) -> Response {
+    let site = request.headers().get("sec-fetch-site");
+    if site.is_some_and(|site| site == "cross-site") {
+        return (StatusCode::FORBIDDEN, "asked for by another site\n").into_response();
+    }
+    next.run(request).await
+}
+
+/// A page for browsers, a list of the pages for everybody else.
+async fn index(headers: HeaderMap) -> Response {
+    let wants_html = headers
+        .get(header::ACCEPT)
+        .and_then(|accept| accept.to_str().ok())
+        .is_some_and(|accept| accept.contains("text/html"));
+    if wants_html {
+        page::html()
+    } else {
+        INDEX.into_response()
+    }
+}
+
+async fn timeline_json(State(page): State<Page>) -> Response {
+    Json(page.timeline.to_json()).into_response()
 }
 
 async fn livez(State(page): State<Page>) -> Response {
