@@ -89,8 +89,14 @@ impl Endpoint {
 
     /// Code, head and body of one request.
     async fn ask(&self, request: &str) -> (u16, String, String) {
+        self.ask_with(request, "").await
+    }
+
+    /// The same with a header.
+    async fn ask_with(&self, request: &str, header: &str) -> (u16, String, String) {
         let mut stream = TcpStream::connect(self.address).await.unwrap();
-        let head = format!("{request} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+        let line = if header.is_empty() { "" } else { "\r\n" };
+        let head = format!("{request} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n{header}{line}\r\n");
         stream.write_all(head.as_bytes()).await.unwrap();
         let mut text = String::new();
         stream.read_to_string(&mut text).await.unwrap();
@@ -159,6 +165,42 @@ async fn metrics_status_and_index() {
     assert!(endpoint.ask("GET /").await.2.contains("/readyz"));
     assert_eq!(endpoint.ask("GET /nothing").await.0, 404);
     assert_eq!(endpoint.ask("POST /livez").await.0, 405);
+}
+
+/// Goal: a browser gets the page with all it needs, from this node only, and other sites get nothing. Method: the
+/// headers a browser sends; every name that page and script ask for is asked for.
+#[tokio::test]
+async fn a_browser_gets_the_page_and_other_sites_nothing() {
+    let endpoint = Endpoint::start().await;
+    let (code, head, html) = endpoint
+        .ask_with("GET /", "Accept: text/html,application/xhtml+xml")
+        .await;
+    assert_eq!(code, 200);
+    assert!(
+        head.contains("text/html") && head.contains("default-src 'none'"),
+        "{head}"
+    );
+    let (code, head, _) = endpoint.ask("GET /page.css").await;
+    assert!(code == 200 && head.contains("text/css") && html.contains("page.css"));
+    let (code, head, script) = endpoint.ask("GET /page.js").await;
+    assert!(code == 200 && head.contains("text/javascript") && html.contains("page.js"));
+    for path in ["status", "timeline", "readyz?verbose&page"] {
+        assert!(script.contains(&format!("fetch(\"{path}\"")), "{path}");
+        assert_eq!(endpoint.ask(&format!("GET /{path}")).await.0, 200, "{path}");
+    }
+    assert!(!html.contains("http:") && !html.contains("https:") && !script.contains("https:"));
+
+    let (code, _, body) = endpoint
+        .ask_with("GET /status", "Sec-Fetch-Site: cross-site")
+        .await;
+    assert_eq!(code, 403, "{body}");
+    assert_eq!(
+        endpoint
+            .ask_with("GET /status", "Sec-Fetch-Site: same-origin")
+            .await
+            .0,
+        200
+    );
 }
 
 #[tokio::test]

@@ -144,9 +144,6 @@ mod tests {
         let names: Vec<&str> = names.iter().map(String::as_str).collect();
         let timeline = Timeline::default();
         timeline.sample(&status(&names, 1));
-        assert_eq!(
-            timeline.lines.lock()["orders"].apps.len(),
-            TIMELINE_APPS_MAX
-        );
+        assert_eq!(timeline.lines.lock()["orders"].apps.len(), TIMELINE_APPS_MAX);
     }
 }
