@@ -53,6 +53,11 @@ function span(ms) {
   return h < 48 ? `${h} h` : `${Math.floor(h / 24)} d`;
 }
 
+// Servers without a name of their own give their key.
+function short(server) {
+  return server.length > 24 ? `${server.slice(0, 8)}…` : server;
+}
+
 function path(values) {
   const most = Math.max(1, ...values);
   const step = values.length > 1 ? 100 / (values.length - 1) : 0;
@@ -98,7 +103,7 @@ function facts(status) {
     text(item.children[0], `${label} `);
     text(item.children[1], value);
   };
-  put("hub", "hub", hub.connected ? `${hub.server} (nats-server ${hub.server_version})` : "away; applications go on from the backlog",
+  put("hub", "hub", hub.connected ? `${short(hub.server)} (nats-server ${hub.server_version})` : "away; applications go on from the backlog",
     hub.connected ? "good state" : "bad state");
   put("store", "local log", `${bytes(store.bytes ?? 0)} of ${bytes(store.quota_bytes ?? 0)}, ${bytes(store.free_bytes ?? 0)} free on disk`,
     store.poisoned ? "bad state" : "");
@@ -164,7 +169,7 @@ function appRows(body, m, then, seconds, line) {
     const acked = perSecond(line?.apps?.[a.name]?.acked ?? [], line?.step_ms ?? 1);
     plot(el(row, "plot", "td"), key, acked, "line", `${a.name}: acknowledgements per second over the last minutes, now ${Math.round(last(acked))}`);
     const cells = [
-      ["rate", rate(a.acked, old?.acked, seconds)], ["backlog", count(a.backlog_messages)], ["bytes", bytes(a.backlog_bytes)],
+      ["rate", acked.length ? count(Math.round(last(acked))) : rate(a.acked, old?.acked, seconds)], ["backlog", count(a.backlog_messages)], ["bytes", bytes(a.backlog_bytes)],
       ["oldest", a.backlog_messages ? span(a.oldest_unacked_ms) : "–"], ["flight", count(a.in_flight)], ["again", count(a.redeliveries)],
       ["dead", count(a.dead_letters)], ["instances", count(a.instances.length)],
     ];
