@@ -67,6 +67,9 @@ pub trait Health: StatusSource {
     /// conditions, the hub's absence among them. Must not block.
     fn checks(&self) -> Vec<Check>;
 
+    /// Whether the local log failed, so that the process has to end.
+    fn is_poisoned(&self) -> bool;
+
     /// Brings the gauges up to date that are looked up rather than counted; called before metrics are read.
     fn observe(&self);
 }

@@ -125,6 +125,10 @@ impl Health for NodeHealth {
         checks
     }
 
+    fn is_poisoned(&self) -> bool {
+        self.node.store().usage().poisoned
+    }
+
     fn observe(&self) {
         let usage = self.node.store().usage();
         metrics::gauge!(names::STORE_BYTES).set(usage.bytes as f64);

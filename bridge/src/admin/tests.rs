@@ -59,6 +59,10 @@ impl Health for FakeNode {
         self.checks.lock().clone()
     }
 
+    fn is_poisoned(&self) -> bool {
+        false
+    }
+
     fn observe(&self) {
         self.observed.store(true, Ordering::Relaxed);
     }

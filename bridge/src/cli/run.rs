@@ -13,7 +13,7 @@ use super::failure::Failure;
 use super::limits::RUN_STOP_MARGIN;
 use super::load::{self, Overrides};
 use super::signals;
-use crate::admin::{AdminServer, NodeHealth};
+use crate::admin::{AdminServer, Health, NodeHealth};
 use crate::app::{self, AppError, RunOptions};
 use crate::running::Running;
 use crate::telemetry::codes;
@@ -111,6 +111,8 @@ async fn announce(
 ) -> Result<(), AppError> {
     tokio::spawn(metrics.clone().keep(end.clone()));
     tokio::spawn(watch_hub(Arc::clone(&node), end.clone()));
+    let health: Arc<dyn Health> = Arc::new(NodeHealth::new(Arc::clone(&node)));
+    tokio::spawn(notify::feed_watchdog(Arc::clone(&health)));
     if let Some(address) = config.admin {
         let server = AdminServer::bind(address)
             .await
@@ -120,7 +122,6 @@ async fn announce(
             })?;
         node.set_admin(server.address());
         tracing::info!(address = %server.address(), "admin endpoint");
-        let health = Arc::new(NodeHealth::new(Arc::clone(&node)));
         tokio::spawn(server.serve(health, metrics, end));
     }
     tracing::info!(node = config.node, listen = %config.listen, "serving");

@@ -86,6 +86,11 @@ impl World {
 
     /// Starts the bridge and waits until it says that it is ready.
     async fn start_bridge(&self) -> (Running, UnixDatagram) {
+        self.start_bridge_with(&[]).await
+    }
+
+    /// The same with variables of its environment.
+    async fn start_bridge_with(&self, variables: &[(&str, &str)]) -> (Running, UnixDatagram) {
         self.configure("ORDERS", "json");
         let notify_path = self.path().join("notify.sock");
         let _ = fs::remove_file(&notify_path);
@@ -93,9 +98,12 @@ impl World {
         manager.set_read_timeout(Some(PATIENCE)).unwrap();
         let mut bridge = command(self.path(), &["run", "--config", "fanin.yaml"]);
         bridge.env("NOTIFY_SOCKET", &notify_path);
+        bridge.envs(variables.iter().copied());
         bridge.stderr(fs::File::create(self.path().join("log")).unwrap());
         let bridge = Running::start(bridge);
-        assert!(told(&manager).starts_with("READY=1\nSTATUS=serving 1 mapping"));
+        // A manager's watchdog may be fed before.
+        let ready = std::iter::repeat_with(|| told(&manager)).find(|told| told != "WATCHDOG=1\n");
+        assert!(ready.unwrap().starts_with("READY=1\nSTATUS=serving 1 mapping"));
         (bridge, manager)
     }
 
@@ -482,5 +490,28 @@ async fn starts_that_cannot_succeed() {
     assert_eq!(second.code, 75, "{}", second.err);
     assert!(second.err.contains("error[FAN-4009]: "), "{}", second.err);
     bridge.signal(Signal::TERM);
+    assert_eq!(bridge.end().await, 0);
+}
+
+/// Goal: the manager's watchdog is fed again and again, and only when it is wanted. Method: a manager's socket, with and
+/// without the variable by which it says so.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_watchdog_is_fed() {
+    let world = World::new().await;
+    let (bridge, manager) = world.start_bridge_with(&[("WATCHDOG_USEC", "300000")]).await;
+    for _ in 0..3 {
+        assert_eq!(told(&manager), "WATCHDOG=1\n");
+    }
+    bridge.signal(Signal::TERM);
+    let last = std::iter::repeat_with(|| told(&manager)).find(|told| told != "WATCHDOG=1\n");
+    assert!(last.unwrap().starts_with("STOPPING=1"));
+    assert_eq!(bridge.end().await, 0);
+
+    let (bridge, manager) = world.start_bridge().await;
+    bridge.signal(Signal::TERM);
+    assert!(
+        told(&manager).starts_with("STOPPING=1"),
+        "nobody asked for a watchdog"
+    );
     assert_eq!(bridge.end().await, 0);
 }
