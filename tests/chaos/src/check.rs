@@ -93,7 +93,7 @@ fn judge(histories: &[(String, Vec<Line>)], listed: &Listed) -> Verdict {
     } = seen;
     let mut explainer = match listed.promise {
         Promise::ExactlyOnce => None,
-        Promise::Listed => Some(Explainer::new(listed, &delivered_by)),
+        Promise::Listed => Some(Explainer::new(listed, &stored, &delivered_by)),
     };
     let apps: BTreeMap<String, AppVerdict> = answers
         .iter()

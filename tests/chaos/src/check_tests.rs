@@ -157,7 +157,7 @@ fn dead(app: &str, seq: u64) -> DeadLetter {
 /// one thing.
 #[test]
 fn a_missing_message_must_be_listed_itself() {
-    let cases: [(&str, bool, Takes, Change); 18] = [
+    let cases: [(&str, bool, Takes, Change); 20] = [
         ("nothing", false, Takes::Everything, |_| {}),
         ("a loss that names it", true, Takes::Nothing, |told| {
             told.nodes[1].losses.push(loss("FAN-4049", 3, &[(5, 9)]));
@@ -245,6 +245,24 @@ fn a_missing_message_must_be_listed_itself() {
                 told.nodes[0].holds.push((7, 7));
             },
         ),
+        (
+            "published and withheld by a halted node",
+            false,
+            Takes::Nothing,
+            |told| {
+                told.nodes[0].standing = Standing::Halted;
+                told.nodes[0].holds.push((7, 7));
+                told.nodes[0].waiting.push((7, 7));
+            },
+        ),
+        ("published and withheld by damage", true, Takes::Nothing, |told| {
+            told.nodes[0].standing = Standing::Halted;
+            told.nodes[0]
+                .reasons
+                .insert("halted: FAN-4044: damage".to_owned());
+            told.nodes[0].holds.push((7, 7));
+            told.nodes[0].waiting.push((7, 7));
+        }),
         ("nobody goes on", true, Takes::Nothing, |told| {
             told.nodes[0].standing = Standing::Fenced;
             told.nodes[1].standing = Standing::Refused;

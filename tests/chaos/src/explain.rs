@@ -34,6 +34,8 @@ pub(crate) fn seq_of(id: &str) -> Option<u64> {
 #[derive(Debug)]
 pub(crate) struct Explainer<'a> {
     listed: &'a Listed,
+    /// Sequences that the hub gave to two messages: what is known of such a sequence may be meant of either.
+    reused: BTreeSet<u64>,
     /// Nodes that delivered a message, by its number.
     delivered_by: &'a BTreeMap<usize, BTreeSet<String>>,
     /// Messages that lines count and do not name, which are still to be found.
@@ -43,10 +45,18 @@ pub(crate) struct Explainer<'a> {
 }
 
 impl<'a> Explainer<'a> {
-    pub(crate) fn new(listed: &'a Listed, delivered_by: &'a BTreeMap<usize, BTreeSet<String>>) -> Self {
+    pub(crate) fn new(
+        listed: &'a Listed,
+        stored: &BTreeMap<usize, Stored>,
+        delivered_by: &'a BTreeMap<usize, BTreeSet<String>>,
+    ) -> Self {
+        let mut seqs = BTreeSet::new();
+        let stored = stored.values().filter_map(|message| seq_of(&message.id));
+        let reused = stored.filter(|seq| !seqs.insert(*seq)).collect();
         let losses = listed.nodes.iter().flat_map(|node| &node.losses);
         Self {
             listed,
+            reused,
             delivered_by,
             unnamed: losses.map(crate::listed::Loss::unnamed).sum(),
             counted: BTreeSet::new(),
@@ -56,8 +66,13 @@ impl<'a> Explainer<'a> {
     /// Why an application never confirmed a message; `None` when no bridge says so.
     pub(crate) fn missing(&mut self, app: &str, number: usize, stored: &Stored) -> Option<String> {
         let seq = seq_of(&stored.id)?;
-        self.named(seq)
-            .or_else(|| self.dead_letter(app, seq))
+        let named = self.named(seq).or_else(|| self.dead_letter(app, seq));
+        // A halt stops what comes in, never what was won and published.
+        let withheld = |node: &NodeListed| node.delivers_though_halted() && holds(&node.waiting, seq);
+        if named.is_none() && !self.reused.contains(&seq) && self.listed.nodes.iter().any(withheld) {
+            return None;
+        }
+        named
             .or_else(|| self.owner_stands_still(number, seq))
             .or_else(|| self.taken_from_the_source(number, seq, stored.at_ms))
             .or_else(|| self.all_stand_still())

@@ -15,6 +15,9 @@ const LOSS_CODES: [&str; 3] = ["FAN-4040", "FAN-4045", "FAN-4049"];
 /// Lost by damage: each becomes a dead letter, which names it, so that its count says nothing more.
 const LOST_BY_DAMAGE: &str = "FAN-4045";
 
+/// Damage below a mapping, which holds back also what is published.
+const DAMAGE: [&str; 2] = ["FAN-4043", "FAN-4044"];
+
 /// Codes with which a bridge refuses to start, or ends, as long as the hub or a disk is not what it was.
 pub(crate) const REFUSALS: [&str; 8] = [
     "FAN-4003", "FAN-4004", "FAN-4005", "FAN-4007", "FAN-4010", "FAN-4011", "FAN-4012", "FAN-4019",
@@ -125,7 +128,7 @@ impl Loss {
             return None;
         }
         let number = |name: &str| line.get(name).and_then(Value::as_u64);
-        let seqs = ["seqs", "ranges", "sequences"]
+        let seqs = ["messages", "seqs", "ranges", "sequences"]
             .into_iter()
             .find_map(|name| line.get(name));
         Some(Self {
@@ -149,7 +152,9 @@ impl Loss {
 fn ranges_in(value: &Value) -> Ranges {
     let text = match value {
         Value::String(text) => text.clone(),
-        Value::Array(_) | Value::Null | Value::Bool(_) | Value::Number(_) | Value::Object(_) => value.to_string(),
+        Value::Array(_) | Value::Null | Value::Bool(_) | Value::Number(_) | Value::Object(_) => {
+            value.to_string()
+        }
     };
     let text = text.replace("],[", ";").replace("), (", ";");
     let pairs = text.contains("[[") || text.contains('(');
@@ -194,11 +199,19 @@ pub(crate) struct NodeListed {
     pub(crate) losses: Vec<Loss>,
     /// What it holds and some application has not finished, or the ledger has not decided.
     pub(crate) holds: Ranges,
+    /// What of it is published and some application has not finished: a mapping that halted delivers it all the same.
+    pub(crate) waiting: Ranges,
     /// Panics and broken invariants in its log.
     pub(crate) defects: Vec<String>,
 }
 
 impl NodeListed {
+    /// Whether it halted and has no reason to hold back what it has published.
+    pub(crate) fn delivers_though_halted(&self) -> bool {
+        let damaged = |reason: &String| DAMAGE.iter().any(|code| reason.contains(code));
+        self.standing == Standing::Halted && !self.reasons.iter().any(damaged)
+    }
+
     /// What it lists, in words; nothing when all is well.
     pub(crate) fn words(&self) -> Vec<String> {
         let held: u64 = self.holds.iter().map(|(first, last)| last - first + 1).sum();
@@ -257,7 +270,7 @@ mod tests {
         for seqs in [
             "\"3-5,9\"",
             "\"3..=5, 9\"",
-            "\"CHAOS:3-5 CHAOS:9\"",
+            "\"CHAOS:3-5, CHAOS:9\"",
             "[[3,5],[9,9]]",
             "\"[(3, 5), (9, 9)]\"",
         ] {
@@ -269,7 +282,7 @@ mod tests {
             );
             assert!(!holds(&named.seqs, 6), "{seqs}: {named:?}");
         }
-        let named = loss("\"code\":\"FAN-4049\",\"count\":6,\"seqs\":\"3-5,9\"").unwrap();
+        let named = loss("\"code\":\"FAN-4049\",\"count\":6,\"messages\":\"S1:3-5, S1:9, more\"").unwrap();
         assert_eq!(named.unnamed(), 2);
         let damaged = loss("\"code\":\"FAN-4045\",\"count\":6").unwrap();
         assert_eq!(damaged.unnamed(), 0, "dead letters name them");

@@ -328,6 +328,7 @@ impl Node {
             codes: self.codes(),
             losses: losses.filter_map(|line| Loss::parse(&line.text)).collect(),
             holds: Vec::new(),
+            waiting: Vec::new(),
             defects: log.iter().filter(bad).map(|line| line.text.clone()).collect(),
         }
     }

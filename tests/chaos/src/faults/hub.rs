@@ -1,5 +1,6 @@
 //! What the hub does to its own state: leaders, the shared consumer, the source, the stores.
 
+use async_nats::jetstream::consumer::DeliverPolicy;
 use fanin_tests::wait::until;
 use serde_json::{Value, json};
 
@@ -55,28 +56,45 @@ pub(super) async fn forget_consumer(world: &World) -> Result<(), RunError> {
 }
 
 /// Sets the shared consumer to any sequence of the source: what lies behind is delivered again, what lies before is never
-/// delivered. A refusal is fine: a consumer that was made again begins somewhere, and is not set before that.
+/// delivered. No answer is fine while another fault lasts.
 pub(super) async fn reset_consumer(world: &World, pick: u64) -> Result<(), RunError> {
     let (Ok(consumer), Ok(last)) = (world.hub.consumer().await, world.hub.last_sequence().await) else {
         return Ok(());
     };
     let subject = format!("CONSUMER.RESET.{STREAM}.{}", consumer.name);
-    // Mostly near the end, where messages are under way.
-    let span = if pick.is_multiple_of(RESET_FAR_EVERY) {
-        last
-    } else {
-        last.min(RESET_NEAR)
+    // A consumer that was made again begins somewhere, and is not set before that.
+    let first = match consumer.config.deliver_policy {
+        DeliverPolicy::ByStartSequence { start_sequence } => start_sequence.min(last),
+        DeliverPolicy::All
+        | DeliverPolicy::Last
+        | DeliverPolicy::New
+        | DeliverPolicy::ByStartTime { .. }
+        | DeliverPolicy::LastPerSubject => 1,
     };
-    let seq = last - (pick >> 8).checked_rem(span).unwrap_or(0);
+    // Mostly near the end, where messages are under way.
+    let span = (last + 1).saturating_sub(first).max(1);
+    let span = if pick.is_multiple_of(RESET_FAR_EVERY) {
+        span
+    } else {
+        span.min(RESET_NEAR)
+    };
+    let seq = last - (pick >> 8) % span;
     let asked: Result<Value, _> = world
         .hub
         .jetstream
         .request(subject, &json!({ "seq": seq.max(1) }))
         .await;
-    if let Ok(answer) = asked {
-        let told = answer.get("reset_seq").or_else(|| answer.get("error"));
-        eprintln!("           reset to {seq} of {last}: {told:?}");
-    }
+    let told = match asked {
+        Ok(answer) => match answer.get("error") {
+            Some(error) => format!("refused: {error}"),
+            None => "done".to_owned(),
+        },
+        Err(error) => format!("no answer: {error}"),
+    };
+    eprintln!(
+        "           to {seq} of {last}, delivered {}: {told}",
+        consumer.delivered.stream_sequence
+    );
     Ok(())
 }
 
