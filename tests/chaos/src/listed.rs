@@ -228,7 +228,9 @@ impl NodeListed {
             .map(|(what, count)| format!("{}: {count} {what}", self.node));
         let standing = match self.standing {
             Standing::Serving => None,
-            other => Some(format!("{}: {other:?}", self.node)),
+            other @ (Standing::Halted | Standing::Fenced | Standing::Refused | Standing::Silent) => {
+                Some(format!("{}: {other:?}", self.node))
+            }
         };
         let reasons = self
             .reasons
