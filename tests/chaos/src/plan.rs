@@ -355,6 +355,11 @@ impl Fault {
         }
     }
 
+    /// Whether it is over as soon as it is done, though its step lasts.
+    pub(crate) fn is_momentary(self) -> bool {
+        matches!(self, Self::Purge | Self::Recreate)
+    }
+
     /// Who suffers it: two faults with one victim do not overlap.
     fn victim(self) -> String {
         match self {

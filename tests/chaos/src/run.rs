@@ -140,11 +140,17 @@ async fn play(world: &mut World, plan: &Plan, time: Duration) -> Result<Listed, 
     if let Some(last) = &plan.last {
         world.nodes.iter_mut().for_each(Node::forget);
         act(world, true, last, start).await?;
+        let begun_ms = now_ms();
         wait_until(world, Instant::now() + last.lasts).await?;
         act(world, false, last, start).await?;
         broken = Some(Break {
             copied_ms: world.copied_ms,
-            ended_ms: now_ms(),
+            // What has no end is over at once: what is stored behind it is stored in another source already.
+            ended_ms: if last.fault.is_momentary() {
+                begun_ms
+            } else {
+                now_ms()
+            },
             takes: last.fault.takes(),
         });
         wait_until(world, Instant::now() + BROKEN_FEED).await?;
