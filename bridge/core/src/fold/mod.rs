@@ -301,11 +301,10 @@ impl Fold {
 
     fn compare(&self, at: LedgerSeq, witness: Witness) -> Result<(), Halt> {
         if witness.position >= at {
-            return Err(Halt::Diverged {
-                at,
-                position: witness.position,
-                ours: Hash128::default(),
-                theirs: witness.hash,
+            // Its writer had read more than there was when it landed.
+            return Err(Halt::LedgerShrank {
+                last: at,
+                read: witness.position,
             });
         }
         match self.hash_at(witness.position) {
