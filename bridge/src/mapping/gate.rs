@@ -208,6 +208,10 @@ impl Driver {
                  configurations of all nodes alike, then start one with --accept-terms"
                     .to_owned()
             }
+            Withheld::TermsUnfit(error) => format!(
+                "FAN-4061: the terms that this node's configuration asks for cannot be written: {error}; name fewer or shorter \
+                 subjects and applications, or split the mapping"
+            ),
             Withheld::Void(Void::Terms) => "FAN-4027: no terms are in force yet".to_owned(),
             Withheld::Void(Void::UnknownSource) => "FAN-4028: the terms in force do not name this source".to_owned(),
             Withheld::Void(Void::NotHosted) => {

@@ -70,6 +70,18 @@ pub const MEND_FETCHES_MAX: usize = 16;
 /// Pause between two tries at a damaged batch.
 pub const MEND_PAUSE: Duration = Duration::from_secs(2);
 
+/// What a configuration may name fits in the ledger's records.
+const _: () = {
+    use fanin_config::limits as config;
+    use fanin_core::limits as core;
+    assert!(config::SOURCE_SUBJECTS_MAX <= core::FILTERS_MAX && config::SOURCES_MAX <= core::SOURCES_MAX);
+    assert!(config::APPLICATIONS_MAX <= core::APPS_MAX && config::NAME_BYTES_MAX <= core::NAME_BYTES_MAX);
+    assert!(config::STREAM_NAME_BYTES_MAX <= core::NAME_BYTES_MAX);
+    assert!(config::SUBJECT_BYTES_MAX <= core::SUBJECT_BYTES_MAX);
+    assert!(config::TERMS_BYTES_MAX <= core::TERMS_BYTES_MAX);
+    assert!(config::BATCH_MESSAGES_MAX as usize <= core::BATCH_MESSAGES_MAX);
+};
+
 const _: () = assert!(PAUSE_BROKEN.as_millis() <= PAUSE_FIRST.as_millis());
 const _: () = assert!(PAUSE_FIRST.as_millis() < PAUSE_MAX.as_millis());
 const _: () = assert!(STUCK_ACK_WAITS >= fanin_core::limits::STUCK_AGAIN_DIVISOR);

@@ -28,6 +28,7 @@ use crate::input::Input;
 use crate::mutants::{self, Mutant};
 use crate::record::{Body, Record, SourceTerms, Witness};
 use crate::seq_set::SeqSet;
+use crate::wire::DecodeError;
 
 /// Who this node is and what its configuration says of the mapping.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -121,6 +122,8 @@ pub enum Withheld {
     },
     /// Too many batches wait for their claims.
     Unresolved,
+    /// A claim would be void, and the terms under which it would be valid do not fit in a record.
+    TermsUnfit(DecodeError),
     /// A claim would be void.
     Void(Void),
     /// The terms name other filters for this source than the configuration.
@@ -471,7 +474,10 @@ impl Node {
         let terms = self.fold.terms();
         self.fold
             .admits_claim(self.identity.uuid, epoch, incarnation, terms.version)
-            .map_err(Withheld::Void)?;
+            .map_err(|void| {
+                self.unfit_terms()
+                    .map_or(Withheld::Void(void), Withheld::TermsUnfit)
+            })?;
         if terms.sources.get(&incarnation) != self.identity.sources.get(&incarnation) {
             return Err(Withheld::FilterDiffers);
         }

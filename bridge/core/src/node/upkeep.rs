@@ -9,6 +9,7 @@ use crate::effect::{Effect, Fact};
 use crate::ids::{LedgerSeq, TermsVersion, Tick};
 use crate::mutants::{self, Mutant};
 use crate::record::{Body, NodeState, Progress, Terms, Witness, epoch_subject};
+use crate::wire::DecodeError;
 
 /// What upkeep remembers between ticks.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -115,7 +116,15 @@ impl Node {
         }
         let Some(terms) = self.wanted_terms() else { return };
         self.upkeep.terms_sent = Some(now);
-        self.append(Body::Terms(terms), Some(self.fold.terms_at()), out);
+        // What nobody could read is never written; `may_pull` tells why.
+        if terms.check().is_ok() {
+            self.append(Body::Terms(terms), Some(self.fold.terms_at()), out);
+        }
+    }
+
+    /// What is wrong with the terms that this node would write, if it would write some that cannot be read.
+    pub(super) fn unfit_terms(&self) -> Option<DecodeError> {
+        self.wanted_terms().and_then(|terms| terms.check().err())
     }
 
     pub(super) fn wanted_terms(&self) -> Option<Terms> {
