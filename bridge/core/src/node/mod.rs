@@ -9,6 +9,7 @@
 
 mod close;
 mod done;
+mod halted;
 mod intake;
 mod ledger;
 mod room;
@@ -158,6 +159,8 @@ pub struct Node {
     pub(crate) room: room::Room,
     /// The checkpoint was asked for and has not come.
     pub(crate) loading: Option<(LedgerSeq, LedgerSeq)>,
+    /// Up to where a halted node has looked for its own fence.
+    pub(crate) watched: LedgerSeq,
 }
 
 impl Node {

@@ -66,6 +66,13 @@ impl Upkeep {
         }
     }
 
+    /// As `on_checkpoint_part`; says whether a checkpoint is complete now that was not before.
+    pub(super) fn completes(&mut self, now: Tick, of: Witness, part: u32, parts: u32) -> bool {
+        let before = self.last_checkpoint();
+        self.on_checkpoint_part(now, of, part, parts);
+        self.last_checkpoint() > before
+    }
+
     pub(super) fn on_loaded(&mut self, now: Tick, position: LedgerSeq) {
         self.complete = Some((position, now));
         self.candidate = self.candidate.or(self.complete);
