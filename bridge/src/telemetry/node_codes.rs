@@ -58,9 +58,9 @@ super::codes::codes! {
     SOURCE_AWAY = "FAN-4020", "a source or its consumer cannot be used now",
         "The stream or the shared consumer is missing, differs, or does not answer; the reason says which.",
         "Follow the reason; the bridge looks again by itself.";
-    CONSUMER_TUNING = "FAN-4021", "the consumer's settings of speed differ",
-        "The shared consumer was made with other numbers than this node's configuration has. It works, perhaps slower.",
-        "Make the configurations of all nodes alike, or edit the consumer.";
+    CONSUMER_GROWN = "FAN-4021", "the shared consumer has grown",
+        "This node's configuration names more nodes, or a larger in_flight, than the shared consumer was made for; its sizes were raised. This is information.",
+        "Give the other nodes the same `nodes` and `in_flight`: one that wants less than the consumer has is refused (FAN-2011).";
     STORE_FULL = "FAN-4022", "the local log is full",
         "Its quota or the disk is used up by messages that applications have not finished.",
         "See `fanin status` for the application that is behind; raise store.quota. Other nodes take over meanwhile.";
