@@ -64,13 +64,13 @@ impl Driver {
         let (gate, open) = watch::channel(false);
         self.gates.insert(incarnation, gate);
         let mapping = self.options.name.clone();
-        self.errands.push(Box::pin(async move {
+        self.outgoing.request(Box::pin(async move {
             let mut tries = 0;
             loop {
                 match hub.ensure_consumer(&spec, policy).await {
                     Ok(consumer) => {
-                        if !consumer.tuning.is_empty() {
-                            tracing::warn!(code = "FAN-4021", mapping, consumer = consumer.name, differs = ?consumer.tuning, "the consumer's settings of speed differ from the configuration");
+                        if !consumer.grown.is_empty() {
+                            tracing::info!(code = "FAN-4021", mapping, consumer = consumer.name, raised = ?consumer.grown, "the shared consumer has grown with the number of nodes");
                         }
                         let started = Started {
                             watch: WatchTask::start(&hub, incarnation, &source, consumer.clone(), events.clone()),
