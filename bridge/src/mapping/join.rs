@@ -266,11 +266,16 @@ pub async fn join(
         may_create: epochs.last == 0,
         ..LedgerOptions::new(&options.name)
     };
-    let ledger = hub.ensure_ledger(&wanted).await?;
-    if epochs.ledger_created_ns != 0 && epochs.ledger_created_ns != ledger.created_ns() {
-        return Err(JoinError::LedgerRecreated {
-            stream: ledger.stream().to_owned(),
-        });
+    let mut ledger = hub.ensure_ledger(&wanted).await?;
+    let mut stale_reads = 0;
+    while epochs.ledger_created_ns != 0 && epochs.ledger_created_ns != ledger.created_ns() {
+        if stale_reads >= SHORT_READS_MAX {
+            let stream = ledger.stream().to_owned();
+            return Err(JoinError::LedgerRecreated { stream });
+        }
+        tokio::time::sleep(pause(stale_reads)).await;
+        stale_reads += 1;
+        ledger = hub.ensure_ledger(&wanted).await?;
     }
     // Before anything is written: a hub that is to be restored must not have taken this node's next epoch.
     check_length(&*ledger, context.has_read).await?;

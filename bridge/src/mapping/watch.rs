@@ -13,7 +13,7 @@ use tokio_util::task::AbortOnDropHandle;
 use super::driver::Event;
 use super::join::{Source, pause};
 use super::ledger_io::error_chain;
-use super::limits::FLOOR_INTERVAL;
+use super::limits::{DOUBT_LOOKS, FLOOR_INTERVAL};
 
 /// Every so many looks at the consumer one at the stream itself.
 const STREAM_LOOKS: u64 = 5;
@@ -35,7 +35,7 @@ impl WatchTask {
     ) -> WatchTask {
         let (hub, source) = (hub.clone(), source.clone());
         let task = tokio::spawn(async move {
-            let mut looks = 0_u64;
+            let (mut looks, mut doubts) = (0_u64, 0);
             let mut failures = 0;
             loop {
                 hub.wait_connected().await;
@@ -60,11 +60,15 @@ impl WatchTask {
                 if events.send(event).await.is_err() {
                     return;
                 }
-                if looks.is_multiple_of(STREAM_LOOKS)
-                    && let Some(halt) = recreated(&*hub, incarnation, &source).await
-                {
-                    let _ = events.send(Event::HubBroken(halt)).await;
-                    return;
+                if doubts > 0 || looks.is_multiple_of(STREAM_LOOKS) {
+                    match recreated(&*hub, incarnation, &source).await {
+                        Some(halt) if doubts + 1 >= DOUBT_LOOKS => {
+                            let _ = events.send(Event::HubBroken(halt)).await;
+                            return;
+                        }
+                        Some(_) => doubts += 1,
+                        None => doubts = 0,
+                    }
                 }
                 looks += 1;
                 tokio::time::sleep(if failures == 0 {
