@@ -12,7 +12,15 @@ pub const CONF_D_FILES_MAX: usize = 256;
 pub const MAPPINGS_MAX: usize = 256;
 /// Most sources of one mapping.
 pub const SOURCES_MAX: usize = 32;
-/// Most subjects in one filter.
+/// Most subjects of one source: what the ledger's terms hold.
+pub const SOURCE_SUBJECTS_MAX: usize = 64;
+/// Most bytes that the names and subjects of one mapping's sources and applications take in the ledger's terms.
+pub const TERMS_BYTES_MAX: usize = 248 * 1024;
+/// Bytes that a source and an application take there besides their names and subjects, at most.
+pub const TERMS_ENTRY_BYTES: usize = 24;
+/// Bytes that a subject takes there besides its own, at most.
+pub const TERMS_SUBJECT_BYTES: usize = 4;
+/// Most subjects in one application's filter.
 pub const SUBJECTS_MAX: usize = 256;
 /// Most applications of one mapping.
 pub const APPLICATIONS_MAX: usize = 256;

@@ -71,10 +71,21 @@ pub enum DiskError {
 pub struct Epochs {
     /// The newest confirmed epoch; 0 for none.
     pub last: u64,
-    /// Nonces written before an EPOCH was sent and not heard of since.
-    pub intents: BTreeSet<u64>,
+    /// Nonces written before an EPOCH was sent and not heard of since, oldest first; at most `INTENTS_MAX`.
+    pub intents: Vec<u64>,
     /// When the ledger was created, nanoseconds since the Unix epoch; 0 before the first epoch.
     pub ledger_created_ns: u64,
+}
+
+impl Epochs {
+    /// Remembers the nonce of an EPOCH that is about to be sent. Beyond the bound the oldest is forgotten: the newest ones are
+    /// those whose EPOCH may still be the last record.
+    pub fn intend(&mut self, nonce: Nonce) {
+        self.intents.retain(|&known| known != nonce.0);
+        self.intents.push(nonce.0);
+        let excess = self.intents.len().saturating_sub(super::limits::INTENTS_MAX);
+        self.intents.drain(..excess);
+    }
 }
 
 /// The newest terms a disk knows. Older ones, met again while the ledger is read, must not replace them.
@@ -425,4 +436,28 @@ pub fn set_to_runs(set: &SeqSet) -> Vec<(fanin_core::ids::StreamSeq, fanin_core:
         .iter()
         .map(|&(first, last)| (seq(first), seq(last)))
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    //! Goal: an interrupted start is recognised as the own one, however many there were. Method: nonces in falling order, so
+    //! that the newest is the smallest number; what older versions wrote is read.
+    use super::*;
+
+    #[test]
+    fn the_oldest_intent_is_forgotten() {
+        let most = super::super::limits::INTENTS_MAX as u64;
+        let mut epochs = Epochs::default();
+        for nonce in (1..=most + 10).rev() {
+            epochs.intend(Nonce(nonce));
+            assert_eq!(epochs.intents.last(), Some(&nonce));
+        }
+        assert_eq!(epochs.intents, (1..=most).rev().collect::<Vec<_>>());
+        // One that is tried again is the newest.
+        epochs.intend(Nonce(most));
+        assert_eq!((epochs.intents.len() as u64, epochs.intents.last()), (most, Some(&most)));
+        let written = r#"{"last":7,"intents":[3,5],"ledger_created_ns":9}"#;
+        let read: Epochs = serde_json::from_str(written).expect("readable");
+        assert_eq!((read.last, read.intents), (7, vec![3, 5]));
+    }
 }

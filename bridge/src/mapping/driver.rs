@@ -32,7 +32,7 @@ use super::join::Source;
 use super::ledger_io::{Appended, TailTask};
 use super::limits::{EVENTS_MAX, TICK};
 use super::mend::Mending;
-use super::settle::SettleQueue;
+use super::outgoing::Outgoing;
 use super::storing::Stored;
 use super::stuck::PullLink;
 use super::view::{Counts, Shared};
@@ -72,6 +72,11 @@ pub enum Event {
     },
     /// The ledger or a source is not what it was.
     HubBroken(Halt),
+    /// The ledger seems not to be what was read; it is looked at again.
+    LedgerDoubted {
+        /// Which tail says so.
+        number: u64,
+    },
     /// The ledger's size.
     LedgerLooked(LedgerInfo),
     /// Messages arrived.
@@ -202,12 +207,11 @@ pub struct Driver {
     pub(super) lag: u64,
     pub(super) events_tx: mpsc::Sender<Event>,
     pub(super) stored: FuturesOrdered<BoxFuture<'static, Result<Stored, DriverError>>>,
-    pub(super) appends: FuturesUnordered<BoxFuture<'static, Appended>>,
+    pub(super) outgoing: Outgoing,
     /// Looks for holes and fetches of single messages, at most `LOOKS_MAX`.
     pub(super) looks: FuturesUnordered<BoxFuture<'static, Option<Event>>>,
-    /// What takes its time: consumers that are waited for, checkpoints read, purges, damaged batches fetched.
+    /// What takes its time and changes nothing at the hub: checkpoints read, damaged batches fetched.
     pub(super) errands: FuturesUnordered<BoxFuture<'static, Option<Event>>>,
-    pub(super) settles: SettleQueue,
     pub(super) tail: Option<TailTask>,
     pub(super) tails: u64,
     pub(super) watches: BySource<WatchTask>,
@@ -239,7 +243,7 @@ impl Driver {
     pub fn new(parts: DriverParts) -> (Driver, TopicEvents, mpsc::Receiver<Event>) {
         let (events_tx, events) = mpsc::channel(EVENTS_MAX);
         let driver = Driver {
-            settles: SettleQueue::new(Arc::clone(&parts.hub)),
+            outgoing: Outgoing::new(Arc::clone(&parts.hub)),
             options: parts.options,
             node: parts.node,
             hub: parts.hub,
@@ -256,7 +260,6 @@ impl Driver {
             lag: 0,
             events_tx,
             stored: FuturesOrdered::new(),
-            appends: FuturesUnordered::new(),
             looks: FuturesUnordered::new(),
             errands: FuturesUnordered::new(),
             tail: None,
@@ -307,8 +310,13 @@ impl Driver {
                     self.look_over();
                 }
                 Some(stored) = self.stored.next() => self.on_stored(stored?)?,
-                Some(appended) = self.appends.next() => self.on_appended(&appended),
-                () = self.settles.progress() => {}
+                Some(appended) = self.outgoing.appends.next(), if !self.outgoing.held => self.on_appended(&appended),
+                () = self.outgoing.settles.progress(), if !self.outgoing.held => {}
+                Some(request) = self.outgoing.requests.next(), if !self.outgoing.held => {
+                    if let Some(event) = request {
+                        self.on_event(event);
+                    }
+                }
                 Some(look) = self.looks.next() => {
                     if let Some(event) = look {
                         self.on_event(event);
@@ -344,8 +352,8 @@ impl Driver {
         while let Some(stored) = self.stored.next().await {
             self.on_stored(stored?)?;
         }
-        while !self.settles.is_empty() {
-            self.settles.progress().await;
+        while !self.outgoing.held && !self.outgoing.settles.is_empty() {
+            self.outgoing.settles.progress().await;
         }
         Ok(())
     }
@@ -380,6 +388,7 @@ impl Driver {
                     return;
                 }
                 self.lag = lag;
+                self.outgoing.held = false;
                 for item in super::ledger_io::records(events) {
                     self.feed(Input::Record {
                         position: item.seq,
@@ -391,6 +400,9 @@ impl Driver {
             }
             Event::Checkpoint(checkpoint) => self.feed(Input::Checkpoint(checkpoint)),
             Event::HubBroken(halt) => self.feed(Input::HubBroken(halt)),
+            Event::LedgerDoubted { number } => {
+                self.outgoing.held |= self.tail.as_ref().is_some_and(|tail| tail.number == number);
+            }
             Event::LedgerLooked(info) => self.on_ledger_looked(info),
             Event::Pulled {
                 incarnation,
@@ -546,7 +558,7 @@ impl Driver {
     /// Acknowledges won messages of a published batch.
     pub(super) fn settle(&mut self, batch: BatchNo, won: &SeqSet) {
         if let Some((acks, permits)) = self.batches.settle(batch, won) {
-            self.settles.acknowledge(acks, permits);
+            self.outgoing.settles.acknowledge(acks, permits);
         }
     }
 }

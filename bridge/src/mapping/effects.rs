@@ -27,7 +27,7 @@ impl Driver {
                 claim,
             } => {
                 let nonce = self.node.identity().nonce;
-                self.appends.push(Box::pin(append(
+                self.outgoing.append(Box::pin(append(
                     self.ledger.clone(),
                     record,
                     expect,
@@ -62,6 +62,7 @@ impl Driver {
             Effect::Fence(reason) => self.fence(&reason),
             Effect::Halt(halt) => {
                 tracing::error!(code = halt_code(&halt), mapping = self.options.name, reason = %halt, "the mapping halts: nothing is claimed or settled; what was won keeps flowing");
+                self.outgoing.fall_silent();
                 self.look_over();
             }
             Effect::Joined(epoch) => self.on_joined(epoch),
@@ -75,7 +76,7 @@ impl Driver {
             Effect::PersistDone(done) => self.persist_done(&done),
             Effect::Purge { through, keep } => {
                 let ledger = self.ledger.clone();
-                self.errands.push(Box::pin(async move {
+                self.outgoing.request(Box::pin(async move {
                     purge(ledger, through, keep).await;
                     None
                 }));
@@ -129,9 +130,9 @@ impl Driver {
                         .or_default()
                         .extend(arrival.acks(|arrived| arrived == seq));
                 }
-                self.settles.acknowledge(acks, Default::default());
+                self.outgoing.settles.acknowledge(acks, Default::default());
                 for (ms, acks) in by_delay {
-                    self.settles.give_back(acks, Duration::from_millis(ms));
+                    self.outgoing.settles.give_back(acks, Duration::from_millis(ms));
                 }
             }
         }
@@ -234,6 +235,7 @@ impl Driver {
 
     fn fence(&mut self, reason: &FenceReason) {
         tracing::error!(code = "FAN-3008", mapping = self.options.name, reason = %reason, "this node is fenced: it delivers nothing more");
+        self.outgoing.fall_silent();
         self.intakes.clear();
         self.tail = None;
         self.topic

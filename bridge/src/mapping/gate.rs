@@ -68,13 +68,13 @@ impl Driver {
         let (probe, probes) = watch::channel(self.node.source_probe(incarnation));
         self.probes.insert(incarnation, probe);
         let mapping = self.options.name.clone();
-        self.errands.push(Box::pin(async move {
+        self.outgoing.request(Box::pin(async move {
             let mut tries = 0;
             loop {
                 match hub.ensure_consumer(&spec, policy).await {
                     Ok(consumer) => {
-                        if !consumer.tuning.is_empty() {
-                            tracing::warn!(code = "FAN-4021", mapping, consumer = consumer.name, differs = ?consumer.tuning, "the consumer's settings of speed differ from the configuration");
+                        if !consumer.grown.is_empty() {
+                            tracing::info!(code = "FAN-4021", mapping, consumer = consumer.name, raised = ?consumer.grown, "the shared consumer has grown with the number of nodes");
                         }
                         let started = Started {
                             watch: WatchTask::start(&hub, incarnation, &source, consumer.clone(), probes, events.clone()),
@@ -216,6 +216,10 @@ impl Driver {
                  configurations of all nodes alike, then start one with --accept-terms"
                     .to_owned()
             }
+            Withheld::TermsUnfit(error) => format!(
+                "FAN-4061: the terms that this node's configuration asks for cannot be written: {error}; name fewer or shorter \
+                 subjects and applications, or split the mapping"
+            ),
             Withheld::Void(Void::Terms) => "FAN-4027: no terms are in force yet".to_owned(),
             Withheld::Void(Void::UnknownSource) => "FAN-4028: the terms in force do not name this source".to_owned(),
             Withheld::Void(Void::NotHosted) => {

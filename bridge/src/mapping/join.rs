@@ -24,13 +24,10 @@ use super::{MappingOptions, limits};
 /// How long JetStream may take to come up behind a server that answers already.
 const JETSTREAM_WAIT: Duration = Duration::from_secs(3);
 
-/// Most unconfirmed nonces kept; each is one process that ended before it heard of its EPOCH.
-const INTENTS_MAX: usize = 256;
-
 /// How often the last EPOCH record is read again when the hub's answer is older than its refusal.
 const STALE_READS_MAX: u32 = 8;
 
-/// How often a ledger that is too short is looked at again: a leader that is being replaced may answer from before.
+/// How often a ledger that is too short, or another one, is looked at again: a leader that is being replaced may answer from before.
 const SHORT_READS_MAX: u32 = 4;
 
 /// Why a mapping cannot take part.
@@ -269,11 +266,16 @@ pub async fn join(
         may_create: epochs.last == 0,
         ..LedgerOptions::new(&options.name)
     };
-    let ledger = hub.ensure_ledger(&wanted).await?;
-    if epochs.ledger_created_ns != 0 && epochs.ledger_created_ns != ledger.created_ns() {
-        return Err(JoinError::LedgerRecreated {
-            stream: ledger.stream().to_owned(),
-        });
+    let mut ledger = hub.ensure_ledger(&wanted).await?;
+    let mut stale_reads = 0;
+    while epochs.ledger_created_ns != 0 && epochs.ledger_created_ns != ledger.created_ns() {
+        if stale_reads >= SHORT_READS_MAX {
+            let stream = ledger.stream().to_owned();
+            return Err(JoinError::LedgerRecreated { stream });
+        }
+        tokio::time::sleep(pause(stale_reads)).await;
+        stale_reads += 1;
+        ledger = hub.ensure_ledger(&wanted).await?;
     }
     // Before anything is written: a hub that is to be restored must not have taken this node's next epoch.
     check_length(&*ledger, context.witness.position.max(LedgerSeq(epochs.last))).await?;
@@ -372,10 +374,7 @@ async fn begin_epoch(
     loop {
         // One nonce serves every try whose outcome is unknown: compare-and-set lets at most one of them land.
         let nonce = *tried.get_or_insert_with(|| Nonce(context.options.ambient.random()));
-        epochs.intents.insert(nonce.0);
-        while epochs.intents.len() > INTENTS_MAX {
-            epochs.intents.pop_first();
-        }
+        epochs.intend(nonce);
         keep(context, epochs).await?;
         crate::failpoint::reach("after_epoch_intent");
         let record = EpochRecord {
@@ -399,7 +398,7 @@ async fn begin_epoch(
                 crate::failpoint::reach("after_epoch_append");
                 *epochs = Epochs {
                     last: ack.seq,
-                    intents: BTreeSet::new(),
+                    intents: Vec::new(),
                     ledger_created_ns: ledger.created_ns(),
                 };
                 keep(context, epochs).await?;
@@ -433,7 +432,7 @@ async fn begin_epoch(
                 match on_conflict(&found, last.seq, context.uuid, &intents, fresh) {
                     Conflict::Adopt(at) => {
                         epochs.last = at.0;
-                        epochs.intents.remove(&found.nonce.0);
+                        epochs.intents.retain(|&nonce| nonce != found.nonce.0);
                         *tried = None;
                         expected = at;
                     }

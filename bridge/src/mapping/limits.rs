@@ -54,6 +54,16 @@ pub const FULL_DELAY: Duration = Duration::from_secs(2);
 /// How often checkpoint records are read again when they do not cover a gap: a read from the hub can be stale.
 pub const CHECKPOINT_READS: u32 = 5;
 
+/// Most unconfirmed nonces kept; each is one process that ended before it heard of its EPOCH.
+pub const INTENTS_MAX: usize = 256;
+
+/// How often a ledger or a source that seems to be another one, or shorter than what was read, is looked at before that is
+/// believed: a leader that is being replaced may answer from before.
+pub const DOUBT_LOOKS: u32 = 7;
+
+/// Pause between two such looks. All of them take longer than a leader that has lost its peers goes on answering (10 s).
+pub const DOUBT_PAUSE: Duration = Duration::from_secs(2);
+
 /// A connection for pulling may be down this long before status tells, while the hub answers otherwise.
 pub const PULL_LINK_GRACE: Duration = Duration::from_secs(10);
 
@@ -70,6 +80,20 @@ pub const MEND_FETCHES_MAX: usize = 16;
 /// Pause between two tries at a damaged batch.
 pub const MEND_PAUSE: Duration = Duration::from_secs(2);
 
+/// What a configuration may name fits in the ledger's records.
+const _: () = {
+    use fanin_config::limits as config;
+    use fanin_core::limits as core;
+    assert!(config::SOURCE_SUBJECTS_MAX <= core::FILTERS_MAX && config::SOURCES_MAX <= core::SOURCES_MAX);
+    assert!(config::APPLICATIONS_MAX <= core::APPS_MAX && config::NAME_BYTES_MAX <= core::NAME_BYTES_MAX);
+    assert!(config::STREAM_NAME_BYTES_MAX <= core::NAME_BYTES_MAX);
+    assert!(config::SUBJECT_BYTES_MAX <= core::SUBJECT_BYTES_MAX);
+    assert!(config::TERMS_BYTES_MAX <= core::TERMS_BYTES_MAX);
+    assert!(config::BATCH_MESSAGES_MAX as usize <= core::BATCH_MESSAGES_MAX);
+};
+
+const _: () = assert!(FLOOR_INTERVAL.as_millis() >= DOUBT_PAUSE.as_millis());
+const _: () = assert!((DOUBT_LOOKS as u128 - 1) * DOUBT_PAUSE.as_millis() > 10_000);
 const _: () = assert!(PAUSE_BROKEN.as_millis() <= PAUSE_FIRST.as_millis());
 const _: () = assert!(PAUSE_FIRST.as_millis() < PAUSE_MAX.as_millis());
 const _: () = assert!(STUCK_ACK_WAITS >= fanin_core::limits::STUCK_AGAIN_DIVISOR);

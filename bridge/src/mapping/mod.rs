@@ -30,6 +30,7 @@ pub mod join;
 pub mod ledger_io;
 pub mod limits;
 pub mod mend;
+pub mod outgoing;
 pub mod room;
 pub mod settle;
 pub mod source_check;

@@ -25,6 +25,7 @@ pub struct SettleQueue {
     running: FuturesUnordered<BoxFuture<'static, ()>>,
     /// At most `SETTLES_WAITING_MAX`; what does not fit is left to the hub's redelivery.
     waiting: VecDeque<Job>,
+    silent: bool,
 }
 
 impl SettleQueue {
@@ -35,6 +36,7 @@ impl SettleQueue {
             hub,
             running: FuturesUnordered::new(),
             waiting: VecDeque::new(),
+            silent: false,
         }
     }
 
@@ -53,6 +55,9 @@ impl SettleQueue {
     }
 
     fn start(&mut self, job: Job) {
+        if self.silent {
+            return;
+        }
         if self.running.len() >= SETTLES_MAX {
             if self.waiting.len() < SETTLES_WAITING_MAX {
                 self.waiting.push_back(job);
@@ -93,6 +98,13 @@ impl SettleQueue {
         if let Some(job) = self.waiting.pop_front() {
             self.start(job);
         }
+    }
+
+    /// Drops what is being settled and what waits for it, and takes nothing in any more.
+    pub fn fall_silent(&mut self) {
+        self.silent = true;
+        self.running.clear();
+        self.waiting.clear();
     }
 
     /// How many batches are being settled or wait for it.

@@ -206,7 +206,8 @@ impl Driver {
                         (head.len() + pieces.iter().map(Bytes::len).sum::<usize>()) as u64
                     });
                     self.room_wanted = refused.min(self.options.config.batch.bytes.0);
-                    self.settles
+                    self.outgoing
+                        .settles
                         .give_back(flying.acks.into_iter().map(|(_, ack)| ack).collect(), FULL_DELAY);
                 }
                 self.feed(Input::StageRefused(batch));

@@ -14,7 +14,7 @@ use tokio_util::task::AbortOnDropHandle;
 use super::driver::Event;
 use super::join::{Source, pause};
 use super::ledger_io::error_chain;
-use super::limits::FLOOR_INTERVAL;
+use super::limits::{DOUBT_LOOKS, FLOOR_INTERVAL};
 
 /// Every so many looks at the consumer one at the stream itself.
 const STREAM_LOOKS: u64 = 5;
@@ -42,7 +42,7 @@ impl WatchTask {
     ) -> WatchTask {
         let (hub, source) = (hub.clone(), source.clone());
         let task = tokio::spawn(async move {
-            let mut looks = 0_u64;
+            let (mut looks, mut doubts) = (0_u64, 0);
             let mut failures = 0;
             let mut seen_over = None;
             loop {
@@ -70,12 +70,16 @@ impl WatchTask {
                 }
                 let connection = hub.generation();
                 let anew = connection != seen_over;
-                if anew || looks.is_multiple_of(STREAM_LOOKS) {
+                if anew || doubts > 0 || looks.is_multiple_of(STREAM_LOOKS) {
                     let mut asked = *probe.borrow();
                     asked.newest = asked.newest.filter(|_| anew || looks.is_multiple_of(PROBE_LOOKS));
-                    if let Some(event) = look_at_source(&*hub, incarnation, &source, asked).await {
+                    let seen = look_at_source(&*hub, incarnation, &source, asked).await;
+                    // A leader that is being replaced may answer from before the stream was created.
+                    let another = matches!(seen, Some(Event::HubBroken(_)));
+                    doubts = if another { doubts + 1 } else { 0 };
+                    if let Some(event) = seen.filter(|_| !another || doubts >= DOUBT_LOOKS) {
                         seen_over = connection;
-                        if events.send(event).await.is_err() {
+                        if events.send(event).await.is_err() || another {
                             return;
                         }
                     }

@@ -58,9 +58,9 @@ super::codes::codes! {
     SOURCE_AWAY = "FAN-4020", "a source or its consumer cannot be used now",
         "The stream or the shared consumer is missing, differs, or does not answer; the reason says which.",
         "Follow the reason; the bridge looks again by itself.";
-    CONSUMER_TUNING = "FAN-4021", "the consumer's settings of speed differ",
-        "The shared consumer was made with other numbers than this node's configuration has. It works, perhaps slower.",
-        "Make the configurations of all nodes alike, or edit the consumer.";
+    CONSUMER_GROWN = "FAN-4021", "the shared consumer has grown",
+        "This node's configuration names more nodes, or a larger in_flight, than the shared consumer was made for; its sizes were raised. This is information.",
+        "Give the other nodes the same `nodes` and `in_flight`: one that wants less than the consumer has is refused (FAN-2011).";
     STORE_FULL = "FAN-4022", "the local log is full",
         "Its quota or the disk is used up by messages that applications have not finished.",
         "See `fanin status` for the application that is behind; raise store.quota. Other nodes take over meanwhile.";
@@ -85,6 +85,9 @@ super::codes::codes! {
     APP_NOT_HOSTED = "FAN-4029", "this node does not host every application of the terms",
         "An application was left out of this node's configuration.",
         "Add it to this node's configuration.";
+    TERMS_UNFIT = "FAN-4061", "the terms do not fit in a ledger record",
+        "This node's configuration names, together with what the terms in force name already, more or longer subjects and applications than one record may hold (64 subjects a source, 64 sources, 256 applications, 248 KiB in all). Nothing is written that no bridge could read.",
+        "Name fewer or shorter subjects (wildcards), or split the mapping into several.";
     HALTED = "FAN-4030", "a mapping halted",
         "The ledger or a source cannot be trusted: it shrank, was created again, has a gap or a record of a newer version; the reason says which.",
         "What was won keeps flowing and nothing is lost. Follow the reason: update fanin, or restore the hub's stream, then restart.";

@@ -131,6 +131,24 @@ fn one(cx: &mut Context<'_>, path: &KeyPath, mapping: &MappingConfig, config: &C
         self::application(cx, &path, application);
         unmatched(cx, &path, application, mapping, &sources);
     }
+    terms_bytes(cx, &sources, mapping);
+}
+
+/// What all bridges agree on is one ledger record, of bounded size; one that is too large could not be written.
+fn terms_bytes(cx: &mut Context<'_>, sources: &KeyPath, mapping: &MappingConfig) {
+    let subject = |subject: &String| subject.len() + TERMS_SUBJECT_BYTES;
+    let source = |source: &SourceConfig| {
+        TERMS_ENTRY_BYTES + source.stream.len() + source.subjects.iter().map(subject).sum::<usize>()
+    };
+    let apps = mapping.applications.keys().map(|name| TERMS_ENTRY_BYTES + name.len());
+    let bytes = mapping.sources.iter().map(source).sum::<usize>() + apps.sum::<usize>();
+    if bytes > TERMS_BYTES_MAX && cx.sound(sources) {
+        let why = format!(
+            "its sources and applications take {bytes} bytes in the ledger's terms, which hold {TERMS_BYTES_MAX}"
+        );
+        let cure = "name fewer or shorter subjects, with wildcards, or split the mapping";
+        cx.fail(Code::Relation, sources, Some(format!("{bytes} bytes")), why, cure);
+    }
 }
 
 fn source(cx: &mut Context<'_>, path: &KeyPath, source: &SourceConfig) {
@@ -152,11 +170,22 @@ fn source(cx: &mut Context<'_>, path: &KeyPath, source: &SourceConfig) {
             "write the name as `nats stream ls` shows it",
         );
     }
-    subjects(cx, &path.key("subjects"), &source.subjects, true);
+    let path = path.key("subjects");
+    if let Some(excess) = source.subjects.get(SOURCE_SUBJECTS_MAX) {
+        let count = source.subjects.len();
+        cx.fail(
+            Code::BadValue,
+            &path.index(SOURCE_SUBJECTS_MAX),
+            Some(excess.clone()),
+            format!("one of {count} subjects; the ledger's terms hold at most {SOURCE_SUBJECTS_MAX} of a source"),
+            "join some with wildcards, or split the mapping",
+        );
+    } else {
+        subjects(cx, &path, &source.subjects, true);
+    }
 }
 
 fn subjects(cx: &mut Context<'_>, path: &KeyPath, subjects: &[String], disjoint: bool) {
-    at_most(cx, path, subjects.len(), SUBJECTS_MAX);
     for (index, pattern) in subjects.iter().enumerate() {
         let path_here = path.index(index);
         if let Err(why) = subject::check_pattern(pattern) {
@@ -305,6 +334,7 @@ fn application(cx: &mut Context<'_>, path: &KeyPath, application: &ApplicationCo
                 "name at least one, or remove the filter",
             );
         }
+        at_most(cx, &path, filter.subjects.len(), SUBJECTS_MAX);
         subjects(cx, &path, &filter.subjects, false);
     }
 }

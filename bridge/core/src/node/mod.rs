@@ -9,6 +9,7 @@
 
 mod close;
 mod done;
+mod halted;
 mod intake;
 mod ledger;
 mod reused;
@@ -30,6 +31,7 @@ use crate::input::Input;
 use crate::mutants::{self, Mutant};
 use crate::record::{Body, Record, SourceTerms, Witness};
 use crate::seq_set::SeqSet;
+use crate::wire::DecodeError;
 use reused::given_up;
 
 /// Who this node is and what its configuration says of the mapping.
@@ -124,6 +126,8 @@ pub enum Withheld {
     },
     /// Too many batches wait for their claims.
     Unresolved,
+    /// A claim would be void, and the terms under which it would be valid do not fit in a record.
+    TermsUnfit(DecodeError),
     /// A claim would be void.
     Void(Void),
     /// The terms name other filters for this source than the configuration.
@@ -160,6 +164,8 @@ pub struct Node {
     pub(crate) shrunk: BTreeMap<Incarnation, Tick>,
     /// The checkpoint was asked for and has not come.
     pub(crate) loading: Option<(LedgerSeq, LedgerSeq)>,
+    /// Up to where a halted node has looked for its own fence.
+    pub(crate) watched: LedgerSeq,
 }
 
 impl Node {
@@ -485,7 +491,10 @@ impl Node {
         let terms = self.fold.terms();
         self.fold
             .admits_claim(self.identity.uuid, epoch, incarnation, terms.version)
-            .map_err(Withheld::Void)?;
+            .map_err(|void| {
+                self.unfit_terms()
+                    .map_or(Withheld::Void(void), Withheld::TermsUnfit)
+            })?;
         if terms.sources.get(&incarnation) != self.identity.sources.get(&incarnation) {
             return Err(Withheld::FilterDiffers);
         }
