@@ -155,5 +155,17 @@ faults! {
     DiskCloned, "disk cloned", Hourly;
 }
 
+impl Fault {
+    /// Whether something goes wrong here that somebody has to make good: an application that takes its time within its lease,
+    /// or says another word than yes, is within its rights and does not count for the bar.
+    #[must_use]
+    pub fn is_trouble(self) -> bool {
+        !matches!(
+            self,
+            Fault::AnswerSlow | Fault::Retry | Fault::Reject | Fault::Release
+        )
+    }
+}
+
 /// Number of kinds.
 pub const FAULTS: usize = Fault::ALL.len();

@@ -10,14 +10,16 @@ use fanin_sim::shrink::shrink;
 
 const HELP: &str = "\
 fanin-sim [--seeds N] [--from S] [--time SECONDS] [--jobs J] [--plan honest|malicious|broken|identity]
-          [--trace] [--shrunk]
+          [--bar] [--trace] [--shrunk]
 
 Runs N seeds from S on (default 100 from 1) on J threads, at most so many seconds. Ends with 1 when a seed fails, and
-shows the plan it was shrunk to and the end of its history. --trace shows the whole history of the first seed instead,
+shows the plan it was shrunk to and the end of its history. With --bar it also ends with 1 when there were fewer than 1 000
+faults a seed on average, and its last line tells seeds, hours, faults and violations. --trace shows the whole history of the first seed instead,
 with --shrunk under the smallest plan that still fails.";
 
 struct Args {
     campaign: Campaign,
+    bar: bool,
     trace: bool,
     shrunk: bool,
 }
@@ -31,6 +33,7 @@ fn parse() -> Result<Option<Args>, String> {
             jobs: 1,
             kind: None,
         },
+        bar: false,
         trace: false,
         shrunk: false,
     };
@@ -47,6 +50,7 @@ fn parse() -> Result<Option<Args>, String> {
                 let text = value()?;
                 args.campaign.kind = Some(Kind::of_word(&text).ok_or(format!("{text} is no kind of plan"))?);
             }
+            "--bar" => args.bar = true,
             "--trace" => args.trace = true,
             "--shrunk" => args.shrunk = true,
             "--help" | "-h" => return Ok(None),
@@ -69,11 +73,7 @@ fn main() -> ExitCode {
             return ExitCode::from(2);
         }
     };
-    let result = if args.trace {
-        show(&args)
-    } else {
-        campaign(&args.campaign)
-    };
+    let result = if args.trace { show(&args) } else { campaign(&args) };
     match result {
         Ok((text, failed)) => {
             println!("{text}");
@@ -101,11 +101,16 @@ fn show(args: &Args) -> std::io::Result<(String, bool)> {
     ))
 }
 
-fn campaign(campaign: &Campaign) -> std::io::Result<(String, bool)> {
-    let report = campaign.run(&|line| eprintln!("{line}"))?;
+fn campaign(args: &Args) -> std::io::Result<(String, bool)> {
+    let report = args.campaign.run(&|line| eprintln!("{line}"))?;
     let mut text = report.text();
+    let mut failed = !report.failures.is_empty();
     if let Some(first) = report.failures.first() {
         text.push_str(&explain(first)?);
     }
-    Ok((text, !report.failures.is_empty()))
+    if args.bar {
+        failed |= !report.reaches_the_bar();
+        text.push_str(&report.bar_text());
+    }
+    Ok((text, failed))
 }

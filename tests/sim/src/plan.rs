@@ -104,9 +104,9 @@ impl Plan {
         let kind = kind.unwrap_or(drawn);
         // Few long runs with thousands of messages, many short ones.
         let messages = match dice.below(12) {
-            0 => dice.between(2_500, 6_000),
-            1..=5 => dice.between(600, 2_500),
-            _ => dice.between(20, 1_000),
+            0 => dice.between(4_000, 9_000),
+            1..=6 => dice.between(1_000, 3_400),
+            _ => dice.between(20, 1_500),
         };
         let mut plan = Plan {
             kind,
