@@ -10,6 +10,7 @@ use tokio::time::{Instant, sleep_until};
 
 use crate::dice::Dice;
 use crate::faults::{FAULTS, Fault};
+use crate::mutants::Mutant;
 use crate::plan::Plan;
 
 /// The simulated time of day at the start, nanoseconds since 1970.
@@ -65,12 +66,13 @@ pub struct World {
     told: Mutex<Option<String>>,
     violations: Mutex<Vec<String>>,
     trace: Option<Mutex<String>>,
+    mutant: Option<Mutant>,
 }
 
 impl World {
-    /// A world that begins now. With `traced` everything that happens is written down.
+    /// A world that begins now. With `traced` everything that happens is written down; with a mutant a rule is broken.
     #[must_use]
-    pub fn new(seed: u64, plan: &Plan, traced: bool) -> World {
+    pub fn new(seed: u64, plan: &Plan, traced: bool, mutant: Option<Mutant>) -> World {
         let dice = |purpose: Purpose| Dice::of(seed, purpose as u64);
         World {
             started: Instant::now(),
@@ -89,7 +91,20 @@ impl World {
             told: Mutex::default(),
             violations: Mutex::default(),
             trace: traced.then(Mutex::default),
+            mutant,
         }
+    }
+
+    /// Whether the world plays this mutant.
+    #[must_use]
+    pub fn plays(&self, mutant: Mutant) -> bool {
+        self.mutant == Some(mutant)
+    }
+
+    /// The mutant that is played.
+    #[must_use]
+    pub fn mutant(&self) -> Option<Mutant> {
+        self.mutant
     }
 
     /// Simulated milliseconds since the start.
