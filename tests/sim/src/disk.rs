@@ -1,11 +1,11 @@
 //! One node's disk: syncs take time, are shared by what waits, and may fail.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use bytes::Bytes;
 use fanin_bridge::mapping::disk::runs_to_set;
-use fanin_bridge::stage::{RECORD_DEAD_LETTER, RECORD_RESOLUTION, RECORD_STAGE, StagedBatch};
+use fanin_bridge::stage::{RECORD_DEAD_LETTER, RECORD_RESOLUTION, RECORD_STAGE, Resolution, StagedBatch};
 use fanin_bridge::topic::DEAD_LETTER_SPACE;
 use fanin_bridge::topic::deadletter::DeadLetterHead;
 use fanin_core::ids::Incarnation;
@@ -36,6 +36,8 @@ pub struct SimDisk {
     node: Arc<str>,
     /// Under a mutant: a twin on which everything is durable at once, and which commits are told to be durable by it.
     early: Option<(Arc<MemStore>, fn(&[Op]) -> bool)>,
+    /// For each commit that waits: the messages whose resolution it holds.
+    waiting: Mutex<VecDeque<Vec<u64>>>,
     /// Under a mutant: what the disk holds since a sync failed.
     without: Mutex<Option<Image>>,
 }
@@ -69,6 +71,11 @@ impl Image {
         if world.plays(Mutant::DropsStagedAtStart) {
             drop_staged(&mut recovered);
         }
+        for record in &recovered.records {
+            if record.kind == RECORD_RESOLUTION {
+                world.resolved(node, resolved_by(&record.head));
+            }
+        }
         let early = told_early(world).map(|which| (self.store.copy().0, which));
         let disk = Arc::new(SimDisk {
             world: Arc::clone(world),
@@ -76,6 +83,7 @@ impl Image {
             written: Notify::new(),
             node: Arc::clone(node),
             early,
+            waiting: Mutex::default(),
             without: Mutex::default(),
         });
         let (working, wire) = (Arc::clone(&disk), Arc::clone(wire));
@@ -114,6 +122,13 @@ fn told_early(world: &World) -> Option<fn(&[Op]) -> bool> {
         Mutant::ConfirmsUnsynced => Some(|ops| is_put(ops, "cursor/")),
         _ => None,
     }
+}
+
+/// The messages that a resolution makes visible.
+fn resolved_by(head: &Bytes) -> Vec<u64> {
+    let resolution = Resolution::decode(head).ok();
+    let won = resolution.map(|resolution| runs_to_set(&resolution.won));
+    won.iter().flat_map(SeqSet::iter).collect()
 }
 
 fn appended(ops: &[Op], wanted: u8) -> bool {
@@ -155,7 +170,11 @@ impl SimDisk {
             self.world.pause(ms).await;
             // A node that stands still does not sync either.
             wire.until(|mode| mode != Mode::Held).await;
-            if self.store.sync(covered) == 0 {
+            let synced = self.store.sync(covered);
+            for resolved in self.waiting.lock().drain(..synced) {
+                self.world.resolved(&self.node, resolved);
+            }
+            if synced == 0 {
                 // The file system is full.
                 self.world.pause(FULL_PAUSE_MS).await;
             }
@@ -208,6 +227,17 @@ impl SimDisk {
     /// Others fill the file system up, so that not even what finishes can be written, or make room again.
     pub fn fill_file_system(&self, is_full: bool) {
         self.store.set_full(is_full);
+        // What is new is refused by that, and waits no more; the numbers of what finishes are few and kept in order.
+        let waiting = self.store.waiting();
+        let mut known = self.waiting.lock();
+        let refused = known.len().saturating_sub(waiting);
+        let mut left = refused;
+        known.retain(|resolved| {
+            let goes = left > 0 && resolved.is_empty();
+            left -= u64::from(goes) as usize;
+            !goes
+        });
+        drop(known);
         if let Some((twin, _)) = &self.early {
             twin.set_full(is_full);
         }
@@ -230,7 +260,15 @@ impl Store for SimDisk {
             let told = twin.commit(class, ops.clone());
             which(&ops).then_some(told)
         });
+        let resolved = ops.iter().flat_map(|op| match op {
+            Op::Append { kind, head, .. } if *kind == RECORD_RESOLUTION => resolved_by(head),
+            Op::Append { .. } | Op::Release { .. } | Op::Put { .. } | Op::Delete { .. } => Vec::new(),
+        });
+        let (resolved, before) = (resolved.collect(), self.store.waiting());
         let commit = self.store.commit(class, ops);
+        if self.store.waiting() > before {
+            self.waiting.lock().push_back(resolved);
+        }
         let commit = early.flatten().unwrap_or(commit);
         self.written.notify_one();
         self.world.perhaps_kill(Fault::CrashAtWrite, &self.node);

@@ -229,6 +229,7 @@ impl Cluster {
                 true
             }
             Fault::AppAdded => self.add_app(),
+            Fault::AppMissing => self.leave_app_out(n, ms).await,
             Fault::DedupeForgets => {
                 let mut state = self.ground.hub.state.lock();
                 state.ledgers.values_mut().for_each(LedgerLog::forget_ids);
@@ -313,6 +314,20 @@ impl Cluster {
         true
     }
 
+    /// A node is started with a configuration that lacks the newest application, and later with the right one.
+    async fn leave_app_out(&mut self, n: usize, ms: u64) -> bool {
+        if self.ground.apps < 2 {
+            return false;
+        }
+        let world = Arc::clone(self.world());
+        self.nodes[n].stop(&world).await;
+        self.nodes[n].lacks = 1;
+        self.nodes[n].start(&self.ground).await;
+        self.nodes[n].lacks = 0;
+        self.last(ms, Lasting::Renew(n));
+        true
+    }
+
     /// The applications there are by now.
     pub(crate) fn apps(&self) -> u64 {
         self.ground.apps
@@ -377,7 +392,12 @@ impl Cluster {
         let world = &self.ground.world;
         let until_ms = world.now_ms() + world.hub.between(500, OLD_LEADER_MS_MAX);
         let nodes = self.some_nodes();
-        self.ground.hub.state.lock().keep_leader(until_ms, nodes);
+        let (stream, consumer) = *world
+            .hub
+            .pick(&[(true, false), (false, true), (true, true)])
+            .unwrap_or(&(true, true));
+        let mut state = self.ground.hub.state.lock();
+        state.keep_leader(until_ms, nodes, stream, consumer);
         true
     }
 
@@ -484,6 +504,7 @@ impl Cluster {
         drop(world.take_doomed());
         let grown = self.ground.apps > self.ground.plan.apps;
         let anew = !self.ground.plan.kind.is_exact() || grown || world.events.one_in(2);
+        let is_short = world.counts()[Fault::AppMissing as usize] > 0;
         self.join_halves();
         self.ground.hub.state.lock().old_leader = None;
         self.fill_ledger(false);
@@ -494,7 +515,7 @@ impl Cluster {
                 disk.fill(false);
                 disk.fill_file_system(false);
             }
-            if anew {
+            if anew || is_short {
                 self.nodes[n].crash(&world).await;
             }
             self.nodes[n].recreate_consumer |= !has_consumer;

@@ -156,6 +156,8 @@ faults! {
 
     /// Every node is started anew with one more application.
     AppAdded, "app added", Hourly;
+    /// A node is started for a while with a configuration that lacks an application.
+    AppMissing, "app missing", Hourly;
 
     /// The hub loses power, and with it what is younger than the time in which it syncs.
     PowerLoss, "power loss", Hourly;

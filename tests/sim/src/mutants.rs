@@ -108,6 +108,8 @@ pub enum Expected {
 /// A row of the table.
 #[derive(Clone, Copy, Debug)]
 pub struct Row {
+    /// The kind of plan it is hunted in; `None`: all.
+    pub kind: Option<Kind>,
     /// The rule, and the attacks of the protocol's review that it stands against.
     pub rule: &'static str,
     /// The mutant.
@@ -129,9 +131,31 @@ pub struct Hunt {
 
 const fn found(rule: &'static str, mutant: Mutant) -> Row {
     Row {
+        kind: None,
         rule,
         mutant,
         expected: Expected::Found,
+    }
+}
+
+const fn found_in(kind: Kind, rule: &'static str, mutant: Mutant) -> Row {
+    Row {
+        kind: Some(kind),
+        ..found(rule, mutant)
+    }
+}
+
+const fn harmless(rule: &'static str, mutant: Mutant, why: &'static str) -> Row {
+    Row {
+        expected: Expected::Harmless(why),
+        ..found(rule, mutant)
+    }
+}
+
+const fn model_only(rule: &'static str, mutant: Mutant, why: &'static str) -> Row {
+    Row {
+        expected: Expected::ModelOnly(why),
+        ..found(rule, mutant)
     }
 }
 
@@ -142,19 +166,35 @@ pub const ROWS: &[Row] = &[
     found("P1, P7 numbers", Mutant::Core(Core::NumbersRestart)),
     found("P2", Mutant::Core(Core::LastClaimWins)),
     found("P2 by batch", Mutant::Core(Core::ResolvesBySequence)),
-    found("P2 in hand", Mutant::Core(Core::StagesInHand)),
+    harmless(
+        "P2 in hand",
+        Mutant::Core(Core::StagesInHand),
+        "batches stay apart, so staging twice only wastes space",
+    ),
     found("P3; B1", Mutant::DropsStagedAtStart),
     found("P3; B2", Mutant::Core(Core::AbortsUnconfirmed)),
     found("P3, P4; B4", Mutant::Core(Core::OwnEpochOnly)),
-    found("P4 nonce; B9", Mutant::SharedNonce),
-    found("P4 id", Mutant::IdWithoutNonce),
-    found("P4 id", Mutant::IdByBatch),
+    found_in(Kind::Identity, "P4 nonce; B9", Mutant::SharedNonce),
+    harmless(
+        "P4 id",
+        Mutant::IdWithoutNonce,
+        "the epoch in it, which compare-and-set gives to one life, tells lives apart",
+    ),
+    harmless(
+        "P4 id",
+        Mutant::IdByBatch,
+        "a claim that has to be sent again waits until the dedupe window is over",
+    ),
     found("P5 own", Mutant::SettlesOnArrival),
     found("P5 own, in memory", Mutant::Core(Core::SettlesUnresolved)),
     found("P5 own, unsynced", Mutant::PublishesUnsynced),
-    found("P5 stable; B3", Mutant::Core(Core::SettlesUnstable)),
-    found("P5, P7 stable; B3, B13", Mutant::TrustsTheHub),
-    found("P5; B6, R11", Mutant::TakesNoRespondersForOk),
+    found_in(Kind::Lazy, "P5 stable; B3", Mutant::Core(Core::SettlesUnstable)),
+    found_in(Kind::Lazy, "P5, P7 stable; B3, B13", Mutant::TrustsTheHub),
+    harmless(
+        "P5; B6, R11",
+        Mutant::TakesNoRespondersForOk,
+        "the hub delivers again what it has not taken as acknowledged",
+    ),
     found("P6 void; B11, B12", Mutant::Core(Core::WatermarkVoidsNothing)),
     found("P6 maximum", Mutant::Core(Core::WatermarkGoesBack)),
     found("P6 terms", Mutant::Core(Core::CloseUnderAnyTerms)),
@@ -162,37 +202,76 @@ pub const ROWS: &[Row] = &[
     found("P6 audit; B7", Mutant::AuditsFindNothing),
     found("P6 twice", Mutant::Core(Core::HolesSeenOnce)),
     found("P6 repair; B6, B7", Mutant::FetchesNothing),
-    found("P6 stable", Mutant::Core(Core::ClosesUnstable)),
+    found_in(Kind::Lazy, "P6 stable", Mutant::Core(Core::ClosesUnstable)),
     found("P7 whole state", Mutant::Core(Core::ForgetsClosedClaims)),
     found("P7 whole state", Mutant::Core(Core::ForgetsDoneClaims)),
     found("P7 won sets", Mutant::Core(Core::CheckpointWithoutWonSets)),
     found("P7 done sets", Mutant::Core(Core::CheckpointWithoutDoneSets)),
     found("P7 epochs", Mutant::Core(Core::CheckpointWithoutEpochs)),
     found("P7 kept records", Mutant::PurgesKeptRecords),
-    found("P7 stable; B13", Mutant::Core(Core::PurgesUnstable)),
+    found_in(Kind::Lazy, "P7 stable; B13", Mutant::Core(Core::PurgesUnstable)),
     found("P7 durable", Mutant::ReportsUnsynced),
     found("P8 compare-and-set", Mutant::EpochsUnconditionally),
     found("P8 body; B18", Mutant::SecondBody),
-    found("P8 void; B9", Mutant::Core(Core::OldEpochsClaim)),
-    found("P8 fence, I12; B18, B20", Mutant::Core(Core::IgnoresFence)),
-    found("P8 unknown; B9, B19", Mutant::Core(Core::IgnoresUnknownClaims)),
+    found_in(Kind::Identity, "P8 void; B9", Mutant::Core(Core::OldEpochsClaim)),
+    found_in(
+        Kind::Identity,
+        "P8 fence, I12; B18, B20",
+        Mutant::Core(Core::IgnoresFence),
+    ),
+    found_in(
+        Kind::Identity,
+        "P8 unknown; B9, B19",
+        Mutant::Core(Core::IgnoresUnknownClaims),
+    ),
     found("P8 own epoch", Mutant::Core(Core::ActsBeforeItsEpoch)),
-    found("P8 published; B16", Mutant::Core(Core::IgnoresLostClaims)),
-    found("P8 state; B20", Mutant::Core(Core::AnyStateClaims)),
+    found_in(
+        Kind::Lazy,
+        "P8 published; B16",
+        Mutant::Core(Core::IgnoresLostClaims),
+    ),
+    harmless(
+        "P8 state; B20",
+        Mutant::Core(Core::AnyStateClaims),
+        "an evacuation is a newer epoch, which alone voids what the older one claims",
+    ),
     found("P9 version", Mutant::Core(Core::ClaimsUnderAnyTerms)),
     found("P9 hosts; B8", Mutant::Core(Core::ClaimsUnhosted)),
     found("P9; B8", Mutant::Core(Core::ClaimsUnderAnyTermsUnhosted)),
-    found("P9 entry", Mutant::Core(Core::EntersUnhosted)),
+    harmless(
+        "P9 entry",
+        Mutant::Core(Core::EntersUnhosted),
+        "claims of a life that lacks it are void: its node waits, nothing is lost",
+    ),
     found("P10 gap; B15", Mutant::Core(Core::StepsOverGaps)),
-    found("P10 unknown", Mutant::Core(Core::IgnoresReservedRecords)),
-    found("P10 source; B5", Mutant::Core(Core::IgnoresRecreatedSources)),
-    found("P11; B14, B17", Mutant::Core(Core::IgnoresWitnesses)),
+    model_only(
+        "P10 unknown",
+        Mutant::Core(Core::IgnoresReservedRecords),
+        "no record of a later version is written",
+    ),
+    found_in(
+        Kind::Broken,
+        "P10 source; B5",
+        Mutant::Core(Core::IgnoresRecreatedSources),
+    ),
+    found_in(
+        Kind::Broken,
+        "P11; B14, B17",
+        Mutant::Core(Core::IgnoresWitnesses),
+    ),
     found("I13", Mutant::ConfirmsUnsynced),
 ];
 
 thread_local! {
+    /// Whether a run under a mutant is on this thread.
+    static IS_PLAYED: Cell<bool> = const { Cell::new(false) };
     /// The core's mutant of the run on this thread.
     static PLAYED: Cell<Option<Core>> = const { Cell::new(None) };
+}
+
+/// Whether the run on this thread is one under a mutant.
+pub(crate) fn is_played() -> bool {
+    IS_PLAYED.get()
 }
 
 /// Does something by the core's true rules, whatever mutant is on.
@@ -210,6 +289,7 @@ pub(crate) fn unmutated<T>(work: impl FnOnce() -> T) -> T {
 
 /// Runs something under a mutant. The core knows one mutant a process: nothing else may run meanwhile.
 pub(crate) fn under<T>(mutant: Option<Mutant>, work: impl FnOnce() -> T) -> T {
+    IS_PLAYED.set(mutant.is_some());
     let Some(Mutant::Core(core)) = mutant else {
         return work();
     };
@@ -251,7 +331,7 @@ impl Row {
             if time.is_some_and(|time| started.elapsed() >= time) {
                 break;
             }
-            let mut plan = Plan::draw(seed, kind);
+            let mut plan = Plan::draw(seed, kind.or(self.kind));
             self.mutant.bend(&mut plan);
             let outcome = run_mutated(seed, &plan, false, Some(self.mutant))?;
             hunt.seeds += 1;
@@ -311,5 +391,16 @@ fn short(violation: &str) -> String {
     while !first.is_char_boundary(end) {
         end -= 1;
     }
-    first[..end].replace('|', "/")
+    let first = first[..end].replace('|', "/");
+    // An alarm says by its code what a node found wrong.
+    let code = violation
+        .find("FAN-")
+        .and_then(|at| violation.get(at..at + CODE_BYTES));
+    match code {
+        Some(code) => format!("{first} {code}"),
+        None => first,
+    }
 }
+
+/// Bytes of a code: FAN- and four digits.
+const CODE_BYTES: usize = 8;

@@ -62,6 +62,8 @@ pub struct Node {
     pub recreate_consumer: bool,
     /// Why it did not start or ended, when that needs an operator.
     pub refused: Option<String>,
+    /// So many of the newest applications its next start lacks.
+    pub lacks: u64,
     image: Option<Image>,
     life: Option<Life>,
 }
@@ -113,6 +115,7 @@ impl Node {
             wire: Arc::default(),
             recreate_consumer: false,
             refused: None,
+            lacks: 0,
             image: Some(image),
             life: None,
         }
@@ -160,7 +163,7 @@ impl Node {
             },
             grace: HumanDuration::secs(5),
             required_delivery: None,
-            applications: (0..ground.apps)
+            applications: (0..ground.apps - self.lacks.min(ground.apps))
                 .map(|app| (app_name(app), application()))
                 .collect(),
         };
@@ -236,7 +239,7 @@ impl Node {
         let (told, verdict) = oneshot::channel();
         let handle = mapping.handle();
         if let Some(topic) = &handle.topic {
-            for app in 0..ground.apps {
+            for app in 0..ground.apps - self.lacks.min(ground.apps) {
                 for instance in 0..ground.plan.instances {
                     let client = Client {
                         world: Arc::clone(&ground.world),

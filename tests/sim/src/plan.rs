@@ -209,6 +209,7 @@ fn usual(fault: Fault, kind: Kind) -> Option<(u64, u64)> {
         TornCrash => (8_000, 2_000),
         DiskFull | FileSystemFull => (20, 5),
         AppAdded if kind.is_exact() => (10, 4),
+        AppMissing if kind.is_exact() => (20, 5),
         SyncFails => (20, 5),
         // Where the oracle looks for copies on the disks, the disks are whole.
         Damage if kind != Kind::Lazy => (5_000, 1_000),
@@ -230,7 +231,7 @@ fn usual(fault: Fault, kind: Kind) -> Option<(u64, u64)> {
         | FloorReset | ResetForward | MessagesSkipped | ConsumerRecreated | MessageDeleted
         | OldestDiscarded | SourcePurged | NoResponders | OldLeader | InFlight | Damage | DamageRead
         | PowerLoss | LedgerRollback | LedgerSplit | SourceRecreated | SourceRollback | LedgerRecreated
-        | DiskRestored | DiskCloned | AppAdded => return None,
+        | DiskRestored | DiskCloned | AppAdded | AppMissing => return None,
     })
 }
 

@@ -380,6 +380,7 @@ impl Run {
         if self.plan.kind == Kind::Lazy {
             self.judge_lost();
         }
+        self.judge_histories();
         if is_told {
             return self.judge_rest_of_identity(wrong);
         }
@@ -418,6 +419,24 @@ impl Run {
             self.world.violate(format!(
                 "LOST: application {app} has not finished message {seq}, which is acknowledged to the hub and on no disk"
             ));
+        }
+    }
+
+    /// Nodes that go on have read one history: where the hub showed several, all that read another one are held.
+    fn judge_histories(&self) {
+        let mut read = BTreeMap::new();
+        let nodes = self.cluster.nodes().iter().filter(|node| !node.is_held());
+        for (node, view) in nodes.filter_map(|node| Some((node, node.view()?))) {
+            if !view.state.delivers() {
+                continue;
+            }
+            let (first, hash) = read.entry(view.position).or_insert((&node.name, view.hash));
+            if *hash != view.hash {
+                self.world.violate(format!(
+                    "I4, I11: {first} and {} have read different records up to {}, and both go on",
+                    node.name, view.position
+                ));
+            }
         }
     }
 

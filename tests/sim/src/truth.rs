@@ -208,7 +208,7 @@ impl Truth {
     }
 
     /// Whether a node may acknowledge a message to the hub: somebody owns it, and if that is another one its claim is
-    /// stable; or it is finished business.
+    /// stable; or it is at or below W, where everything is finished business. True when it is the node's own, above W.
     ///
     /// # Errors
     /// The rule that this breaks.
@@ -218,13 +218,13 @@ impl Truth {
         now_ms: u64,
         incarnation: Incarnation,
         seq: u64,
-    ) -> Result<(), String> {
+    ) -> Result<bool, String> {
         if self.ended {
-            return Ok(());
+            return Ok(false);
         }
         let Some(owned) = self.owners.get(&(incarnation, seq)) else {
             return match seq <= self.closed(incarnation) {
-                true => Ok(()),
+                true => Ok(false),
                 false => Err(format!(
                     "P5: {node} settles message {seq}, which nobody has claimed"
                 )),
@@ -234,7 +234,7 @@ impl Truth {
         let is_own = owner.is_some_and(|owner| owner.name == node);
         let age_ms = now_ms - owned.at_ms;
         if is_own || age_ms >= self.stable_ms {
-            return Ok(());
+            return Ok(is_own && seq > self.closed(incarnation));
         }
         Err(format!(
             "I9: {node} settles message {seq} of another node, whose claim is {age_ms} ms old and stable after {}",

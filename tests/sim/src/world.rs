@@ -1,5 +1,6 @@
 //! What everything in one run shares: the clock, chance, the faults in force, what was counted, the trace.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -67,6 +68,8 @@ pub struct World {
     violations: Mutex<Vec<String>>,
     trace: Option<Mutex<String>>,
     mutant: Option<Mutant>,
+    /// What each node's disk holds resolutions of: node, sequence.
+    resolved: Mutex<BTreeSet<(Arc<str>, u64)>>,
 }
 
 impl World {
@@ -92,6 +95,7 @@ impl World {
             violations: Mutex::default(),
             trace: traced.then(Mutex::default),
             mutant,
+            resolved: Mutex::default(),
         }
     }
 
@@ -105,6 +109,18 @@ impl World {
     #[must_use]
     pub fn mutant(&self) -> Option<Mutant> {
         self.mutant
+    }
+
+    /// A resolution is on a node's disk.
+    pub fn resolved(&self, node: &Arc<str>, seqs: impl IntoIterator<Item = u64>) {
+        let mut resolved = self.resolved.lock();
+        resolved.extend(seqs.into_iter().map(|seq| (Arc::clone(node), seq)));
+    }
+
+    /// Whether a node's disk holds, or held, a message's resolution.
+    #[must_use]
+    pub fn is_resolved(&self, node: &str, seq: u64) -> bool {
+        self.resolved.lock().contains(&(Arc::from(node), seq))
     }
 
     /// Simulated milliseconds since the start.

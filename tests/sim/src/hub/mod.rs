@@ -65,8 +65,10 @@ pub struct OldLeader {
     pub until_ms: u64,
     /// The nodes that ask it.
     pub nodes: BTreeSet<String>,
-    streams: BTreeMap<String, Stream>,
-    consumers: BTreeMap<(String, String), Consumer>,
+    /// As of when it was the leader; `None`: it was never the leader of the stream.
+    streams: Option<BTreeMap<String, Stream>>,
+    /// The same of the consumer, which has a leader of its own.
+    consumers: Option<BTreeMap<(String, String), Consumer>>,
 }
 
 impl State {
@@ -87,13 +89,13 @@ impl State {
         }
     }
 
-    /// From now on a server answers these nodes as of now.
-    pub fn keep_leader(&mut self, until_ms: u64, nodes: BTreeSet<String>) {
+    /// From now on a server answers these nodes as of now: about the stream, the consumer, or both.
+    pub fn keep_leader(&mut self, until_ms: u64, nodes: BTreeSet<String>, stream: bool, consumer: bool) {
         self.old_leader = Some(OldLeader {
             until_ms,
             nodes,
-            streams: self.streams.clone(),
-            consumers: self.consumers.clone(),
+            streams: stream.then(|| self.streams.clone()),
+            consumers: consumer.then(|| self.consumers.clone()),
         });
     }
 
@@ -105,7 +107,10 @@ impl State {
         now_ms: u64,
     ) -> (&BTreeMap<String, Stream>, &BTreeMap<(String, String), Consumer>) {
         match &self.old_leader {
-            Some(old) if now_ms < old.until_ms && old.nodes.contains(node) => (&old.streams, &old.consumers),
+            Some(old) if now_ms < old.until_ms && old.nodes.contains(node) => (
+                old.streams.as_ref().unwrap_or(&self.streams),
+                old.consumers.as_ref().unwrap_or(&self.consumers),
+            ),
             Some(_) | None => (&self.streams, &self.consumers),
         }
     }
@@ -293,8 +298,13 @@ impl SimHub {
             Word::Ack => {
                 if let Some(incarnation) = incarnation {
                     let now_ms = self.world.now_ms();
-                    if let Err(broken) = state.truth.may_settle(node, now_ms, incarnation, seq) {
-                        self.world.violate(broken);
+                    let settled = state.truth.may_settle(node, now_ms, incarnation, seq);
+                    match settled {
+                        Ok(true) if !self.world.is_resolved(node, seq) => self.world.violate(format!(
+                            "I8: {node} settles its own message {seq} before its resolution is on its disk"
+                        )),
+                        Ok(_) => {}
+                        Err(broken) => self.world.violate(broken),
                     }
                     state.settled.insert((incarnation, seq));
                 }
