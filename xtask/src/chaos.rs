@@ -1,10 +1,16 @@
-//! `cargo xtask chaos`: builds what a run needs and runs it. Arguments go to `fanin-chaos run`, which explains them with `--help`.
+//! `cargo xtask chaos`: builds what a run needs and runs it. Arguments go to `fanin-chaos run`, or behind the word `slice` to
+//! `fanin-chaos slice`; both explain them with `--help`.
 
 use crate::run::{self, Failed, Workspace, output_of, say};
 use crate::test::FEATURES;
 
-/// What every change has to survive: each with its seed, so that a red one is played again by the same words.
-pub(crate) const SLICES: [&str; 2] = ["--seed 1 --minutes 1 --hub r1", "--seed 2 --minutes 1 --hub r3"];
+/// What every change has to survive, shorter than the five minutes of `cargo xtask chaos slice`: each with its seed, so that a red
+/// one is played again by the same words. The last one loses power.
+pub(crate) const SLICES: [&str; 3] = [
+    "--seed 1 --minutes 1.5 --hub r1",
+    "--seed 2 --minutes 1 --hub r3",
+    "--seed 3 --minutes 0.25 --hub r1 --sync lazy",
+];
 
 const BUILT: &[&str] = &[
     "build",
@@ -21,8 +27,12 @@ const BUILT: &[&str] = &[
 pub(crate) fn run(workspace: &Workspace, args: &[String]) -> Result<(), Failed> {
     workspace.cargo(BUILT)?;
     let mut chaos = workspace.command(workspace.binary("fanin-chaos"));
+    let (what, args) = match args.split_first() {
+        Some((first, rest)) if first == "slice" => ("slice", rest),
+        Some(_) | None => ("run", args),
+    };
     chaos
-        .arg("run")
+        .arg(what)
         .args(args)
         .env("FANIN_BIN", workspace.binary("fanin"));
     // A path needs no other server, and a fetch may not be possible.

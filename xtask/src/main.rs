@@ -20,9 +20,11 @@ cargo xtask COMMAND
   test [--quick] [FILTER...]  builds the fanin binary with its fail points, finds or fetches a nats-server, and runs
                               every test; --quick leaves out the levels that start several processes. What follows
                               goes to the test binaries: filters, or -- and options such as --nocapture
-  chaos [--seed S] [--minutes M] [--hub r1|r3] [--server PATH|VERSION] [--sync always|lazy] [--faults LIST]
+  chaos [--seed S] [--minutes M] [--hub r1|r3] [--server PATH|VERSION] [--sync always|lazy] [--faults LIST] [--repeat N]
                               plays a schedule of faults on real servers, bridges and applications, and judges it; a seed
                               tells the whole schedule; --help explains the rest
+  chaos slice [--seed S] [--repeat N] [--server PATH|VERSION,...]
+                              five minutes of faults: one server and three, then both with lost power
   sim [ARGUMENT...]           the deterministic simulation, optimised and with every assertion: --seeds N --from S
                               --time SECONDS --jobs J --plan honest|malicious|broken|identity, --trace, --shrunk
   lint                        format, clippy with warnings as errors, and tidy

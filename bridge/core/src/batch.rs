@@ -23,6 +23,8 @@ pub struct Batch {
     pub seqs: SeqSet,
     /// Publish time of its oldest and newest message.
     pub published_ns: (i64, i64),
+    /// Those of its sequences that valid claims of other batches were seen to win while it was unresolved.
+    pub won_by_others: SeqSet,
     /// The last attempt that was sent in this process.
     pub attempt: Attempt,
     /// When the first claim of this process went out.
@@ -71,6 +73,7 @@ impl Batch {
             kind,
             seqs,
             published_ns,
+            won_by_others: SeqSet::new(),
             attempt: Attempt(0),
             first_sent: None,
             state: BatchState::Staging,

@@ -194,8 +194,13 @@ pub enum Fact {
         won: u64,
         /// Messages another claim had won.
         lost: u64,
-        /// Messages at or below W that no valid claim of the batch had won: the source gave them up before anyone owned them.
+        /// Messages given up: at or below W, and no claim was seen to win them, so that the source had given them up before
+        /// anyone owned them. Behind a loaded checkpoint that does not show a finished claim any more, its copies count here too.
         tombstoned: u64,
+        /// Which ones, at most `limits::FACT_RANGES_MAX` ranges.
+        given_up: SeqSet,
+        /// Their source.
+        incarnation: Incarnation,
         /// Milliseconds from the first sending to the resolution.
         took_ms: u64,
     },
@@ -211,6 +216,8 @@ pub enum Fact {
         incarnation: Incarnation,
         /// How many.
         count: u64,
+        /// Which ones, at most `limits::FACT_RANGES_MAX` ranges.
+        seqs: SeqSet,
     },
     /// A message below the acknowledgement floor that nobody claimed was found and is being claimed.
     Repair {

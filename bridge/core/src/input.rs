@@ -82,6 +82,18 @@ pub enum Input {
     },
     /// A batch's resolution is durable.
     Resolved(BatchNo),
+    /// The source was looked at, after each connection to the hub and then in intervals. What `Node::source_probe` said before
+    /// the look is compared, so that what is claimed meanwhile plays no part.
+    SourceSeen {
+        /// The source.
+        incarnation: Incarnation,
+        /// The `SourceProbe::reaches` of before.
+        reaches: StreamSeq,
+        /// The last sequence that the stream says it has given.
+        last: StreamSeq,
+        /// The message that was to be looked at, with its publish time, when the stream still has it.
+        probe: Option<(StreamSeq, i64)>,
+    },
     /// The local log refused a batch (full): nothing of it is on disk.
     StageRefused(BatchNo),
     /// A batch is durable.

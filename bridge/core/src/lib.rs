@@ -23,4 +23,5 @@ pub mod node;
 pub mod record;
 pub mod recovery;
 pub mod seq_set;
+pub mod time_text;
 pub mod wire;

@@ -66,6 +66,9 @@ pub const STUCK_PASSED_MAX: usize = 1_024;
 /// Most steps of one look for a higher watermark, so that one input stays short.
 pub const CLOSE_STEPS_MAX: usize = 65_536;
 
+/// Most ranges of sequences in one fact: log lines name them.
+pub const FACT_RANGES_MAX: usize = 64;
+
 const _: () = assert!(STUCK_LOOKS_MAX < AUDITS_MAX);
 /// Eighths of the ledger's size limit at which claims stop; the rest is for the records that empty it.
 pub const LEDGER_STOP_EIGHTHS: u64 = 6;

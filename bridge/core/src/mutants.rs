@@ -76,6 +76,10 @@ pub enum Mutant {
     IgnoresWitnesses,
     /// P9, P10: another incarnation of a source does not halt.
     IgnoresRecreatedSources,
+    /// P10: publish times are not compared, so sequences may be given away twice.
+    IgnoresReusedSequences,
+    /// P10: a source may end before what is claimed.
+    IgnoresShrunkSources,
 }
 
 /// Whether this build can switch mutants on.

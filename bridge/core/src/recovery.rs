@@ -70,6 +70,7 @@ pub fn recover(identity: Identity, policy: Policy, disk: Disk) -> Node {
         close: BTreeMap::new(),
         upkeep: Default::default(),
         room: Default::default(),
+        shrunk: BTreeMap::new(),
         loading: None,
     };
     for kept in disk.batches {

@@ -141,6 +141,28 @@ impl SeqSet {
         left
     }
 
+    /// What is in both.
+    #[must_use]
+    pub fn intersection(&self, other: &SeqSet) -> SeqSet {
+        let mut both = SeqSet::new();
+        for &(first, last) in &other.ranges {
+            for &(start, end) in &self.ranges[self.slot(first)..] {
+                if start > last {
+                    break;
+                }
+                both.insert_range(start.max(first), end.min(last));
+            }
+        }
+        both
+    }
+
+    /// At most the first `ranges_max` ranges.
+    #[must_use]
+    pub fn first_ranges(&self, ranges_max: usize) -> SeqSet {
+        let ranges = self.ranges.iter().take(ranges_max).copied().collect();
+        SeqSet { ranges }
+    }
+
     /// Whether every element of `other` is in `self`.
     #[must_use]
     pub fn is_superset(&self, other: &SeqSet) -> bool {
@@ -236,6 +258,9 @@ mod tests {
             let (sa, sb): (SeqSet, SeqSet) = (a.iter().copied().collect(), b.iter().copied().collect());
             prop_assert!(sa.difference(&sb).iter().eq(a.difference(&b).copied()));
             prop_assert_eq!(sa.is_superset(&sb), a.is_superset(&b));
+            prop_assert!(sa.intersection(&sb).iter().eq(a.intersection(&b).copied()));
+            let first = sa.first_ranges(3);
+            prop_assert_eq!(first.ranges(), &sa.ranges()[..sa.ranges().len().min(3)]);
             let mut both = sa.clone();
             both.union(&sb);
             prop_assert!(both.iter().eq(a.union(&b).copied()));

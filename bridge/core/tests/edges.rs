@@ -42,7 +42,7 @@ fn p10_unknown_records_halt() {
     };
     assert!(matches!(
         halted("close", &close.encode()),
-        ApplyError::Halt(Halt::Diverged { .. })
+        ApplyError::Halt(Halt::LedgerShrank { .. })
     ));
     let handoff = support::record(RecordBody::Handoff(Default::default()));
     assert!(matches!(

@@ -12,6 +12,7 @@ use fanin_core::fold::Void;
 use fanin_core::ids::{BatchNo, StreamSeq};
 use fanin_core::node::{Phase, Withheld};
 use fanin_core::record::{Body as RecordBody, NodeState};
+use fanin_core::seq_set::SeqSet;
 use support::{A, B, C, INC, World, names};
 
 /// P1: no claim before the stage is durable. A crash before the sync leaves nothing that could win.
@@ -517,7 +518,8 @@ fn p6_staged_copy_of_a_hole_is_tombstoned_and_counted() {
     assert_eq!(w.closed(), StreamSeq(2));
     assert!(w.bridges[A].facts.contains(&Fact::Holes {
         incarnation: INC,
-        count: 1
+        count: 1,
+        seqs: SeqSet::range(1, 1),
     }));
     w.flush(&held[0]);
     w.run(B);
@@ -528,8 +530,9 @@ fn p6_staged_copy_of_a_hole_is_tombstoned_and_counted() {
                 won: 0,
                 lost: 0,
                 tombstoned: 1,
+                given_up,
                 ..
-            }
+            } if *given_up == SeqSet::range(1, 1)
         )
     };
     assert!(

@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use fanin_core::checkpoint::{self, Assembler};
-use fanin_core::fold::{ApplyError, ClaimKey, Fold, Folded, Halt};
+use fanin_core::fold::{ApplyError, ClaimKey, Fold, Folded, Halt, Passed};
 use fanin_core::ids::{Attempt, BatchNo, Incarnation, LedgerSeq, NodeUuid, Nonce, StreamSeq, TermsVersion};
 use fanin_core::invariants;
 use fanin_core::record::{
@@ -143,7 +143,8 @@ fn body(fold: &Fold, n: usize, op: &Op) -> Body {
                 .map(|entry| entry.epoch)
                 .unwrap_or_default();
             let seqs: SeqSet = seqs.iter().copied().collect();
-            let ns = (n as i64, n as i64);
+            // Newest times that neither rise nor fall with the position.
+            let ns = (n as i64, n as i64 + i64::from(*node) * 7);
             Body::Claim(Claim {
                 node_uuid: uuid(*node),
                 epoch: if *stale_epoch {
@@ -243,6 +244,7 @@ struct Model {
     closed: BTreeMap<Incarnation, u64>,
     owner: BTreeMap<(Incarnation, u64), ClaimKey>,
     decided: BTreeSet<ClaimKey>,
+    newest_ns: BTreeMap<ClaimKey, i64>,
 }
 
 impl Model {
@@ -312,6 +314,7 @@ impl Model {
             assert_eq!(*folded, Folded::ClaimRepeated(key));
             return;
         }
+        self.newest_ns.insert(key, claim.published_ns.1);
         let mut expected = (SeqSet::new(), SeqSet::new());
         for seq in claim.seqs.iter() {
             let at = (claim.incarnation, seq);
@@ -358,6 +361,15 @@ impl Model {
             .count();
         assert_eq!(open, expected as u64, "nothing is owned that nobody won");
         assert!(fold.watermarks().iter().all(|(of, w)| self.closed[of] == w.0));
+        for (&of, &w) in &self.closed {
+            let below = self.owner.range((of, 0)..=(of, w));
+            let below: Vec<_> = below.map(|((_, seq), key)| (*seq, self.newest_ns[key])).collect();
+            let expected = Passed {
+                claimed_through: StreamSeq(below.iter().map(|&(seq, _)| seq).max().unwrap_or(0)),
+                newest_ns: below.iter().map(|&(_, ns)| ns).max().unwrap_or(0),
+            };
+            assert_eq!(fold.passed(of), expected, "{of}");
+        }
     }
 }
 

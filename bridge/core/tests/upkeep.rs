@@ -9,6 +9,7 @@ use fanin_core::effect::Fact;
 use fanin_core::ids::{LedgerSeq, StreamSeq, Tick};
 use fanin_core::node::{Phase, Policy, Stability, Withheld};
 use fanin_core::record::{Body as RecordBody, CheckpointPart};
+use fanin_core::seq_set::SeqSet;
 use support::{A, B, INC, POLICY, World, source_terms};
 
 /// Milliseconds after which a record is stable on the lazy hub of these tests.
@@ -98,6 +99,7 @@ fn p6_a_wider_configuration_does_not_judge_either() {
     let holes = Fact::Holes {
         incarnation: INC,
         count: 1,
+        seqs: SeqSet::range(2, 2),
     };
     assert!(w.bridges[B].facts.contains(&holes));
 }

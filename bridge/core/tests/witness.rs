@@ -71,6 +71,12 @@ fn a_ledger_that_grew_again_is_another_one() {
     };
     assert_eq!((*position, *disk), (known.position, known.hash));
     assert_ne!(ledger, disk);
+    // Its EPOCH tells everybody.
+    w.tail_all(B);
+    let Phase::Halted(Halt::Diverged { position, theirs, .. }) = w.phase(B) else {
+        panic!("{:?}", w.phase(B));
+    };
+    assert_eq!((*position, *theirs), (known.position, known.hash));
 }
 
 /// What this disk has read is still there: nothing to see, restart after restart, with and without a checkpoint.

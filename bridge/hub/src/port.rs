@@ -28,6 +28,9 @@ pub trait Hub: Send + Sync + 'static {
     /// Whether a server is connected now.
     fn is_connected(&self) -> bool;
 
+    /// A number that differs with each connection; `None` while there is none.
+    fn generation(&self) -> Option<u64>;
+
     /// Why the connection was lost, or could not be made, last.
     fn last_error(&self) -> Option<String>;
 
@@ -155,7 +158,11 @@ pub trait Pull: Send + 'static {
 
 impl Hub for Connection {
     fn is_connected(&self) -> bool {
-        self.generation().is_some()
+        Connection::generation(self).is_some()
+    }
+
+    fn generation(&self) -> Option<u64> {
+        Connection::generation(self)
     }
 
     fn last_error(&self) -> Option<String> {

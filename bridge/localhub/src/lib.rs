@@ -21,6 +21,7 @@ mod hub;
 mod hub_config;
 mod leash;
 pub mod limits;
+mod pins;
 mod ports;
 mod procfs;
 

@@ -33,6 +33,9 @@ enum LedgerCommand {
 struct InfoArgs {
     #[command(flatten)]
     cluster: ClusterArgs,
+    /// With --json, also list every open claim: its node, and the sequences that it won.
+    #[arg(long)]
+    claims: bool,
     /// Print JSON.
     #[arg(short = 'j', long)]
     json: bool,
@@ -70,7 +73,11 @@ async fn info(args: &InfoArgs) -> Result<Exit, Failure> {
     let cluster = args.cluster.open().await?;
     let folded = cluster.read().await?;
     if args.json {
-        output::print_json(&info_json(&cluster, &folded))?;
+        let mut told = info_json(&cluster, &folded);
+        if let (true, Some(told)) = (args.claims, told.as_object_mut()) {
+            told.insert("claims".to_owned(), claims_json(&folded));
+        }
+        output::print_json(&told)?;
     } else {
         output::print(&info_text(&cluster, &folded))?;
     }
@@ -150,6 +157,21 @@ fn info_json(cluster: &Cluster, folded: &Folded) -> Value {
         "nodes": nodes.collect::<Vec<_>>(),
         "open_claims": fold.claims().len(),
     })
+}
+
+fn claims_json(folded: &Folded) -> Value {
+    let nodes = folded.fold.nodes();
+    let claims = folded.fold.claims().iter().map(|(key, claim)| {
+        json!({
+            "node": nodes.get(&key.node).map_or_else(|| key.node.to_string(), |node| node.name.clone()),
+            "node_uuid": key.node.to_string(),
+            "batch": key.batch.0,
+            "position": claim.position.0,
+            "incarnation": claim.incarnation.to_string(),
+            "won": claim.won().ranges(),
+        })
+    });
+    claims.collect()
 }
 
 fn info_text(cluster: &Cluster, folded: &Folded) -> String {

@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use fanin_core::fold::Halt;
 use fanin_core::ids::{BatchNo, Epoch, Incarnation, LedgerSeq, StreamSeq, TermsVersion, Tick};
 use fanin_core::input::Input;
-use fanin_core::node::Node;
+use fanin_core::node::{Node, SourceProbe};
 use fanin_core::seq_set::SeqSet;
 use fanin_hub::ledger::tail::TailEvent;
 use fanin_hub::port::{HubRef, LedgerRef};
@@ -100,6 +100,17 @@ pub enum Event {
         incarnation: Incarnation,
         /// The message.
         message: Box<StoredMessage>,
+    },
+    /// A source was looked at.
+    SourceSeen {
+        /// The source.
+        incarnation: Incarnation,
+        /// What it must have given, as of before the look.
+        reaches: StreamSeq,
+        /// The last sequence it says it has given.
+        last: StreamSeq,
+        /// The newest claimed message with its publish time, when it was looked for and is there.
+        probe: Option<(StreamSeq, i64)>,
     },
     /// A source's consumer is there; its tasks run.
     SourceReady {
@@ -200,6 +211,8 @@ pub struct Driver {
     pub(super) tail: Option<TailTask>,
     pub(super) tails: u64,
     pub(super) watches: BySource<WatchTask>,
+    /// What each source must have given, for its look-out.
+    pub(super) probes: BySource<watch::Sender<SourceProbe>>,
     pub(super) intakes: BySource<IntakeTask>,
     pub(super) gates: BySource<watch::Sender<bool>>,
     /// Why a source cannot be pulled from, when waiting does not help.
@@ -249,6 +262,7 @@ impl Driver {
             tail: None,
             tails: 0,
             watches: BTreeMap::new(),
+            probes: BTreeMap::new(),
             intakes: BTreeMap::new(),
             gates: BTreeMap::new(),
             missing: BTreeMap::new(),
@@ -417,6 +431,19 @@ impl Driver {
                 if let Some(text) = missing {
                     self.note_missing(incarnation, text);
                 }
+            }
+            Event::SourceSeen {
+                incarnation,
+                reaches,
+                last,
+                probe,
+            } => {
+                self.feed(Input::SourceSeen {
+                    incarnation,
+                    reaches,
+                    last,
+                    probe,
+                });
             }
             Event::SourceReady { incarnation, started } => {
                 self.missing.remove(&incarnation);

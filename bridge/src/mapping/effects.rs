@@ -5,11 +5,14 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use fanin_core::effect::{Effect, Fact, FenceReason};
+use fanin_core::ids::Incarnation;
 use fanin_core::record::Terms;
+use fanin_core::seq_set::SeqSet;
 use fanin_store::{Class, Op};
 
 use super::disk::KnownTerms;
 use super::driver::Driver;
+use super::gate::halt_code;
 use super::ledger_io::{append, load_checkpoint, purge};
 use super::limits::LOOKS_MAX;
 use super::watch::{audit, repair};
@@ -58,7 +61,7 @@ impl Driver {
             Effect::Fact(fact) => self.count(fact),
             Effect::Fence(reason) => self.fence(&reason),
             Effect::Halt(halt) => {
-                tracing::error!(code = "FAN-4030", mapping = self.options.name, reason = %halt, "the mapping halts: nothing is claimed or settled; what was won keeps flowing");
+                tracing::error!(code = halt_code(&halt), mapping = self.options.name, reason = %halt, "the mapping halts: nothing is claimed or settled; what was won keeps flowing");
                 self.look_over();
             }
             Effect::Joined(epoch) => self.on_joined(epoch),
@@ -141,6 +144,8 @@ impl Driver {
                 won,
                 lost,
                 tombstoned,
+                given_up,
+                incarnation,
                 took_ms,
             } => {
                 self.counts.won += won;
@@ -161,6 +166,7 @@ impl Driver {
                         code = "FAN-4040",
                         mapping = mapping(),
                         tombstoned,
+                        messages = self.ids_of(incarnation, &given_up, tombstoned),
                         "staged messages were given up: their source had closed them before anyone owned them"
                     );
                 }
@@ -176,7 +182,11 @@ impl Driver {
             Fact::CheckpointWritten(position) => {
                 tracing::debug!(mapping = mapping(), position = position.0, "checkpoint written");
             }
-            Fact::Holes { incarnation, count } => {
+            Fact::Holes {
+                incarnation,
+                count,
+                seqs,
+            } => {
                 metrics::counter!("fanin_hole_messages_total", "mapping" => mapping()).increment(count);
                 let source = self.node.fold().terms().sources.get(&incarnation);
                 // With filters a hole is mostly a message that nobody wants.
@@ -186,10 +196,17 @@ impl Driver {
                         mapping = mapping(),
                         %incarnation,
                         count,
+                        messages = self.ids_of(incarnation, &seqs, count),
                         "sequences were closed that hold no message any more and that no bridge had claimed"
                     );
                 } else {
-                    tracing::debug!(mapping = mapping(), %incarnation, count, "closed over holes");
+                    tracing::debug!(
+                        mapping = mapping(),
+                        %incarnation,
+                        count,
+                        messages = self.ids_of(incarnation, &seqs, count),
+                        "closed over holes"
+                    );
                 }
             }
             Fact::Repair { incarnation, seq } => {
@@ -199,6 +216,20 @@ impl Driver {
             }
             Fact::Stuck { incarnation, seq } => self.tell_stuck(incarnation, seq),
         }
+    }
+
+    /// Message ids as a log line names them: `ORDERS:3, ORDERS:7-9`. Of `count` there may be more than these.
+    fn ids_of(&self, incarnation: Incarnation, seqs: &SeqSet, count: u64) -> String {
+        let stream = self.stream_of(incarnation);
+        let ranges = seqs.ranges().iter().map(|&(first, last)| match last - first {
+            0 => format!("{stream}:{first}"),
+            _ => format!("{stream}:{first}-{last}"),
+        });
+        let mut ids = ranges.collect::<Vec<_>>().join(", ");
+        if seqs.len() < count {
+            ids.push_str(", more");
+        }
+        ids
     }
 
     fn fence(&mut self, reason: &FenceReason) {

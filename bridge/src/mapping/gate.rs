@@ -1,6 +1,7 @@
 //! When to pull: the node has joined, its claims would be valid, every application of the app set has been connected here
 //! within the grace time, and there is room. Also what status says about it.
 
+use fanin_core::fold::Halt;
 use fanin_core::ids::{Epoch, Incarnation};
 use fanin_core::node::{Phase, Withheld};
 use fanin_hub::CreatePolicy;
@@ -14,6 +15,7 @@ use super::limits::AHEAD_FACTOR;
 use super::source_check;
 use super::view::State;
 use super::watch::{WatchTask, consumer_spec};
+use crate::telemetry::node_codes;
 
 /// Status while what finishes waits for room in the file system.
 pub(super) const DISK_FULL: &str = "FAN-4048: the file system of the local log is full: what is accepted waits to be finished; \
@@ -63,6 +65,8 @@ impl Driver {
         let room = Room::new(config.in_flight, share, &config.batch);
         let (gate, open) = watch::channel(false);
         self.gates.insert(incarnation, gate);
+        let (probe, probes) = watch::channel(self.node.source_probe(incarnation));
+        self.probes.insert(incarnation, probe);
         let mapping = self.options.name.clone();
         self.errands.push(Box::pin(async move {
             let mut tries = 0;
@@ -73,7 +77,7 @@ impl Driver {
                             tracing::warn!(code = "FAN-4021", mapping, consumer = consumer.name, differs = ?consumer.tuning, "the consumer's settings of speed differ from the configuration");
                         }
                         let started = Started {
-                            watch: WatchTask::start(&hub, incarnation, &source, consumer.clone(), events.clone()),
+                            watch: WatchTask::start(&hub, incarnation, &source, consumer.clone(), probes, events.clone()),
                             intake: IntakeTask::start(&pulls, incarnation, &consumer, room, open, events),
                         };
                         return Some(super::driver::Event::SourceReady { incarnation, started: Box::new(started) });
@@ -104,6 +108,10 @@ impl Driver {
             let open =
                 state == State::Active && !self.is_far_ahead() && self.node.may_pull(*incarnation).is_ok();
             gate.send_if_modified(|now| std::mem::replace(now, open) != open);
+        }
+        for (incarnation, probe) in &self.probes {
+            let present = self.node.source_probe(*incarnation);
+            probe.send_if_modified(|told| std::mem::replace(told, present) != present);
         }
         let fold = self.node.fold();
         let name = self.options.name.clone();
@@ -143,7 +151,7 @@ impl Driver {
         }
         match self.node.phase() {
             Phase::Joining => return (State::Joining, String::new()),
-            Phase::Halted(halt) => return (State::Halted, format!("FAN-4030: {halt}")),
+            Phase::Halted(halt) => return (State::Halted, format!("{}: {halt}", halt_code(halt))),
             Phase::Fenced(reason) => return (State::Fenced, format!("FAN-3008: {reason}")),
             Phase::Active => {}
         }
@@ -249,6 +257,29 @@ impl Driver {
     pub(super) fn is_far_ahead(&self) -> bool {
         let ahead = AHEAD_FACTOR * u64::from(self.options.config.in_flight);
         self.options.is_gated() && self.topic.least_backlog() > ahead
+    }
+}
+
+/// The stable code of a halt.
+pub(super) fn halt_code(halt: &Halt) -> &'static str {
+    match halt {
+        Halt::SequenceReused { .. } => node_codes::SEQUENCE_REUSED,
+        Halt::SourceShrank { .. } => node_codes::SOURCE_SHRANK,
+        Halt::CheckpointDamaged { .. }
+        | Halt::Diverged { .. }
+        | Halt::Gap { .. }
+        | Halt::HistoryChanged { .. }
+        | Halt::LedgerRecreated
+        | Halt::LedgerShrank { .. }
+        | Halt::NoGenesis { .. }
+        | Halt::Reserved { .. }
+        | Halt::SourceRecreated { .. }
+        | Halt::TermsOutOfOrder { .. }
+        | Halt::UnknownFeature { .. }
+        | Halt::UnknownRecord { .. }
+        | Halt::UnsupportedRules { .. }
+        | Halt::WrongSubject { .. }
+        | Halt::WonDiffers { .. } => node_codes::HALTED,
     }
 }
 

@@ -240,8 +240,8 @@ pub struct JoinContext<'a> {
     pub names: &'a Names,
     /// The data directory's identity.
     pub uuid: NodeUuid,
-    /// How far this data directory has read the ledger, at least.
-    pub has_read: LedgerSeq,
+    /// What this data directory had read of the ledger when it decided a batch last; the default for nothing.
+    pub witness: Witness,
 }
 
 /// One try at joining: verifies the hub's side and appends the own EPOCH. `epochs` follows what the disk remembers, also
@@ -276,7 +276,7 @@ pub async fn join(
         });
     }
     // Before anything is written: a hub that is to be restored must not have taken this node's next epoch.
-    check_length(&*ledger, context.has_read).await?;
+    check_length(&*ledger, context.witness.position.max(LedgerSeq(epochs.last))).await?;
     write_genesis(&*ledger).await?;
     let ledger_size = ledger.info().await?;
     let (epoch, follows, nonce) = begin_epoch(context, &*ledger, epochs, tried).await?;
@@ -346,6 +346,7 @@ async fn write_genesis(ledger: &dyn LedgerStream) -> Result<(), JoinError> {
         rules: RULES,
         features: BTreeSet::new(),
     });
+    // Before the first record there is nothing to have read.
     let record = Record {
         witness: Witness::default(),
         body,
@@ -385,9 +386,10 @@ async fn begin_epoch(
             state: NodeState::Active,
         };
         let subject = epoch_subject(&record.node);
+        // P11: whoever has read something else up to there halts at this record, as this node will.
         let bytes = Bytes::from(
             Record {
-                witness: Witness::default(),
+                witness: context.witness,
                 body: Body::Epoch(record),
             }
             .encode(),

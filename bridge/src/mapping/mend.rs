@@ -187,7 +187,7 @@ impl Driver {
     }
 
     /// The stream of an incarnation; of one that is configured no more as the terms name it.
-    fn stream_of(&self, incarnation: Incarnation) -> String {
+    pub(super) fn stream_of(&self, incarnation: Incarnation) -> String {
         let configured = self.sources.get(&incarnation).map(|source| &source.terms);
         let named = configured.or_else(|| self.node.fold().terms().sources.get(&incarnation));
         named.map_or_else(String::new, |terms| terms.stream.clone())

@@ -304,7 +304,7 @@ impl Mapping {
                 store: &self.store,
                 names: &self.names,
                 uuid: self.uuid,
-                has_read: self.disk.witness.position.max(LedgerSeq(self.epochs.last)),
+                witness: self.disk.witness,
             };
             let mut joining = std::pin::pin!(join(&context, &mut self.epochs, &mut tried));
             let mut look = tokio::time::interval(TICK);

@@ -2,12 +2,13 @@
 
 use fanin_core::fold::Halt;
 use fanin_core::ids::{Incarnation, StreamSeq, TermsVersion};
+use fanin_core::node::SourceProbe;
 use fanin_core::record::SourceTerms;
 use fanin_hub::{
     ConsumerSpec, SharedConsumer, SourceError, SourceInfo, StoredMessage,
     port::{Hub, HubRef},
 };
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio_util::task::AbortOnDropHandle;
 
 use super::driver::Event;
@@ -18,25 +19,32 @@ use super::limits::FLOOR_INTERVAL;
 /// Every so many looks at the consumer one at the stream itself.
 const STREAM_LOOKS: u64 = 5;
 
+/// Every so many looks at the consumer, and after each connection to the hub, the newest claimed message is looked at too.
+const PROBE_LOOKS: u64 = 30;
+
+const _: () = assert!(PROBE_LOOKS.is_multiple_of(STREAM_LOOKS));
+
 /// A running look-out. Ends when dropped.
 pub struct WatchTask {
     _task: AbortOnDropHandle<()>,
 }
 
 impl WatchTask {
-    /// Looks after one source; what it sees goes to the driver.
+    /// Looks after one source; what it sees goes to the driver, which tells in `probe` what the source must have given.
     #[must_use]
     pub fn start(
         hub: &HubRef,
         incarnation: Incarnation,
         source: &Source,
         consumer: SharedConsumer,
+        probe: watch::Receiver<SourceProbe>,
         events: mpsc::Sender<Event>,
     ) -> WatchTask {
         let (hub, source) = (hub.clone(), source.clone());
         let task = tokio::spawn(async move {
             let mut looks = 0_u64;
             let mut failures = 0;
+            let mut seen_over = None;
             loop {
                 hub.wait_connected().await;
                 let event = match hub.consumer_info(&consumer).await {
@@ -60,11 +68,17 @@ impl WatchTask {
                 if events.send(event).await.is_err() {
                     return;
                 }
-                if looks.is_multiple_of(STREAM_LOOKS)
-                    && let Some(halt) = recreated(&*hub, incarnation, &source).await
-                {
-                    let _ = events.send(Event::HubBroken(halt)).await;
-                    return;
+                let connection = hub.generation();
+                let anew = connection != seen_over;
+                if anew || looks.is_multiple_of(STREAM_LOOKS) {
+                    let mut asked = *probe.borrow();
+                    asked.newest = asked.newest.filter(|_| anew || looks.is_multiple_of(PROBE_LOOKS));
+                    if let Some(event) = look_at_source(&*hub, incarnation, &source, asked).await {
+                        seen_over = connection;
+                        if events.send(event).await.is_err() {
+                            return;
+                        }
+                    }
                 }
                 looks += 1;
                 tokio::time::sleep(if failures == 0 {
@@ -81,15 +95,37 @@ impl WatchTask {
     }
 }
 
-async fn recreated(hub: &dyn Hub, incarnation: Incarnation, source: &Source) -> Option<Halt> {
-    match hub.source_info(&source.terms.stream).await {
-        Ok(info) if !is_same(&info, incarnation, source) => Some(Halt::SourceRecreated {
-            stream: source.terms.stream.clone(),
-        }),
-        Ok(_) | Err(SourceError::Missing { .. } | SourceError::Hub { .. } | SourceError::BadTime { .. }) => {
-            None
+/// Whether the stream is still the one it was, how far it reaches, and when the newest claimed message was published. Nothing
+/// when it could not be asked. The message is fetched first: a stream that is created again in between is another one then.
+async fn look_at_source(
+    hub: &dyn Hub,
+    incarnation: Incarnation,
+    source: &Source,
+    asked: SourceProbe,
+) -> Option<Event> {
+    let stream = &source.terms.stream;
+    let probe = match asked.newest {
+        Some(seq) => hub.fetch_message(stream, seq).await.ok()?,
+        None => None,
+    };
+    match hub.source_info(stream).await {
+        Ok(info) if !is_same(&info, incarnation, source) => {
+            let stream = stream.clone();
+            Some(Event::HubBroken(Halt::SourceRecreated { stream }))
         }
+        Ok(info) => Some(Event::SourceSeen {
+            incarnation,
+            reaches: asked.reaches,
+            last: StreamSeq(info.last_seq),
+            probe: probe.map(|message| (message.seq, published_ns(&message))),
+        }),
+        Err(SourceError::Missing { .. } | SourceError::Hub { .. } | SourceError::BadTime { .. }) => None,
     }
+}
+
+/// A fetched message's publish time, as pulled ones have it.
+fn published_ns(message: &StoredMessage) -> i64 {
+    i64::try_from(message.published_ns).unwrap_or(i64::MAX)
 }
 
 fn is_same(info: &SourceInfo, incarnation: Incarnation, source: &Source) -> bool {
@@ -173,7 +209,7 @@ pub async fn repair(hub: HubRef, incarnation: Incarnation, source: Source, seq: 
 pub fn staged_message(message: StoredMessage) -> crate::stage::StagedMessage {
     crate::stage::StagedMessage {
         seq: message.seq,
-        published_ns: i64::try_from(message.published_ns).unwrap_or(i64::MAX),
+        published_ns: published_ns(&message),
         subject: message.subject,
         headers: message.headers,
         payload: message.payload,

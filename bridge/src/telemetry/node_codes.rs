@@ -100,8 +100,14 @@ super::codes::codes! {
     SEGMENT_KEPT = "FAN-4034", "a segment file cannot be removed",
         "Nothing in it is needed any more, but the file system refused to remove it.",
         "Check the rights and the health of the file system of `data_dir`; the next start tries again.";
+    SEQUENCE_REUSED = "FAN-4035", "a source has given sequences away again",
+        "A sequence names another message than the one claimed under it, as their publish times show: the stream was restored to an earlier copy, from a backup or by a power loss, and went on from there. The mapping halts before the new message is taken for a copy of the old one.",
+        "Stop the producers of the stream and restore its newest state; or see `fanin ledger repair`; or raise sources[].generation on every node and start one with --accept-terms: everything the stream retains is then delivered anew, what was delivered before a second time.";
+    SOURCE_SHRANK = "FAN-4036", "a source ends before messages it has given",
+        "The stream was restored to an earlier copy, from a backup or by a power loss; new messages would get sequences that are claimed already. The mapping halts before that.",
+        "Stop the producers of the stream and restore its newest state; or see `fanin ledger repair`; or raise sources[].generation on every node and start one with --accept-terms: everything the stream retains is then delivered anew, what was delivered before a second time.";
     TOMBSTONED = "FAN-4040", "the source gave messages up before anybody owned them",
-        "They were purged or expired at the hub between being pulled and being claimed.",
+        "They were purged or expired at the hub between being pulled and being claimed; or, at a node that was away longer than the ledger remembers, another node has finished them meanwhile. The log names them.",
         "Give the source stream longer limits, so that messages stay until they are claimed.";
     REPAIRED = "FAN-4041", "the hub had skipped a message",
         "Its acknowledgement state was lost or a delivery never came; the message was fetched by its sequence and is not lost.",
@@ -128,8 +134,8 @@ super::codes::codes! {
         "Something else has filled it, or store.quota is larger than what it has room for. What is accepted waits to be finished, acknowledgements of applications are not confirmed, nothing new is taken.",
         "Make room on the file system of `data_dir`; the bridge goes on by itself, and a start that was refused succeeds. Nothing is lost.";
     HOLES = "FAN-4049", "messages left the source before any bridge had claimed them",
-        "The source has no filter here, and sequences of it hold no message any more that nobody had claimed: they were purged, deleted or expired at the hub, perhaps before the mapping existed.",
-        "If that was not on purpose, give the source stream longer limits; the close records of the ledger tell the watermarks between which they lay.";
+        "The source has no filter here, and sequences of it hold no message any more that nobody had claimed: they were purged, deleted or expired at the hub, perhaps before the mapping existed. The log names them.",
+        "If that was not on purpose, give the source stream longer limits.";
     CONNECTIONS_FULL = "FAN-4060", "connections to the socket are turned away",
         "There are as many as are allowed: 1024, or half of the files the process may open, and three quarters of them for one user. A client may connect without closing.",
         "Find who it is (`ss -xp`, the user in the log line) and stop it; a client needs one connection for all its subscriptions. Applications that are connected are not touched. Where the limit of files is low, raise it (LimitNOFILE).";

@@ -6,60 +6,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::{fmt, fs, io};
 
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
+use crate::explain::{Confirmation, Explainer, Stored};
 use crate::history::{self, Event, Line};
 use crate::limits::SHOWN_MAX;
-
-/// What the run leaves beside the histories.
-pub(crate) const LISTED_FILE: &str = "listed.json";
-
-/// Codes that tell of messages that may be missing or twice: a node that is fenced, a log or its identity that cannot be used, a
-/// ledger or source that is another one or lost what it had, a halt, messages given up by the source, damage, loss by damage.
-const LOSS_CODES: [&str; 11] = [
-    "FAN-3008", "FAN-4007", "FAN-4010", "FAN-4011", "FAN-4012", "FAN-4019", "FAN-4030", "FAN-4040",
-    "FAN-4044", "FAN-4045", "FAN-4049",
-];
-
-/// What was promised of this run.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub(crate) enum Promise {
-    /// Each message once to each application.
-    ExactlyOnce,
-    /// The hub, or a disk, broke its own promise: whatever is missing or twice must be listed by a bridge.
-    Listed,
-}
-
-/// What the bridges said, and what the run saw of them.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Listed {
-    pub(crate) promise: Promise,
-    /// Applications of the run.
-    pub(crate) apps: Vec<String>,
-    pub(crate) nodes: Vec<NodeListed>,
-    /// Why the run did not come to rest, or what else went wrong; empty when nothing did.
-    pub(crate) trouble: Vec<String>,
-    /// Faults by kind.
-    pub(crate) faults: BTreeMap<String, usize>,
-}
-
-/// One bridge at the end of the run.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct NodeListed {
-    pub(crate) node: String,
-    /// Messages published in its topic; `None` when it could not be asked.
-    pub(crate) published: Option<u64>,
-    pub(crate) dead_letters: u64,
-    pub(crate) tombstoned: u64,
-    pub(crate) repaired: u64,
-    /// States with their reasons that ask for an operator.
-    pub(crate) reasons: BTreeSet<String>,
-    /// Codes of warnings and errors in its log since the act that broke the promise, or since the beginning.
-    pub(crate) codes: BTreeMap<String, u64>,
-    /// Panics and broken invariants in its log.
-    pub(crate) defects: Vec<String>,
-}
+use crate::listed::{LISTED_FILE, Listed, NodeListed, Promise};
 
 /// The judgement on one application.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
@@ -67,10 +19,19 @@ pub(crate) struct AppVerdict {
     pub(crate) confirmed: usize,
     /// Only in doubt: the instance was killed, or the answer was lost.
     pub(crate) in_doubt: usize,
-    pub(crate) missing: Vec<String>,
-    pub(crate) repeated: Vec<String>,
+    pub(crate) missing: Vec<Finding>,
+    pub(crate) repeated: Vec<Finding>,
     /// Confirmed although no producer was told that it is stored.
-    pub(crate) unexpected: Vec<String>,
+    pub(crate) unexpected: Vec<Finding>,
+}
+
+/// A message that an application did not confirm once.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub(crate) struct Finding {
+    pub(crate) number: usize,
+    pub(crate) text: String,
+    /// How a bridge lists it; never in a run that was promised to be exactly once.
+    pub(crate) listed: Option<String>,
 }
 
 /// The judgement.
@@ -100,24 +61,43 @@ pub(crate) fn judge_dir(dir: &Path) -> io::Result<Verdict> {
 /// All acknowledgements of one application by message number.
 #[derive(Debug, Default)]
 struct Answers {
-    /// Who confirmed it: instance, node and id.
-    confirmed: BTreeMap<usize, Vec<String>>,
+    confirmed: BTreeMap<usize, Vec<Confirmation>>,
     doubted: BTreeSet<usize>,
 }
 
+/// All histories together.
+#[derive(Debug, Default)]
+struct Seen {
+    stored: BTreeMap<usize, Stored>,
+    answers: BTreeMap<String, Answers>,
+    /// Nodes that delivered a message, whatever became of that.
+    delivered_by: BTreeMap<usize, BTreeSet<String>>,
+    unreadable: Vec<String>,
+}
+
 fn judge(histories: &[(String, Vec<Line>)], listed: &Listed) -> Verdict {
-    let mut stored: BTreeMap<usize, String> = BTreeMap::new();
-    let mut answers: BTreeMap<String, Answers> = BTreeMap::new();
+    let mut seen = Seen::default();
     for app in &listed.apps {
-        answers.entry(app.clone()).or_default();
+        seen.answers.entry(app.clone()).or_default();
     }
-    let mut unreadable = Vec::new();
     for (name, lines) in histories {
-        read_history(name, lines, &mut stored, &mut answers, &mut unreadable);
+        seen.read(name, lines);
     }
+    // A producer has no application.
+    seen.answers.remove("");
+    let Seen {
+        stored,
+        answers,
+        delivered_by,
+        unreadable,
+    } = seen;
+    let mut explainer = match listed.promise {
+        Promise::ExactlyOnce => None,
+        Promise::Listed => Some(Explainer::new(listed, &stored, &delivered_by)),
+    };
     let apps: BTreeMap<String, AppVerdict> = answers
         .iter()
-        .map(|(app, answers)| (app.clone(), judge_app(&stored, answers)))
+        .map(|(app, answers)| (app.clone(), judge_app(app, &stored, answers, explainer.as_mut())))
         .collect();
     let published = listed
         .nodes
@@ -139,9 +119,11 @@ fn judge(histories: &[(String, Vec<Line>)], listed: &Listed) -> Verdict {
         told.map(|defect| format!("{}: {defect}", node.node))
     });
     verdict.violations.extend(defects);
+    verdict.violations.extend(listed.trouble.iter().cloned());
+    verdict.want_all_explained();
     match listed.promise {
-        Promise::ExactlyOnce => verdict.want_exactly_once(listed),
-        Promise::Listed => verdict.want_listed(listed),
+        Promise::ExactlyOnce => verdict.want_as_many_as_stored(),
+        Promise::Listed => {}
     }
     if stored.is_empty() {
         verdict
@@ -152,124 +134,124 @@ fn judge(histories: &[(String, Vec<Line>)], listed: &Listed) -> Verdict {
     verdict
 }
 
-fn read_history(
-    name: &str,
-    lines: &[Line],
-    stored: &mut BTreeMap<usize, String>,
-    answers: &mut BTreeMap<String, Answers>,
-    unreadable: &mut Vec<String>,
-) {
-    let mut app = String::new();
-    // Deliveries of this life without an answer yet; those left at its end are in doubt.
-    let mut open: BTreeMap<u64, (usize, String)> = BTreeMap::new();
-    for line in lines {
-        match &line.event {
-            Event::Started { app: of } => {
-                let doubted = &mut answers.entry(of.clone()).or_default().doubted;
-                doubted.extend(std::mem::take(&mut open).into_values().map(|(number, _)| number));
-                app.clone_from(of);
-            }
-            Event::Stored { number, id } => {
-                stored.insert(*number, id.clone());
-            }
-            Event::Delivered(delivery) => {
-                let who = format!("{} by {name} at {}", delivery.id, delivery.node);
-                open.insert(delivery.nth, (delivery.number, who));
-            }
-            Event::Confirmed { nth } => match open.remove(nth) {
-                Some((number, who)) => {
-                    let of_app = answers.entry(app.clone()).or_default();
-                    of_app.confirmed.entry(number).or_default().push(who);
+impl Seen {
+    fn read(&mut self, name: &str, lines: &[Line]) {
+        let mut app = String::new();
+        // Deliveries of this life without an answer yet; those left at its end are in doubt.
+        let mut open: BTreeMap<u64, &history::Delivery> = BTreeMap::new();
+        for line in lines {
+            match &line.event {
+                Event::Started { app: of } => {
+                    self.doubt(&app, std::mem::take(&mut open).into_values());
+                    app.clone_from(of);
+                    self.answers.entry(app.clone()).or_default();
                 }
-                None => unreadable.push(format!("{name} confirmed delivery {nth} that it never got")),
-            },
-            Event::Doubted { nth } => {
-                if let Some((number, _)) = open.remove(nth) {
-                    answers.entry(app.clone()).or_default().doubted.insert(number);
+                Event::Stored { number, id } => {
+                    let (id, at_ms) = (id.clone(), line.at_ms);
+                    self.stored.insert(*number, Stored { id, at_ms });
                 }
+                Event::Delivered(delivery) => {
+                    let nodes = self.delivered_by.entry(delivery.number).or_default();
+                    nodes.insert(delivery.node.clone());
+                    open.insert(delivery.nth, delivery);
+                }
+                Event::Confirmed { nth } => match open.remove(nth) {
+                    Some(delivery) => {
+                        let of_app = self.answers.entry(app.clone()).or_default();
+                        let confirmed = of_app.confirmed.entry(delivery.number).or_default();
+                        confirmed.push(Confirmation {
+                            who: format!("{} by {name} at {}", delivery.id, delivery.node),
+                            node: delivery.node.clone(),
+                            id: delivery.id.clone(),
+                            at_ms: line.at_ms,
+                        });
+                    }
+                    None => self
+                        .unreadable
+                        .push(format!("{name} confirmed delivery {nth} that it never got")),
+                },
+                Event::Doubted { nth } => self.doubt(&app, open.remove(nth)),
+                Event::Refused { nth } | Event::GivenBack { nth } => {
+                    open.remove(nth);
+                }
+                Event::Interrupted { .. } => {}
             }
-            Event::Refused { nth } | Event::GivenBack { nth } => {
-                open.remove(nth);
-            }
-            Event::Interrupted { .. } => {}
         }
+        self.doubt(&app, open.into_values());
     }
-    if let Some(of_app) = answers.get_mut(&app) {
-        of_app
-            .doubted
-            .extend(open.into_values().map(|(number, _)| number));
+
+    fn doubt<'a>(&mut self, app: &str, deliveries: impl IntoIterator<Item = &'a history::Delivery>) {
+        let doubted = &mut self.answers.entry(app.to_owned()).or_default().doubted;
+        doubted.extend(deliveries.into_iter().map(|delivery| delivery.number));
     }
-    // A producer has no application.
-    answers.remove("");
 }
 
-fn judge_app(stored: &BTreeMap<usize, String>, answers: &Answers) -> AppVerdict {
+fn judge_app(
+    app: &str,
+    stored: &BTreeMap<usize, Stored>,
+    answers: &Answers,
+    mut explainer: Option<&mut Explainer<'_>>,
+) -> AppVerdict {
     let mut verdict = AppVerdict {
         confirmed: answers.confirmed.len(),
         ..AppVerdict::default()
     };
-    for (number, id) in stored
+    for (number, message) in stored
         .iter()
         .filter(|(number, _)| !answers.confirmed.contains_key(number))
     {
         if answers.doubted.contains(number) {
             verdict.in_doubt += 1;
-        } else {
-            verdict.missing.push(format!("{number} ({id})"));
+            continue;
         }
+        let asked = explainer.as_deref_mut();
+        verdict.missing.push(Finding {
+            number: *number,
+            text: format!("{number} ({})", message.id),
+            listed: asked.and_then(|explainer| explainer.missing(app, *number, message)),
+        });
     }
-    for (number, who) in &answers.confirmed {
-        if who.len() > 1 {
-            verdict.repeated.push(format!("{number}: {}", who.join(", ")));
-        }
-        if !stored.contains_key(number) {
-            verdict.unexpected.push(format!("{number}: {}", who.join(", ")));
+    for (number, confirmations) in &answers.confirmed {
+        let who: Vec<&str> = confirmations.iter().map(|one| one.who.as_str()).collect();
+        let text = format!("{number}: {}", who.join(", "));
+        let Some(message) = stored.get(number) else {
+            let (number, listed) = (*number, None);
+            verdict.unexpected.push(Finding { number, text, listed });
+            continue;
+        };
+        if confirmations.len() > 1 {
+            let asked = explainer.as_deref();
+            verdict.repeated.push(Finding {
+                number: *number,
+                text,
+                listed: asked.and_then(|explainer| explainer.repeated(*number, confirmations, message)),
+            });
         }
     }
     verdict
 }
 
-impl NodeListed {
-    /// What it lists, in words; nothing when all is well.
-    fn words(&self) -> Vec<String> {
-        let counts = [
-            ("dead letters", self.dead_letters),
-            ("tombstoned", self.tombstoned),
-            ("repaired", self.repaired),
-        ];
-        let counts = counts
-            .iter()
-            .filter(|(_, count)| *count > 0)
-            .map(|(what, count)| format!("{}: {count} {what}", self.node));
-        let reasons = self
-            .reasons
-            .iter()
-            .map(|reason| format!("{}: {reason}", self.node));
-        let codes = self
-            .codes
-            .iter()
-            .map(|(code, count)| format!("{}: {count} x {code}", self.node));
-        counts.chain(reasons).chain(codes).collect()
-    }
-
-    /// Whether it tells an operator of messages that may be missing or twice.
-    fn tells(&self) -> bool {
-        LOSS_CODES.iter().any(|code| {
-            self.codes.contains_key(*code) || self.reasons.iter().any(|reason| reason.contains(code))
-        })
-    }
-}
-
 impl Verdict {
-    fn want_exactly_once(&mut self, listed: &Listed) {
-        self.violations.extend(listed.trouble.iter().cloned());
+    fn want_all_explained(&mut self) {
         for (app, verdict) in &self.apps {
             for (what, list) in verdict.faulty() {
-                self.violations.push(shown(app, what, list));
+                let unlisted: Vec<&Finding> =
+                    list.iter().filter(|finding| finding.listed.is_none()).collect();
+                if !unlisted.is_empty() {
+                    let unlisted_word = match self.promise {
+                        Promise::ExactlyOnce => "",
+                        Promise::Listed => "unlisted: ",
+                    };
+                    let text = shown(app, what, &unlisted);
+                    self.violations.push(format!("{unlisted_word}{text}"));
+                }
             }
         }
-        // This judges also the messages in doubt, which the histories have to believe: nothing is left anywhere, so a message
-        // published in one place was handed over once.
+    }
+
+    /// This judges also the messages in doubt, which the histories have to believe: nothing is left anywhere, so a message
+    /// published in one place was handed over once.
+    fn want_as_many_as_stored(&mut self) {
         match self.published {
             Some(published) if published == self.stored as u64 => {}
             Some(published) => self.violations.push(format!(
@@ -281,23 +263,11 @@ impl Verdict {
                 .push("not every bridge told what it has published".to_owned()),
         }
     }
-
-    fn want_listed(&mut self, listed: &Listed) {
-        let told = listed.nodes.iter().any(NodeListed::tells);
-        for (app, verdict) in &self.apps {
-            for (what, list) in verdict.faulty() {
-                if !told {
-                    self.violations
-                        .push(format!("unlisted: {}", shown(app, what, list)));
-                }
-            }
-        }
-    }
 }
 
 impl AppVerdict {
-    fn faulty(&self) -> Vec<(&'static str, &[String])> {
-        let all: [(&'static str, &[String]); 3] = [
+    fn faulty(&self) -> Vec<(&'static str, &[Finding])> {
+        let all: [(&'static str, &[Finding]); 3] = [
             ("missing", &self.missing),
             ("acknowledged more than once", &self.repeated),
             ("acknowledged and never stored", &self.unexpected),
@@ -306,8 +276,12 @@ impl AppVerdict {
     }
 }
 
-fn shown(app: &str, what: &str, list: &[String]) -> String {
-    let first: Vec<&str> = list.iter().take(SHOWN_MAX).map(String::as_str).collect();
+fn shown(app: &str, what: &str, list: &[&Finding]) -> String {
+    let first: Vec<&str> = list
+        .iter()
+        .take(SHOWN_MAX)
+        .map(|finding| finding.text.as_str())
+        .collect();
     format!("{app}: {} {what}: {}", list.len(), first.join("; "))
 }
 
@@ -337,6 +311,17 @@ impl fmt::Display for Verdict {
         }
         for line in &self.listed {
             writeln!(f, "  listed: {line}")?;
+        }
+        for (app, verdict) in &self.apps {
+            for (what, list) in verdict.faulty() {
+                let mut why: BTreeMap<&str, usize> = BTreeMap::new();
+                for listed in list.iter().filter_map(|finding| finding.listed.as_deref()) {
+                    *why.entry(listed).or_default() += 1;
+                }
+                for (why, count) in why {
+                    writeln!(f, "  explained: {app}: {count} {what}: {why}")?;
+                }
+            }
         }
         for violation in &self.violations {
             writeln!(f, "  VIOLATION {violation}")?;

@@ -54,6 +54,12 @@ pub(crate) struct Line {
     pub(crate) event: Event,
 }
 
+/// Milliseconds since the Unix epoch.
+pub(crate) fn now_ms() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
+
 /// Writes a history; a later life of the same process goes on in the same file.
 #[derive(Debug)]
 pub(crate) struct Writer(File);
@@ -64,9 +70,10 @@ impl Writer {
     }
 
     pub(crate) fn write(&mut self, event: Event) -> io::Result<()> {
-        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let at_ms = u64::try_from(since.as_millis()).unwrap_or(u64::MAX);
-        let mut text = serde_json::to_vec(&Line { at_ms, event })?;
+        let mut text = serde_json::to_vec(&Line {
+            at_ms: now_ms(),
+            event,
+        })?;
         text.push(b'\n');
         self.0.write_all(&text)
     }

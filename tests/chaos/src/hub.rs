@@ -12,6 +12,7 @@ use fanin_tests::wait::until;
 use futures_util::TryStreamExt;
 
 use crate::error::{RunError, during};
+use crate::history::now_ms;
 use crate::limits::{ACT_TIMEOUT, SERVERS_R3};
 use crate::world::{STREAM, SUBJECT};
 
@@ -100,11 +101,6 @@ impl Hub {
         Ok(hub)
     }
 
-    /// Where clients connect without a proxy between.
-    pub(crate) fn urls(&self) -> Vec<String> {
-        self.servers.iter().map(LocalHub::url).collect()
-    }
-
     /// Both directions in which two servers may have dialled each other.
     pub(crate) fn route(&self, one: usize, other: usize) -> Vec<&Proxy> {
         let pairs = [(one, other), (other, one)];
@@ -148,11 +144,20 @@ impl Hub {
         }
     }
 
-    /// Copies the stores of all servers as they are at one moment: frozen, as if the power went now.
-    pub(crate) fn copy_stores(&self, to: &Path) -> Result<(), RunError> {
+    /// The source's last sequence.
+    pub(crate) async fn last_sequence(&self) -> Result<u64, String> {
+        let stream = self.jetstream.get_stream(STREAM).await;
+        let stream = stream.map_err(|error| error.to_string())?;
+        Ok(stream.cached_info().state.last_sequence)
+    }
+
+    /// Copies the stores of all servers as they are at one moment, which is returned (milliseconds since the Unix epoch):
+    /// frozen, as if the power went now.
+    pub(crate) fn copy_stores(&self, to: &Path) -> Result<u64, RunError> {
         for server in &self.servers {
             server.pause().map_err(during("freezing the hub"))?;
         }
+        let frozen_ms = now_ms();
         let copied = self
             .servers
             .iter()
@@ -161,7 +166,19 @@ impl Hub {
         for server in &self.servers {
             server.resume().map_err(during("waking the hub"))?;
         }
-        copied.map_err(during("copying the hub's stores"))
+        copied.map_err(during("copying the hub's stores"))?;
+        Ok(frozen_ms)
+    }
+
+    /// Kills one server and starts it on its part of the copy.
+    pub(crate) async fn restore_store(&mut self, from: &Path, number: usize) -> Result<(), RunError> {
+        let server = self.servers.get_mut(number);
+        let server = server.ok_or_else(|| RunError(format!("there is no server {number}")))?;
+        server.kill().map_err(during("killing a server"))?;
+        let (older, current) = (from.join(number.to_string()), server.store_dir());
+        let restored = fs::remove_dir_all(&current).and_then(|()| copy(&older, &current));
+        restored.map_err(during("restoring a server's store"))?;
+        server.restart().await.map_err(during("starting a server"))
     }
 
     /// Kills every server and starts it on the copy, or with one stream of it.

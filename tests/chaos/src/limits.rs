@@ -51,9 +51,35 @@ pub(crate) const STOP_TIMEOUT: Duration = Duration::from_secs(60);
 /// Acknowledgements that an instance has under way at once.
 pub(crate) const ACKS_UNDER_WAY_MAX: usize = 1_024;
 
+/// A bridge or the command line may take this long to tell what it holds.
+pub(crate) const ASK_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// Bytes of one part of a bridge's holdings.
+pub(crate) const HOLDINGS_BYTES_MAX: usize = 16 << 20;
+
+/// Bytes of a bridge's own small file system, where one can be mounted.
+pub(crate) const DISK_BYTES: u64 = 64 << 20;
+
+/// Bytes that a bridge's local log may have: less than the file system, so that it is the one that ends first only while
+/// something else fills it.
+pub(crate) const QUOTA_BYTES: u64 = 40 << 20;
+
+/// Bytes that are written at once when a file system is filled.
+pub(crate) const FILL_CHUNK_BYTES: usize = 64 * 1024;
+
+/// How often a bridge that refuses to start is started again before it stays down.
+pub(crate) const REFUSALS_MAX: u32 = 3;
+
+/// Behind the act that breaks the promise, bridges that go on beside one that does not may take this long to finish.
+pub(crate) const BROKEN_REST: Duration = Duration::from_secs(90);
+
+/// Runs of `--repeat` at most.
+pub(crate) const REPEATS_MAX: u64 = 10_000;
+
 /// Findings of one kind that are shown; all are counted.
 pub(crate) const SHOWN_MAX: usize = 12;
 
+const _: () = assert!(QUOTA_BYTES < DISK_BYTES && BROKEN_REST.as_millis() <= REST_TIMEOUT.as_millis());
 const _: () = assert!(LASTS_MAX.as_millis() > ACK_WAIT.as_millis());
 const _: () = assert!(LASTS_MIN.as_millis() < LASTS_MAX.as_millis());
 const _: () = assert!(GAP_MIN.as_millis() < GAP_MAX.as_millis());

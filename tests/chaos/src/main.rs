@@ -2,26 +2,32 @@
 //! from a seed, and a checker that decides afterwards from what the processes wrote down. `cargo xtask chaos` builds and runs it.
 
 mod check;
+mod disk_under;
 mod error;
+mod explain;
 mod faults;
 mod history;
+mod holdings;
 mod hub;
 mod limits;
+mod listed;
 mod plan;
 mod role;
 mod roles;
 mod run;
+mod series;
 mod world;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use check::Verdict;
 use error::{RunError, during};
-use plan::{Kind, Plan, Wish};
+use limits::REPEATS_MAX;
+use plan::{Kind, Plan};
+use series::{resolve, series, slice};
 
 /// Runs chaos against real servers and judges it.
 #[derive(Debug, Parser)]
@@ -35,6 +41,8 @@ struct Cli {
 enum Command {
     /// Runs a schedule and judges it.
     Run(Run),
+    /// Five minutes of faults as every change has to survive them: one server and three, then both with lost power.
+    Slice(Slice),
     /// Shows the schedule of a seed.
     Plan(Run),
     /// Judges again what an earlier run left.
@@ -68,27 +76,43 @@ enum Sync {
 
 #[derive(Clone, Debug, Args)]
 struct Run {
-    /// Tells the whole schedule. Default: from the time of day; it is printed.
-    #[arg(long)]
-    seed: Option<u64>,
     /// How long faults go on.
     #[arg(long, default_value_t = 5.0, value_parser = minutes)]
     minutes: f64,
     #[arg(long, value_enum, default_value_t = HubKind::R1)]
     hub: HubKind,
-    /// Path of a nats-server, or its version: then it is looked for in a directory of that version beside the one that
-    /// NATS_SERVER names. Default: what NATS_SERVER names, PATH, or one that is fetched.
-    #[arg(long)]
-    server: Option<String>,
     #[arg(long, value_enum, default_value_t = Sync::Always)]
     sync: Sync,
-    /// Kinds of faults. Default: all within the promise of exactly once.
+    /// Kinds of faults. Default: all within the promise of exactly once; with --sync lazy also lost power, last.
     #[arg(long, value_enum, value_delimiter = ',')]
     faults: Vec<Kind>,
-    /// Where histories, logs and the list are left. Default: a temporary directory, kept when the run is red.
+    #[command(flatten)]
+    common: Common,
+}
+
+#[derive(Clone, Debug, Args)]
+struct Slice {
+    #[command(flatten)]
+    common: Common,
+}
+
+#[derive(Clone, Debug, Args)]
+struct Common {
+    /// Tells the whole schedule. Default: from the time of day; it is printed.
+    #[arg(long)]
+    seed: Option<u64>,
+    /// Runs so often, with this seed and those that follow it.
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..=REPEATS_MAX))]
+    repeat: u64,
+    /// Path of a nats-server, or its version: then it is fetched, by its digest. Several take turns. Default: what NATS_SERVER
+    /// names, PATH, or one that is fetched.
+    #[arg(long, value_delimiter = ',')]
+    server: Vec<String>,
+    /// Where histories, logs and the list are left, one directory a run if there are several. Default: a temporary directory,
+    /// kept when a run is red.
     #[arg(long)]
     dir: Option<PathBuf>,
-    /// Prints the verdict as JSON.
+    /// Prints each verdict as JSON.
     #[arg(long)]
     json: bool,
 }
@@ -103,7 +127,7 @@ fn minutes(text: &str) -> Result<f64, String> {
     }
 }
 
-impl Run {
+impl Common {
     fn seed(&self) -> u64 {
         let now = || {
             std::time::SystemTime::now()
@@ -112,38 +136,15 @@ impl Run {
         };
         self.seed.unwrap_or_else(|| u64::from(now().subsec_nanos()))
     }
-
-    fn wish(&self) -> Wish {
-        let kinds = if self.faults.is_empty() {
-            Kind::within_promise()
-        } else {
-            self.faults.clone()
-        };
-        Wish {
-            seed: self.seed(),
-            time: Duration::from_secs_f64(self.minutes * 60.0),
-            clustered: self.hub == HubKind::R3,
-            kinds,
-        }
-    }
 }
 
-#[tokio::main]
-async fn main() -> ExitCode {
-    let done = match Cli::parse().command {
-        Command::Run(args) => run::run(&args)
-            .await
-            .and_then(|verdict| told(&verdict, args.json)),
-        Command::Plan(args) => {
-            show_plan(&Plan::new(&args.wish()));
-            Ok(ExitCode::SUCCESS)
-        }
-        Command::Check { dir } => check::judge_dir(&dir)
-            .map_err(during("reading a run"))
-            .and_then(|verdict| told(&verdict, false)),
-        Command::Produce(args) => roles::produce(args).await.map(|()| ExitCode::SUCCESS),
-        Command::Consume(args) => roles::consume(args).await.map(|()| ExitCode::SUCCESS),
-    };
+fn main() -> ExitCode {
+    let command = Cli::parse().command;
+    if matches!(command, Command::Run(_) | Command::Slice(_)) {
+        disk_under::own_mounts();
+    }
+    let runtime = tokio::runtime::Runtime::new().map_err(during("starting the runtime"));
+    let done = runtime.and_then(|runtime| runtime.block_on(execute(command)));
     match done {
         Ok(code) => code,
         Err(RunError(why)) => {
@@ -151,6 +152,23 @@ async fn main() -> ExitCode {
             // Not a verdict: nothing is said about the bridges.
             ExitCode::from(2)
         }
+    }
+}
+
+async fn execute(command: Command) -> Result<ExitCode, RunError> {
+    match command {
+        Command::Run(args) => series(&args.common, &[args.part()]).await,
+        Command::Slice(args) => slice(&args.common).await,
+        Command::Plan(args) => {
+            let orders = resolve(&args.common, &[args.part()]).await?;
+            orders.iter().for_each(|order| show_plan(&Plan::new(&order.wish)));
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Check { dir } => check::judge_dir(&dir)
+            .map_err(during("reading a run"))
+            .and_then(|verdict| told(&verdict, false)),
+        Command::Produce(args) => roles::produce(args).await.map(|()| ExitCode::SUCCESS),
+        Command::Consume(args) => roles::consume(args).await.map(|()| ExitCode::SUCCESS),
     }
 }
 

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use clap::ValueEnum;
 
-use crate::check::Promise;
 use crate::limits::{APPS, GAP_MAX, GAP_MIN, LASTS_MAX, LASTS_MIN, NODES, SERVERS_R3, WARM_UP};
+use crate::listed::{Promise, Takes};
 
 /// Kinds of faults, as `--faults` names them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
@@ -28,10 +28,14 @@ pub(crate) enum Kind {
     Link,
     /// The line between two servers of the hub, likewise.
     Route,
+    /// The line between the producer and a server, likewise.
+    ProducerLink,
     /// The leader of the source, of the ledger or of the consumer steps down.
     StepDown,
     /// The shared consumer loses all it knew: deleted and made again alike.
     ForgetConsumer,
+    /// The shared consumer is set to any sequence, backwards or forwards, by the reset request (nats-server >= 2.14).
+    ResetConsumer,
     /// The shared consumer is deleted, and later made again by the operator's word.
     DeleteConsumer,
     /// The file system below a bridge has no room.
@@ -42,6 +46,8 @@ pub(crate) enum Kind {
     DamageBatch,
     /// Last: the hub's store goes back to an earlier copy.
     RollBack,
+    /// Last: the store of one server of a cluster goes back to an earlier copy, the others' do not.
+    RollBackOne,
     /// Last: the source is purged while bridges are frozen.
     Purge,
     /// Last: the source stream is deleted and made again.
@@ -57,12 +63,12 @@ impl Kind {
     pub(crate) fn breaks(self) -> bool {
         matches!(
             self,
-            Self::RollBack | Self::Purge | Self::Recreate | Self::FlipBit | Self::CutLog
+            Self::RollBack | Self::RollBackOne | Self::Purge | Self::Recreate | Self::FlipBit | Self::CutLog
         )
     }
 
     fn needs_cluster(self) -> bool {
-        matches!(self, Self::Route | Self::StepDown)
+        matches!(self, Self::Route | Self::StepDown | Self::RollBackOne)
     }
 
     /// As typed on the command line.
@@ -128,13 +134,16 @@ pub(crate) enum Fault {
     FreezeHub { server: usize },
     Link { node: usize, server: usize, how: How },
     Route { from: usize, to: usize, how: How },
+    ProducerLink { server: usize, how: How },
     StepDown { whose: Leader },
     ForgetConsumer,
+    ResetConsumer { pick: u64 },
     DeleteConsumer { node: usize },
     FillDisk { node: usize },
     FailSync { node: usize },
     DamageBatch { node: usize, pick: u64 },
     RollBack { what: Back },
+    RollBackOne { server: usize },
     Purge,
     Recreate,
     FlipBit { node: usize, pick: u64 },
@@ -169,6 +178,8 @@ pub(crate) struct Wish {
     pub(crate) seed: u64,
     pub(crate) time: Duration,
     pub(crate) clustered: bool,
+    /// Whether the server knows how to reset a consumer.
+    pub(crate) resets: bool,
     pub(crate) kinds: Vec<Kind>,
 }
 
@@ -218,7 +229,9 @@ impl Rng {
 impl Plan {
     pub(crate) fn new(wish: &Wish) -> Self {
         let mut rng = Rng::new(wish.seed);
-        let possible = |kind: &&Kind| wish.clustered || !kind.needs_cluster();
+        let possible = |kind: &&Kind| {
+            (wish.clustered || !kind.needs_cluster()) && (wish.resets || **kind != Kind::ResetConsumer)
+        };
         let kinds: Vec<Kind> = wish.kinds.iter().filter(possible).copied().collect();
         let usual: Vec<Kind> = kinds.iter().copied().filter(|kind| !kind.breaks()).collect();
         let breaking: Vec<Kind> = kinds.iter().copied().filter(|kind| kind.breaks()).collect();
@@ -280,6 +293,7 @@ impl Fault {
                 to: server.max(other),
                 how,
             },
+            Kind::ProducerLink => Self::ProducerLink { server, how },
             Kind::StepDown => Self::StepDown {
                 whose: match pick % 3 {
                     0 => Leader::Source,
@@ -288,6 +302,7 @@ impl Fault {
                 },
             },
             Kind::ForgetConsumer => Self::ForgetConsumer,
+            Kind::ResetConsumer => Self::ResetConsumer { pick },
             Kind::DeleteConsumer => Self::DeleteConsumer { node },
             Kind::FillDisk => Self::FillDisk { node },
             Kind::FailSync => Self::FailSync { node },
@@ -300,11 +315,49 @@ impl Fault {
                     _ => Back::Everything,
                 },
             },
+            Kind::RollBackOne => Self::RollBackOne { server },
             Kind::Purge => Self::Purge,
             Kind::Recreate => Self::Recreate,
             Kind::FlipBit => Self::FlipBit { node, pick },
             Kind::CutLog => Self::CutLog { node, pick },
         }
+    }
+
+    /// What it takes from the source.
+    pub(crate) fn takes(self) -> Takes {
+        match self {
+            Self::RollBack {
+                what: Back::Everything | Back::Source,
+            }
+            | Self::RollBackOne { .. } => Takes::BehindTheCopy,
+            Self::Recreate => Takes::Everything,
+            // A purge takes messages as well, and no bridge halts for that: it has to name or count them.
+            Self::Purge
+            | Self::RollBack { what: Back::Ledger }
+            | Self::FlipBit { .. }
+            | Self::CutLog { .. }
+            | Self::KillNode { .. }
+            | Self::FreezeNode { .. }
+            | Self::KillInstance { .. }
+            | Self::FreezeInstance { .. }
+            | Self::KillHub { .. }
+            | Self::FreezeHub { .. }
+            | Self::Link { .. }
+            | Self::Route { .. }
+            | Self::ProducerLink { .. }
+            | Self::StepDown { .. }
+            | Self::ForgetConsumer
+            | Self::ResetConsumer { .. }
+            | Self::DeleteConsumer { .. }
+            | Self::FillDisk { .. }
+            | Self::FailSync { .. }
+            | Self::DamageBatch { .. } => Takes::Nothing,
+        }
+    }
+
+    /// Whether it is over as soon as it is done, though its step lasts.
+    pub(crate) fn is_momentary(self) -> bool {
+        matches!(self, Self::Purge | Self::Recreate)
     }
 
     /// Who suffers it: two faults with one victim do not overlap.
@@ -323,9 +376,14 @@ impl Fault {
             Self::KillHub { server } | Self::FreezeHub { server } => format!("server {server}"),
             Self::Link { node, server, .. } => format!("link {node} {server}"),
             Self::Route { from, to, .. } => format!("route {from} {to}"),
+            Self::ProducerLink { server, .. } => format!("producer {server}"),
             Self::StepDown { .. } => "leader".to_owned(),
-            Self::ForgetConsumer | Self::DeleteConsumer { .. } => "consumer".to_owned(),
-            Self::RollBack { .. } | Self::Purge | Self::Recreate => "hub".to_owned(),
+            Self::ForgetConsumer | Self::ResetConsumer { .. } | Self::DeleteConsumer { .. } => {
+                "consumer".to_owned()
+            }
+            Self::RollBack { .. } | Self::RollBackOne { .. } | Self::Purge | Self::Recreate => {
+                "hub".to_owned()
+            }
         }
     }
 }
@@ -354,6 +412,7 @@ mod tests {
             seed,
             time: Duration::from_secs(120),
             clustered,
+            resets: true,
             kinds: Kind::within_promise(),
         }
     }
@@ -382,6 +441,18 @@ mod tests {
             }
         }
         assert_eq!(met.len(), Kind::within_promise().len());
+    }
+
+    #[test]
+    fn a_server_that_cannot_reset_a_consumer_is_not_asked_to() {
+        let mut wish = wish(5, true);
+        let resets = |wish: &Wish| {
+            let steps = Plan::new(wish).steps;
+            steps.iter().any(|step| step.kind == Kind::ResetConsumer)
+        };
+        assert!(resets(&wish));
+        wish.resets = false;
+        assert!(!resets(&wish));
     }
 
     #[test]

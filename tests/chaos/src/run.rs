@@ -5,18 +5,22 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use fanin_localhub::ServerBinary;
+use clap::ValueEnum;
+use fanin_localhub::{ServerBinary, Version};
 use fanin_tests::wait::patience;
 use tokio::time::{Instant, sleep_until, timeout};
 
-use crate::check::{LISTED_FILE, Listed, Promise, Verdict, judge_dir};
+use crate::check::{Verdict, judge_dir};
 use crate::error::{RunError, during};
 use crate::faults;
+use crate::history::now_ms;
+use crate::holdings;
 use crate::hub::HubOptions;
-use crate::limits::{ACK_WAIT, ACT_TIMEOUT, APPS, BROKEN_FEED, QUIET, REST_TIMEOUT};
-use crate::plan::{Kind, Plan, Step};
+use crate::limits::{ACK_WAIT, ACT_TIMEOUT, APPS, BROKEN_FEED, BROKEN_REST, QUIET, REST_TIMEOUT};
+use crate::listed::{Break, LISTED_FILE, Listed, Promise};
+use crate::plan::{Kind, Plan, Step, Wish};
 use crate::world::{Node, World};
-use crate::{HubKind, Run, Sync};
+use crate::{HubKind, Sync};
 
 /// Between two looks at everything.
 const LOOK_PAUSE: Duration = Duration::from_millis(500);
@@ -25,29 +29,56 @@ const REST_LASTS: Duration = Duration::from_millis(ACK_WAIT.as_millis() as u64 +
 /// An operator looks at a consumer that is not there this often.
 const OPERATOR_PAUSE: Duration = Duration::from_secs(15);
 
+/// One run: everything that tells it.
+#[derive(Clone, Debug)]
+pub(crate) struct Order {
+    pub(crate) wish: Wish,
+    pub(crate) hub: HubKind,
+    pub(crate) sync: Sync,
+    pub(crate) binary: ServerBinary,
+    /// Where histories, logs and the list are left; `None`: in a temporary directory, kept when the run is red.
+    pub(crate) dir: Option<PathBuf>,
+}
+
+impl Order {
+    /// The words that play it again.
+    pub(crate) fn words(&self) -> String {
+        let value = |value: Option<clap::builder::PossibleValue>| {
+            value.map(|value| value.get_name().to_owned()).unwrap_or_default()
+        };
+        format!(
+            "--seed {} --minutes {} --hub {} --sync {} --server {}",
+            self.wish.seed,
+            self.wish.time.as_secs_f64() / 60.0,
+            value(self.hub.to_possible_value()),
+            value(self.sync.to_possible_value()),
+            self.binary.version()
+        )
+    }
+}
+
 /// Runs and judges.
-pub(crate) async fn run(args: &Run) -> Result<Verdict, RunError> {
-    let wish = args.wish();
-    let plan = Plan::new(&wish);
-    let binary = server_binary(args.server.clone()).await?;
+pub(crate) async fn run(order: &Order) -> Result<Verdict, RunError> {
+    let wish = &order.wish;
+    let plan = Plan::new(wish);
     let temporary = tempfile::Builder::new().prefix("fanin-chaos-").tempdir();
     let temporary = temporary.map_err(during("making the run's directory"))?;
-    let dir = args.dir.clone().unwrap_or_else(|| temporary.path().to_path_buf());
+    let dir = order
+        .dir
+        .clone()
+        .unwrap_or_else(|| temporary.path().to_path_buf());
     fs::create_dir_all(&dir).map_err(during("making the run's directory"))?;
     eprintln!(
-        "seed {}: {} faults in {} s, nats-server {} ({:?}, sync {:?}), judged as {:?}",
-        wish.seed,
+        "{}\n{} faults in {} s, judged as {:?}",
+        order.words(),
         plan.steps.len() + usize::from(plan.last.is_some()),
         wish.time.as_secs(),
-        binary.path().display(),
-        args.hub,
-        args.sync,
         plan.promise
     );
     let options = HubOptions {
-        binary,
-        clustered: args.hub == HubKind::R3,
-        sync_always: args.sync == Sync::Always,
+        binary: order.binary.clone(),
+        clustered: order.hub == HubKind::R3,
+        sync_always: order.sync == Sync::Always,
         dir: dir.join("hub"),
     };
     let mut world = World::start(&options, &dir).await?;
@@ -56,38 +87,39 @@ pub(crate) async fn run(args: &Run) -> Result<Verdict, RunError> {
     fs::write(dir.join(LISTED_FILE), text).map_err(during("writing the list"))?;
     drop(world);
     let verdict = judge_dir(&dir).map_err(during("judging"))?;
-    if !verdict.green && args.dir.is_none() {
+    if !verdict.green && order.dir.is_none() {
         eprintln!("kept in {}", temporary.keep().display());
     }
     Ok(verdict)
 }
 
-/// `--server`, else what the test harness takes.
-async fn server_binary(wanted: Option<String>) -> Result<ServerBinary, RunError> {
+/// A server by its path or its version; `None`: what the test harness takes.
+pub(crate) async fn server_binary(wanted: Option<String>) -> Result<ServerBinary, RunError> {
     let find = move || {
         let Some(wanted) = wanted else {
             return ServerBinary::find_or_fetch(None).map_err(during("finding a nats-server"));
         };
-        let path = if wanted.contains('/') {
-            PathBuf::from(&wanted)
-        } else {
-            beside_usual(&wanted)?
-        };
-        ServerBinary::at(path).map_err(during("trying a nats-server"))
+        match Version::find_in(&wanted) {
+            Some(version) if !wanted.contains('/') => {
+                ServerBinary::of_version(version).map_err(|error| RunError(chain(&error)))
+            }
+            Some(_) | None => ServerBinary::at(wanted).map_err(during("trying a nats-server")),
+        }
     };
     tokio::task::spawn_blocking(find)
         .await
         .map_err(during("finding a nats-server"))?
 }
 
-/// `DIR/v1.2.3/nats-server` beside `DIR/v4.5.6/nats-server`, which `NATS_SERVER` names.
-fn beside_usual(version: &str) -> Result<PathBuf, RunError> {
-    let usual = std::env::var_os("NATS_SERVER").map(PathBuf::from);
-    let all = usual.as_deref().and_then(Path::parent).and_then(Path::parent);
-    let all = all.ok_or_else(|| RunError("a version needs NATS_SERVER=DIR/vX.Y.Z/nats-server".to_owned()))?;
-    Ok(all
-        .join(format!("v{}", version.trim_start_matches('v')))
-        .join("nats-server"))
+/// An error with everything behind it.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text.push_str(&format!(": {cause}"));
+        source = cause.source();
+    }
+    text
 }
 
 /// Plays the schedule and everything behind it; tells what the bridges list.
@@ -104,11 +136,23 @@ async fn play(world: &mut World, plan: &Plan, time: Duration) -> Result<Listed, 
         act(world, *begins, step, start).await?;
     }
     wait_until(world, start + time).await?;
+    let mut broken = None;
     if let Some(last) = &plan.last {
         world.nodes.iter_mut().for_each(Node::forget);
         act(world, true, last, start).await?;
+        let begun_ms = now_ms();
         wait_until(world, Instant::now() + last.lasts).await?;
         act(world, false, last, start).await?;
+        broken = Some(Break {
+            copied_ms: world.copied_ms,
+            // What has no end is over at once: what is stored behind it is stored in another source already.
+            ended_ms: if last.fault.is_momentary() {
+                begun_ms
+            } else {
+                now_ms()
+            },
+            takes: last.fault.takes(),
+        });
         wait_until(world, Instant::now() + BROKEN_FEED).await?;
     }
     let mut trouble = Vec::new();
@@ -117,13 +161,7 @@ async fn play(world: &mut World, plan: &Plan, time: Duration) -> Result<Listed, 
     }
     match plan.promise {
         Promise::ExactlyOnce => trouble.extend(rest(world, plan).await.err()),
-        Promise::Listed => {
-            quiet(world).await?;
-            // Bridges look twice, a minute apart, before they say that the source has lost something.
-            if plan.last.is_some_and(|last| last.kind == Kind::Purge) {
-                trouble.extend(all_closed(world).await.err());
-            }
-        }
+        Promise::Listed => trouble.extend(broken_rest(world, plan).await.err()),
     }
     for instance in &mut world.instances {
         if let Err(RunError(why)) = instance.stop().await {
@@ -131,8 +169,15 @@ async fn play(world: &mut World, plan: &Plan, time: Duration) -> Result<Listed, 
         }
     }
     let nodes = world.listed().await;
+    let claims = match plan.promise {
+        Promise::ExactlyOnce => {
+            trouble.extend(holdings::findings(&world.nodes).await?);
+            Vec::new()
+        }
+        Promise::Listed => holdings::claims(&world.nodes).await?,
+    };
     world.keep_logs()?;
-    for node in &world.nodes {
+    for node in world.nodes.iter().filter(|node| !node.is_refused()) {
         if let Err(error) = node.bridge.stop().await {
             trouble.push(format!("stopping {}: {error}", node.bridge.node()));
         }
@@ -147,6 +192,8 @@ async fn play(world: &mut World, plan: &Plan, time: Duration) -> Result<Listed, 
         promise: plan.promise,
         apps: APPS.iter().map(|app| (*app).to_owned()).collect(),
         nodes,
+        claims,
+        broken,
         trouble,
         faults: counts,
     })
@@ -189,7 +236,12 @@ async fn rest(world: &mut World, plan: &Plan) -> Result<(), String> {
     loop {
         let looked = wait_until(world, Instant::now() + LOOK_PAUSE).await;
         looked.map_err(|error| error.to_string())?;
-        match world.at_rest().await {
+        let rests = match world.at_rest().await {
+            // What the hub has skipped is found by the watermark only, which a skipped message holds back.
+            Ok(()) => world.all_closed().await,
+            Err(why) => Err(why),
+        };
+        match rests {
             Ok(()) => {
                 let since = *rested.get_or_insert_with(Instant::now);
                 if since.elapsed() >= REST_LASTS {
@@ -208,6 +260,25 @@ async fn rest(world: &mut World, plan: &Plan) -> Result<(), String> {
     }
 }
 
+/// Behind the act that breaks the promise: when every bridge goes on, everything must come to rest as ever, also where bridges look
+/// twice, a minute apart, before they say what the source has lost. When one does not, the others get some time to finish.
+async fn broken_rest(world: &mut World, plan: &Plan) -> Result<(), String> {
+    quiet(world).await.map_err(|error| error.to_string())?;
+    if world.all_serve().await {
+        return match rest(world, plan).await {
+            // One that halts only then has said so.
+            Err(_) if !world.all_serve().await => Ok(()),
+            rested => rested,
+        };
+    }
+    let deadline = Instant::now() + patience(BROKEN_REST);
+    while world.those_that_serve_rest().await.is_err() && Instant::now() < deadline {
+        let looked = wait_until(world, Instant::now() + LOOK_PAUSE).await;
+        looked.map_err(|error| error.to_string())?;
+    }
+    quiet(world).await.map_err(|error| error.to_string())
+}
+
 /// Waits until no instance writes any more.
 async fn quiet(world: &mut World) -> Result<(), RunError> {
     let deadline = Instant::now() + patience(REST_TIMEOUT);
@@ -220,20 +291,6 @@ async fn quiet(world: &mut World) -> Result<(), RunError> {
         }
     }
     Ok(())
-}
-
-/// Waits until the watermark has reached the source's end.
-async fn all_closed(world: &mut World) -> Result<(), String> {
-    let deadline = Instant::now() + patience(REST_TIMEOUT);
-    loop {
-        let looked = wait_until(world, Instant::now() + LOOK_PAUSE).await;
-        looked.map_err(|error| error.to_string())?;
-        match world.all_closed().await {
-            Err(why) if Instant::now() > deadline => return Err(why),
-            Err(_) => {}
-            Ok(()) => return Ok(()),
-        }
-    }
 }
 
 /// Bytes of all histories.

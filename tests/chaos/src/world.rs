@@ -10,10 +10,12 @@ use fanin_tests::process::{Bridge, BridgeOptions};
 use fanin_tests::proxy::Proxy;
 use serde_json::{Value, json};
 
-use crate::check::NodeListed;
+use crate::disk_under::DiskUnder;
 use crate::error::{RunError, during};
+use crate::holdings;
 use crate::hub::{Hub, HubOptions};
-use crate::limits::{ACK_WAIT, APPS, NODES};
+use crate::limits::{ACK_WAIT, APPS, NODES, QUOTA_BYTES, REFUSALS_MAX};
+use crate::listed::{Loss, NodeListed, REFUSALS, Standing};
 use crate::role::Role;
 
 /// The source stream.
@@ -28,18 +30,26 @@ pub(crate) const LEDGER: &str = "FANIN-chaos";
 /// States of a mapping that pass by themselves and list nothing.
 const PASSING: [&str; 6] = ["starting", "joining", "active", "gated", "full", "stopping"];
 
+/// The code of a start that is refused because the file system has no room.
+const START_WITHOUT_ROOM: &str = "FAN-4048";
+
+/// What goes wrong is told so often.
+const TROUBLE_MAX: usize = 64;
+
 /// One bridge and what is around it.
 #[derive(Debug)]
 pub(crate) struct Node {
     pub(crate) bridge: Bridge,
     /// To each server of the hub.
     pub(crate) links: Vec<Proxy>,
-    /// While this file exists, the local log finds no room.
-    pub(crate) full: PathBuf,
+    pub(crate) disk: DiskUnder,
     /// While this file exists, fsync of the local log fails.
     pub(crate) failing: PathBuf,
     /// Whether it may end by itself now, as a fault asks for.
     pub(crate) may_end: bool,
+    /// Whether the promise is broken, so that it may refuse to go on, and how often it has.
+    may_refuse: bool,
+    refusals: u32,
     /// What it has listed so far, in states that may have passed.
     pub(crate) reasons: BTreeSet<String>,
     /// Lines of its log that do not count.
@@ -50,11 +60,15 @@ pub(crate) struct Node {
 #[derive(Debug)]
 pub(crate) struct World {
     pub(crate) producer: Role,
+    /// The producer's lines to the servers.
+    pub(crate) producer_links: Vec<Proxy>,
     pub(crate) instances: Vec<Role>,
     pub(crate) nodes: Vec<Node>,
     pub(crate) hub: Hub,
     /// Histories, logs and what the bridges list.
     pub(crate) dir: PathBuf,
+    /// When the hub's stores were copied, milliseconds since the Unix epoch.
+    pub(crate) copied_ms: Option<u64>,
     /// What must not happen and did.
     pub(crate) trouble: Vec<String>,
 }
@@ -102,14 +116,18 @@ impl World {
                 instances.push(start_role(dir, &name, &args)?);
             }
         }
-        let servers = hub.urls().join(",");
+        let producer_links = lines_to(&hub).await?;
+        let servers: Vec<String> = producer_links.iter().map(Proxy::url).collect();
+        let servers = servers.join(",");
         let producer = start_role(dir, "producer", &["produce", "--servers", &servers])?;
         Ok(Self {
             producer,
+            producer_links,
             instances,
             nodes,
             hub,
             dir: dir.to_path_buf(),
+            copied_ms: None,
             trouble: Vec::new(),
         })
     }
@@ -117,20 +135,26 @@ impl World {
     /// Notes states that list something, starts again what ended by itself, and notes that.
     pub(crate) async fn look(&mut self) -> Result<(), RunError> {
         for node in &mut self.nodes {
-            if let Ok(status) = node.bridge.wait_exit(std::time::Duration::ZERO).await {
-                let name = node.bridge.node().to_owned();
-                let codes = last_code(&node.bridge);
-                let what = format!("{name} ended by itself ({status}): {codes}");
-                if node.may_end {
-                    continue;
-                }
-                node.reasons.insert(format!("ended: {codes}"));
-                if node.reasons.len() < 64 {
-                    self.trouble.push(what);
-                }
-                node.bridge.respawn().map_err(during("starting a bridge again"))?;
+            let Ok(status) = node.bridge.wait_exit(std::time::Duration::ZERO).await else {
+                continue;
+            };
+            if node.may_end || node.is_refused() {
                 continue;
             }
+            let name = node.bridge.node().to_owned();
+            let code = last_code(&node.bridge);
+            node.reasons.insert(format!("ended: {code}"));
+            if node.may_refuse && REFUSALS.contains(&code.as_str()) {
+                node.refusals += 1;
+                if node.is_refused() {
+                    continue;
+                }
+            } else if !(node.disk.is_full() && code == START_WITHOUT_ROOM) && self.trouble.len() < TROUBLE_MAX
+            {
+                self.trouble
+                    .push(format!("{name} ended by itself ({status}): {code}"));
+            }
+            node.bridge.respawn().map_err(during("starting a bridge again"))?;
         }
         for role in self.instances.iter_mut().chain([&mut self.producer]) {
             if let Some(status) = role.ended()? {
@@ -169,6 +193,28 @@ impl World {
         Ok(())
     }
 
+    /// Whether every bridge goes on; those that do not say so.
+    pub(crate) async fn all_serve(&self) -> bool {
+        for node in &self.nodes {
+            if node.standing(node.bridge.status().await.ok().as_ref()) != Standing::Serving {
+                return false;
+            }
+        }
+        true
+    }
+
+    /// Whether nothing is under way at those bridges that go on.
+    pub(crate) async fn those_that_serve_rest(&mut self) -> Result<(), String> {
+        for node in &mut self.nodes {
+            let status = node.bridge.status().await.ok();
+            if let (Standing::Serving, Some(status)) = (node.standing(status.as_ref()), &status) {
+                node.note(status);
+                rests(status)?;
+            }
+        }
+        Ok(())
+    }
+
     /// What every bridge tells now.
     pub(crate) async fn listed(&mut self) -> Vec<NodeListed> {
         let mut listed = Vec::new();
@@ -177,7 +223,19 @@ impl World {
             if let Some(status) = &status {
                 node.note(status);
             }
-            listed.push(node.listed(status.as_ref()));
+            let mut tells = node.listed(status.as_ref());
+            let asked = match tells.standing {
+                Standing::Refused => Ok(()),
+                Standing::Silent => Err("it does not answer".to_owned()),
+                Standing::Serving | Standing::Halted | Standing::Fenced => {
+                    holdings::ask(&node.bridge, &mut tells).await
+                }
+            };
+            if let Err(why) = asked {
+                self.trouble
+                    .push(format!("{} does not tell what it holds: {why}", tells.node));
+            }
+            listed.push(tells);
         }
         listed
     }
@@ -204,10 +262,34 @@ impl Node {
         }
     }
 
-    /// From now on it is asked what it lists.
+    /// From now on it is asked what it lists, and it may refuse to go on.
     pub(crate) fn forget(&mut self) {
         self.before = self.bridge.log().len();
         self.reasons.clear();
+        self.may_refuse = true;
+    }
+
+    /// Whether it has refused to start so often that it stays down.
+    pub(crate) fn is_refused(&self) -> bool {
+        self.refusals >= REFUSALS_MAX
+    }
+
+    /// The data directory.
+    pub(crate) fn data_dir(&self) -> PathBuf {
+        self.disk.data_dir().unwrap_or_else(|| self.bridge.data_dir())
+    }
+
+    fn standing(&self, status: Option<&StatusResponse>) -> Standing {
+        let state = status
+            .and_then(|status| status.mappings.first())
+            .map(|mapping| mapping.state.as_str());
+        match state {
+            Some("halted") => Standing::Halted,
+            Some("fenced") => Standing::Fenced,
+            Some(_) => Standing::Serving,
+            None if self.is_refused() => Standing::Refused,
+            None => Standing::Silent,
+        }
     }
 
     /// Codes of warnings and errors that count.
@@ -233,39 +315,43 @@ impl Node {
         let bad = |line: &&fanin_tests::logs::LogLine| {
             line.text.contains("FAN-4099") || line.text.contains("panicked at")
         };
+        let log = self.bridge.log();
+        let losses = log.iter().skip(self.before);
         NodeListed {
             node: self.bridge.node().to_owned(),
+            standing: self.standing(status),
             published: mapping.map(|mapping| mapping.head_offset),
-            dead_letters: count(|mapping| mapping.apps.iter().map(|app| app.dead_letters).sum()),
+            dead_letters: BTreeSet::new(),
             tombstoned: count(|mapping| mapping.tombstoned_messages),
             repaired: count(|mapping| mapping.repaired_messages),
             reasons: self.reasons.clone(),
             codes: self.codes(),
-            defects: self
-                .bridge
-                .log()
-                .iter()
-                .filter(bad)
-                .map(|line| line.text.clone())
-                .collect(),
+            losses: losses.filter_map(|line| Loss::parse(&line.text)).collect(),
+            holds: Vec::new(),
+            waiting: Vec::new(),
+            defects: log.iter().filter(bad).map(|line| line.text.clone()).collect(),
         }
     }
 }
 
-async fn start_node(hub: &Hub, sync_always: bool, dir: &Path, number: usize) -> Result<Node, RunError> {
-    let mut links = Vec::new();
+/// A line to each server.
+async fn lines_to(hub: &Hub) -> Result<Vec<Proxy>, RunError> {
+    let mut lines = Vec::new();
     for server in &hub.servers {
-        links.push(
-            Proxy::start(server.port())
-                .await
-                .map_err(during("starting a link's proxy"))?,
-        );
+        let line = Proxy::start(server.port()).await;
+        lines.push(line.map_err(during("starting a link's proxy"))?);
     }
+    Ok(lines)
+}
+
+async fn start_node(hub: &Hub, sync_always: bool, dir: &Path, number: usize) -> Result<Node, RunError> {
+    let links = lines_to(hub).await?;
     let urls: Vec<String> = links.iter().map(Proxy::url).collect();
-    let (full, failing) = (
-        dir.join(format!("n{number}.full")),
-        dir.join(format!("n{number}.failing")),
-    );
+    let disk = DiskUnder::make(dir, &format!("n{number}"))?;
+    if number == 1 {
+        eprintln!("the bridges' data lies on {}", disk.what());
+    }
+    let failing = dir.join(format!("n{number}.failing"));
     let mut options = BridgeOptions::new(&format!("n{number}"), "", mapping());
     options.config["hub"] = json!({
         "servers": urls,
@@ -274,11 +360,16 @@ async fn start_node(hub: &Hub, sync_always: bool, dir: &Path, number: usize) -> 
         "sync_interval": "2s",
     });
     options = options.with_config(&json!({
-        "store": { "quota": "256MiB", "segment": "256KiB", "reserve": "2MiB" },
+        "store": { "quota": QUOTA_BYTES, "segment": "256KiB", "reserve": "2MiB" },
     }));
-    options
-        .env
-        .insert("FANIN_DISK_FULL".to_owned(), full.display().to_string());
+    if let Some(data_dir) = disk.data_dir() {
+        options.config["data_dir"] = json!(data_dir);
+    }
+    if let DiskUnder::FailPoint { file } = &disk {
+        options
+            .env
+            .insert("FANIN_DISK_FULL".to_owned(), file.display().to_string());
+    }
     options
         .env
         .insert("FANIN_DISK_FAILING".to_owned(), failing.display().to_string());
@@ -290,9 +381,11 @@ async fn start_node(hub: &Hub, sync_always: bool, dir: &Path, number: usize) -> 
     Ok(Node {
         bridge,
         links,
-        full,
+        disk,
         failing,
         may_end: false,
+        may_refuse: false,
+        refusals: 0,
         reasons: BTreeSet::new(),
         before: 0,
     })

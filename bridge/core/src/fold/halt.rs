@@ -3,7 +3,8 @@
 use core::fmt;
 
 use crate::hash::Hash128;
-use crate::ids::{LedgerSeq, TermsVersion};
+use crate::ids::{LedgerSeq, StreamSeq, TermsVersion};
+use crate::time_text::TimeText;
 use crate::wire::DecodeError;
 
 /// The reason of a halt.
@@ -62,10 +63,33 @@ pub enum Halt {
         /// Its type.
         what: &'static str,
     },
+    /// A sequence of the source names another message than the one claimed under it: the source was restored to an earlier
+    /// copy, and gave what it had lost to new messages.
+    SequenceReused {
+        /// The stream.
+        stream: String,
+        /// The sequence.
+        seq: StreamSeq,
+        /// When what was found under it was published, at the earliest and at the latest, nanoseconds since the Unix epoch.
+        found_ns: (i64, i64),
+        /// The same of what was claimed under it; `i64::MIN` where only the latest is known.
+        known_ns: (i64, i64),
+    },
     /// The terms name another incarnation of the source than the hub has.
     SourceRecreated {
         /// The stream.
         stream: String,
+    },
+    /// The source ends before a sequence that it has given: it was restored to an earlier copy.
+    SourceShrank {
+        /// The stream.
+        stream: String,
+        /// Where it ends now.
+        last: StreamSeq,
+        /// A sequence that was claimed, or closed.
+        known: StreamSeq,
+        /// When the newest claimed message was published, nanoseconds since the Unix epoch; 0 when none was.
+        known_ns: i64,
     },
     /// TERMS records do not follow each other.
     TermsOutOfOrder {
@@ -113,6 +137,24 @@ pub enum Halt {
         /// The batch.
         batch: crate::ids::BatchNo,
     },
+}
+
+/// What an operator can do about a source that was restored to an earlier copy.
+const WAY_OUT: &str = "stop its producers and restore the newest state of the stream; or see `fanin ledger repair`; or raise \
+     sources[].generation on every node and start one with --accept-terms: everything that the stream retains is then \
+     delivered anew";
+
+/// A time, or the span in which it lies.
+struct Times((i64, i64));
+
+impl fmt::Display for Times {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            (earliest, latest) if earliest == latest => write!(f, "{}", TimeText(latest)),
+            (i64::MIN, latest) => write!(f, "at the latest {}", TimeText(latest)),
+            (earliest, latest) => write!(f, "between {} and {}", TimeText(earliest), TimeText(latest)),
+        }
+    }
 }
 
 impl fmt::Display for Halt {
@@ -167,10 +209,41 @@ impl fmt::Display for Halt {
                     "ledger record {position} is a {what}, which rule version 1 does not fold: upgrade this bridge"
                 )
             }
+            Halt::SequenceReused {
+                stream,
+                seq,
+                found_ns,
+                known_ns,
+            } => write!(
+                f,
+                "{stream}:{seq} is another message than the one claimed under this sequence: published {}, claimed was one \
+                 published {}. The stream was restored to an earlier copy and has given sequences away again; {WAY_OUT}",
+                Times(*found_ns),
+                Times(*known_ns)
+            ),
             Halt::SourceRecreated { stream } => write!(
                 f,
                 "stream {stream} on the hub is not the one the ledger's terms name: it was deleted and created again, or restored"
             ),
+            Halt::SourceShrank {
+                stream,
+                last,
+                known,
+                known_ns,
+            } => {
+                write!(
+                    f,
+                    "stream {stream} ends at sequence {last}, but {known} was given before"
+                )?;
+                if *known_ns != 0 {
+                    write!(
+                        f,
+                        " (the newest message claimed was published {})",
+                        TimeText(*known_ns)
+                    )?;
+                }
+                write!(f, ". The stream was restored to an earlier copy; {WAY_OUT}")
+            }
             Halt::TermsOutOfOrder {
                 position,
                 found,

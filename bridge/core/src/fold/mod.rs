@@ -5,10 +5,14 @@
 
 mod halt;
 mod ownership;
+mod reuse;
 mod state;
+mod view;
 
 pub use halt::Halt;
 pub use ownership::Owners;
+pub(crate) use reuse::disjoint;
+pub use reuse::{Passed, Reused};
 pub use state::{ClaimEntry, ClaimKey, NodeEntry};
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -35,6 +39,8 @@ pub struct Fold {
     pub(crate) terms: Terms,
     pub(crate) terms_at: LedgerSeq,
     pub(crate) closed: BTreeMap<Incarnation, StreamSeq>,
+    /// Of the claims that W has passed, by which a message with a sequence given away twice is told from the claimed one.
+    pub(crate) passed: BTreeMap<Incarnation, Passed>,
     pub(crate) nodes: BTreeMap<NodeUuid, NodeEntry>,
     pub(crate) claims: BTreeMap<ClaimKey, ClaimEntry>,
     /// Derived from `claims`: who won what above W.
@@ -142,8 +148,24 @@ impl Fold {
     /// `ApplyError::Gap` when positions are missing, `ApplyError::Halt` when the record or the ledger cannot be trusted.
     /// The fold is unchanged then.
     pub fn apply(&mut self, position: LedgerSeq, subject: &str, bytes: &[u8]) -> Result<Folded, ApplyError> {
+        match self.read(position, subject, bytes)? {
+            Some(record) => Ok(self.take(position, record, bytes)),
+            None => Ok(Folded::Repeat),
+        }
+    }
+
+    /// The record at `position`, to be judged before `take`; `None` for one met again.
+    ///
+    /// # Errors
+    /// As `apply`.
+    pub(crate) fn read(
+        &self,
+        position: LedgerSeq,
+        subject: &str,
+        bytes: &[u8],
+    ) -> Result<Option<Record>, ApplyError> {
         if position <= self.position {
-            return Ok(Folded::Repeat);
+            return Ok(None);
         }
         if position != self.position.next() && !mutants::on(Mutant::StepsOverGaps) {
             return Err(ApplyError::Gap {
@@ -152,6 +174,11 @@ impl Fold {
             });
         }
         let record = self.admit(position, subject, bytes).map_err(ApplyError::Halt)?;
+        Ok(Some(record))
+    }
+
+    /// Takes the record that `read` gave for this position and these bytes.
+    pub(crate) fn take(&mut self, position: LedgerSeq, record: Record, bytes: &[u8]) -> Folded {
         let folded = match record.body {
             Body::Genesis(body) => {
                 self.genesis = Some((position, body));
@@ -190,7 +217,7 @@ impl Fold {
             .bytes(bytes)
             .finish();
         self.remember();
-        Ok(folded)
+        folded
     }
 
     /// Everything that makes a record unacceptable, before anything changes.
@@ -274,11 +301,10 @@ impl Fold {
 
     fn compare(&self, at: LedgerSeq, witness: Witness) -> Result<(), Halt> {
         if witness.position >= at {
-            return Err(Halt::Diverged {
-                at,
-                position: witness.position,
-                ours: Hash128::default(),
-                theirs: witness.hash,
+            // Its writer had read more than there was when it landed.
+            return Err(Halt::LedgerShrank {
+                last: at,
+                read: witness.position,
             });
         }
         match self.hash_at(witness.position) {
@@ -353,11 +379,7 @@ impl Fold {
         if let Err(void) = self.admits_claim(claim.node_uuid, claim.epoch, claim.incarnation, claim.terms) {
             return Folded::ClaimVoid(key, void);
         }
-        let done = self
-            .nodes
-            .get(&key.node)
-            .is_some_and(|entry| entry.done.contains(key.batch.0));
-        if done || self.claims.contains_key(&key) {
+        if self.has_decided(key) {
             // P3: a later copy of a batch's claim wins nothing and loses nothing, whatever epoch sent it.
             return Folded::ClaimRepeated(key);
         }
@@ -387,6 +409,12 @@ impl Fold {
         Folded::Claim { key, won, lost }
     }
 
+    /// Whether a valid claim of this batch was folded, or the batch is done.
+    pub(crate) fn has_decided(&self, key: ClaimKey) -> bool {
+        let entry = self.nodes.get(&key.node);
+        entry.is_some_and(|entry| entry.done.contains(key.batch.0)) || self.claims.contains_key(&key)
+    }
+
     fn apply_close(&mut self, close: Close) -> Folded {
         let Some(closed) = self.closed.get_mut(&close.incarnation) else {
             return Folded::CloseVoid;
@@ -396,6 +424,7 @@ impl Fold {
             return Folded::CloseVoid;
         }
         let from = core::mem::replace(closed, close.through);
+        self.pass(close.incarnation, close.through);
         let finished: Vec<_> = self
             .done_above
             .range(
@@ -504,71 +533,5 @@ impl Fold {
             Some(&(position, hash)) => Witness { position, hash },
             None => Witness::default(),
         }
-    }
-
-    /// The last record folded; 0 before the first.
-    #[must_use]
-    pub fn position(&self) -> LedgerSeq {
-        self.position
-    }
-
-    /// The rules, once known.
-    #[must_use]
-    pub fn genesis(&self) -> Option<&Genesis> {
-        self.genesis.as_ref().map(|(_, genesis)| genesis)
-    }
-
-    /// The position of the GENESIS record.
-    #[must_use]
-    pub fn genesis_at(&self) -> LedgerSeq {
-        self.genesis.as_ref().map(|&(at, _)| at).unwrap_or_default()
-    }
-
-    /// The terms in force; version 0 before the first.
-    #[must_use]
-    pub fn terms(&self) -> &Terms {
-        &self.terms
-    }
-
-    /// The position of the TERMS record in force, 0 before the first: what the next one's compare-and-set expects.
-    #[must_use]
-    pub fn terms_at(&self) -> LedgerSeq {
-        self.terms_at
-    }
-
-    /// The watermark W of a source.
-    #[must_use]
-    pub fn closed(&self, incarnation: Incarnation) -> StreamSeq {
-        self.closed.get(&incarnation).copied().unwrap_or_default()
-    }
-
-    /// The watermarks of all sources ever named.
-    #[must_use]
-    pub fn watermarks(&self) -> &BTreeMap<Incarnation, StreamSeq> {
-        &self.closed
-    }
-
-    /// Every node ever seen.
-    #[must_use]
-    pub fn nodes(&self) -> &BTreeMap<NodeUuid, NodeEntry> {
-        &self.nodes
-    }
-
-    /// Every valid claim that is not done or reaches above W.
-    #[must_use]
-    pub fn claims(&self) -> &BTreeMap<ClaimKey, ClaimEntry> {
-        &self.claims
-    }
-
-    /// The owner of a sequence above W.
-    #[must_use]
-    pub fn owner(&self, incarnation: Incarnation, seq: StreamSeq) -> Option<ClaimKey> {
-        self.owners.get(&incarnation).and_then(|owners| owners.owner(seq))
-    }
-
-    /// Who owns what of a source above W.
-    #[must_use]
-    pub fn owners(&self, incarnation: Incarnation) -> Option<&Owners> {
-        self.owners.get(&incarnation)
     }
 }

@@ -30,6 +30,12 @@ impl Owners {
             .map(|(_, &(_, key))| key)
     }
 
+    /// The highest owned sequence.
+    #[must_use]
+    pub fn last(&self) -> Option<StreamSeq> {
+        self.ranges.values().next_back().map(|&(last, _)| StreamSeq(last))
+    }
+
     /// The elements of `seqs` that nobody owns.
     #[must_use]
     pub fn unowned(&self, seqs: &SeqSet) -> SeqSet {

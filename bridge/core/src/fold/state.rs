@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::Fold;
+use super::{Fold, Passed};
 use crate::hash::{Hash128, Hasher128};
 use crate::ids::{BatchNo, Epoch, Incarnation, LedgerSeq, NodeUuid, Nonce, StreamSeq, TermsVersion};
 use crate::limits::{APPS_MAX, CLAIM_RANGES_MAX, DONE_RANGES_MAX, NAME_BYTES_MAX};
@@ -195,6 +195,10 @@ impl Fold {
             let mut inner = Writer::new();
             inner.fixed64(1, incarnation.0);
             inner.uint(2, closed.0);
+            if let Some(passed) = self.passed.get(incarnation) {
+                inner.uint(3, passed.claimed_through.0);
+                inner.sfixed64(4, passed.newest_ns);
+            }
             out.element(7, &inner.finish());
         }
         for (uuid, node) in &self.nodes {
@@ -234,8 +238,11 @@ impl Fold {
                 5 => fold.terms_at = LedgerSeq(value.uint()?),
                 6 => fold.terms = Terms::decode(value.bytes()?)?,
                 7 => {
-                    let (incarnation, closed) = decode_closed(value.bytes()?)?;
+                    let (incarnation, closed, passed) = decode_closed(value.bytes()?)?;
                     fold.closed.insert(incarnation, closed);
+                    if passed.claimed_through.0 > 0 {
+                        fold.passed.insert(incarnation, passed);
+                    }
                 }
                 8 => {
                     let (uuid, node) = NodeEntry::decode(value.bytes()?)?;
@@ -291,15 +298,20 @@ impl Fold {
     }
 }
 
-fn decode_closed(bytes: &[u8]) -> Result<(Incarnation, StreamSeq), DecodeError> {
-    let mut entry = (Incarnation::default(), StreamSeq::default());
+fn decode_closed(bytes: &[u8]) -> Result<(Incarnation, StreamSeq, Passed), DecodeError> {
+    let mut entry = (Incarnation::default(), StreamSeq::default(), Passed::default());
     let mut reader = Reader::new(bytes);
     while let Some((number, value)) = reader.field()? {
         match number {
             1 => entry.0 = Incarnation(value.fixed64()?),
             2 => entry.1 = StreamSeq(value.uint()?),
+            3 => entry.2.claimed_through = StreamSeq(value.uint()?),
+            4 => entry.2.newest_ns = value.fixed64()? as i64,
             other => return Err(DecodeError::UnknownField(other)),
         }
+    }
+    if entry.2.claimed_through > entry.1 || (entry.2.claimed_through.0 == 0 && entry.2.newest_ns != 0) {
+        return Err(DecodeError::Invalid("claimed sequences above the watermark"));
     }
     Ok(entry)
 }

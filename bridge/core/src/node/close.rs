@@ -7,7 +7,7 @@ use super::Node;
 use super::stuck::{Reading, Stuck};
 use crate::effect::{Effect, Fact};
 use crate::ids::{Incarnation, StreamSeq, Tick};
-use crate::limits::{AUDITS_MAX, CLOSE_STEPS_MAX};
+use crate::limits::{AUDITS_MAX, CLOSE_STEPS_MAX, FACT_RANGES_MAX};
 use crate::mutants::{self, Mutant};
 use crate::record::{Body, Close};
 use crate::seq_set::SeqSet;
@@ -37,6 +37,8 @@ pub struct CloseState {
 struct Plan {
     through: StreamSeq,
     holes: u64,
+    /// The first of them, at most `limits::FACT_RANGES_MAX` ranges.
+    hole_seqs: SeqSet,
     gaps: Vec<(u64, u64)>,
 }
 
@@ -99,6 +101,7 @@ impl Node {
                     out.push(Effect::Fact(Fact::Holes {
                         incarnation,
                         count: holes,
+                        seqs: plan.hole_seqs,
                     }));
                 }
                 self.append(
@@ -123,6 +126,7 @@ impl Node {
         let mut plan = Plan {
             through: closed,
             holes: 0,
+            hole_seqs: SeqSet::new(),
             gaps: Vec::new(),
         };
         let mut advancing = true;
@@ -226,6 +230,9 @@ impl Plan {
         if advancing {
             let through = open.first().map_or(last, |seq| seq - 1);
             self.holes += (through + 1).saturating_sub(first);
+            if self.hole_seqs.ranges().len() < FACT_RANGES_MAX {
+                self.hole_seqs.insert_range(first, through);
+            }
             self.through = self.through.max(StreamSeq(through));
         }
         let clear = open.is_empty();

@@ -35,6 +35,9 @@ impl Node {
         let mut settle = SeqSet::new();
         let mut delay = Vec::new();
         let mut published_ns = (i64::MAX, i64::MIN);
+        if let Err(halt) = self.judge_arrivals(incarnation, messages) {
+            self.halt(halt, out);
+        }
         // A node that may not act leaves everything to the hub's redelivery; I15 forbids even settling.
         let acts = self.phase == Phase::Active;
         let room = self.unresolved < UNRESOLVED_BATCHES_MAX;

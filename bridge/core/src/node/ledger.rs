@@ -30,8 +30,15 @@ impl Node {
                 return self.halt(halt, out);
             }
         }
-        match self.fold.apply(position, subject, bytes) {
-            Ok(folded) => self.on_folded(now, position, folded, out),
+        match self.fold.read(position, subject, bytes) {
+            Ok(None) => {}
+            Ok(Some(record)) => {
+                if let Err(halt) = self.judge_record(&record) {
+                    return self.halt(halt, out);
+                }
+                let folded = self.fold.take(position, record, bytes);
+                self.on_folded(now, position, folded, out);
+            }
             Err(ApplyError::Gap { expected, found }) => {
                 self.loading = Some((expected, found));
                 out.push(Effect::LoadCheckpoint);
@@ -67,6 +74,7 @@ impl Node {
                 if matches!(self.policy.stability, Stability::After(_)) {
                     self.seen.insert(key, now);
                 }
+                self.note_won_by_others(key, &won);
                 let earlier = mutants::on(Mutant::OwnEpochOnly) && self.phase == Phase::Joining;
                 if key.node == self.identity.uuid && !earlier {
                     let terms = self.fold.terms().version;
@@ -313,10 +321,14 @@ impl Node {
         match (newer, gap) {
             (Some(found), _) => match found.load() {
                 Ok(fold) => {
-                    if let Err(halt) = self.compare_history(&fold) {
+                    if let Err(halt) = self
+                        .compare_history(&fold)
+                        .and_then(|()| self.judge_loaded(&fold))
+                    {
                         return self.halt(halt, out);
                     }
                     self.fold = fold;
+                    self.note_loaded_claims();
                     self.adopt_loaded(now, out);
                 }
                 Err(halt) => return self.halt(halt, out),

@@ -11,11 +11,13 @@ mod close;
 mod done;
 mod intake;
 mod ledger;
+mod reused;
 mod room;
 mod stuck;
 mod upkeep;
 
 pub use close::CloseState;
+pub use reused::SourceProbe;
 pub use stuck::Stuck;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -28,6 +30,7 @@ use crate::input::Input;
 use crate::mutants::{self, Mutant};
 use crate::record::{Body, Record, SourceTerms, Witness};
 use crate::seq_set::SeqSet;
+use reused::given_up;
 
 /// Who this node is and what its configuration says of the mapping.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -153,6 +156,8 @@ pub struct Node {
     pub(crate) close: BTreeMap<Incarnation, CloseState>,
     pub(crate) upkeep: upkeep::Upkeep,
     pub(crate) room: room::Room,
+    /// Sources that seemed to end before what they had given, with since when.
+    pub(crate) shrunk: BTreeMap<Incarnation, Tick>,
     /// The checkpoint was asked for and has not come.
     pub(crate) loading: Option<(LedgerSeq, LedgerSeq)>,
 }
@@ -217,6 +222,12 @@ impl Node {
                     self.on_audited(now, incarnation, first, next_matching, out);
                 }
             }
+            Input::SourceSeen {
+                incarnation,
+                reaches,
+                last,
+                probe,
+            } => self.on_source_seen(now, incarnation, (reaches, last), probe, out),
             Input::AppendFailed => self.upkeep.on_append_failed(now),
             Input::HubBroken(halt) => self.halt(halt, out),
             Input::LedgerSize { bytes, max } => self.on_ledger_size(now, bytes, max, out),
@@ -351,14 +362,15 @@ impl Node {
         match &mut batch.state {
             BatchState::Staging => self.fence(FenceReason::UnknownClaim { batch: number }, out),
             BatchState::Staged | BatchState::Claiming { .. } => {
-                let closed = self.fold.closed(batch.incarnation);
                 let not_won = batch.seqs.difference(&won);
-                let mut above = not_won.clone();
-                above.remove_range(0, closed.0);
+                let given_up = given_up(&self.fold, &self.identity, number, batch, &not_won);
+                batch.won_by_others = SeqSet::new();
                 out.push(Effect::Fact(Fact::ClaimResolved {
                     won: won.len(),
-                    lost: above.len(),
-                    tombstoned: not_won.len() - above.len(),
+                    lost: not_won.len() - given_up.len(),
+                    tombstoned: given_up.len(),
+                    given_up: given_up.first_ranges(crate::limits::FACT_RANGES_MAX),
+                    incarnation: batch.incarnation,
                     took_ms: batch.first_sent.map_or(0, |sent| now.since(sent)),
                 }));
                 if let Some(in_hand) = self.in_hand.get_mut(&batch.incarnation) {
@@ -390,6 +402,8 @@ impl Node {
                     won: won.len(),
                     lost: 0,
                     tombstoned: 0,
+                    given_up: SeqSet::new(),
+                    incarnation: batch.incarnation,
                     took_ms: 0,
                 }));
                 let base = self.next_offset;

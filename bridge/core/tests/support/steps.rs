@@ -10,7 +10,7 @@ use fanin_core::recovery::recover;
 
 use super::disk::Write;
 use super::truth::Publication;
-use super::{Flight, INC, Source, World, record};
+use super::{Flight, INC, Source, World};
 use fanin_core::fold::ClaimKey;
 
 impl World {
@@ -33,7 +33,10 @@ impl World {
         let mut expect = self.bridges[who].disk.image.epoch;
         loop {
             let epoch = self.intend(who);
-            let sent = record(RecordBody::Epoch(epoch.clone()));
+            let sent = Record {
+                witness: self.bridges[who].disk.image.witness,
+                body: RecordBody::Epoch(epoch.clone()),
+            };
             let subject = sent.subject();
             if let Some(at) = self.land_bytes(&subject, &sent.encode(), Some(expect)) {
                 return Ok((epoch, at));

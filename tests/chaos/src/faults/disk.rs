@@ -18,11 +18,11 @@ const RESOLUTION: u8 = 2;
 const QUOTA: u64 = 1 << 30;
 
 pub(super) fn fill(world: &mut World, number: usize) -> Result<(), RunError> {
-    fs::write(&processes::node(world, number)?.full, "").map_err(during("filling a disk"))
+    processes::node(world, number)?.disk.fill()
 }
 
 pub(super) fn empty(world: &mut World, number: usize) -> Result<(), RunError> {
-    fs::remove_file(&processes::node(world, number)?.full).map_err(during("emptying a disk"))
+    processes::node(world, number)?.disk.empty()
 }
 
 /// From now on fsync fails: the bridge ends itself as soon as it has something to sync.
@@ -42,7 +42,7 @@ pub(super) fn repair_sync(world: &mut World, number: usize) -> Result<(), RunErr
 /// Kills a bridge and flips a bit in the body of a batch that it has published, and that is not the log's end.
 pub(super) fn damage_batch(world: &mut World, number: usize, pick: u64) -> Result<(), RunError> {
     processes::kill_node(world, number)?;
-    let data = processes::node(world, number)?.bridge.data_dir();
+    let data = processes::node(world, number)?.data_dir();
     let found = published_batches(&look(&data)?);
     // A node that holds nothing has nothing to damage; it was killed at least.
     let Some(at) = picked(&found, pick).copied() else {
@@ -56,7 +56,7 @@ pub(super) fn damage_batch(world: &mut World, number: usize, pick: u64) -> Resul
 /// Kills a bridge and flips any bit of any segment.
 pub(super) fn flip_bit(world: &mut World, number: usize, pick: u64) -> Result<(), RunError> {
     processes::kill_node(world, number)?;
-    let data = processes::node(world, number)?.bridge.data_dir();
+    let data = processes::node(world, number)?.data_dir();
     let segments = segments(&data)?;
     let Some(path) = picked(&segments, pick) else {
         return Ok(());
@@ -68,7 +68,7 @@ pub(super) fn flip_bit(world: &mut World, number: usize, pick: u64) -> Result<()
 /// Kills a bridge and cuts the end off one of its segments.
 pub(super) fn cut_log(world: &mut World, number: usize, pick: u64) -> Result<(), RunError> {
     processes::kill_node(world, number)?;
-    let data = processes::node(world, number)?.bridge.data_dir();
+    let data = processes::node(world, number)?.data_dir();
     let segments = segments(&data)?;
     let Some(path) = picked(&segments, pick) else {
         return Ok(());

@@ -1,7 +1,8 @@
 //! What the hub does to its own state: leaders, the shared consumer, the source, the stores.
 
+use async_nats::jetstream::consumer::DeliverPolicy;
 use fanin_tests::wait::until;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::{copy_dir, no_victim};
 use crate::error::{RunError, during};
@@ -11,6 +12,11 @@ use crate::world::{LEDGER, STREAM, World};
 
 /// A purge takes at least this many messages that no bridge was handed.
 const PURGED_MIN: u64 = 100;
+
+/// A reset goes this far back at most, except each so many times.
+const RESET_NEAR: u64 = 2_000;
+/// See [`RESET_NEAR`].
+const RESET_FAR_EVERY: u64 = 4;
 
 /// Asks a leader to step down. A refusal is fine: there may be no leader while another fault lasts.
 pub(super) async fn step_down(world: &World, whose: Leader) -> Result<(), RunError> {
@@ -49,6 +55,49 @@ pub(super) async fn forget_consumer(world: &World) -> Result<(), RunError> {
     created.await.map(|_| ()).map_err(RunError)
 }
 
+/// Sets the shared consumer to any sequence of the source: what lies behind is delivered again, what lies before is never
+/// delivered. No answer is fine while another fault lasts.
+pub(super) async fn reset_consumer(world: &World, pick: u64) -> Result<(), RunError> {
+    let (Ok(consumer), Ok(last)) = (world.hub.consumer().await, world.hub.last_sequence().await) else {
+        return Ok(());
+    };
+    let subject = format!("CONSUMER.RESET.{STREAM}.{}", consumer.name);
+    // A consumer that was made again begins somewhere, and is not set before that.
+    let first = match consumer.config.deliver_policy {
+        DeliverPolicy::ByStartSequence { start_sequence } => start_sequence.min(last),
+        DeliverPolicy::All
+        | DeliverPolicy::Last
+        | DeliverPolicy::New
+        | DeliverPolicy::ByStartTime { .. }
+        | DeliverPolicy::LastPerSubject => 1,
+    };
+    // Mostly near the end, where messages are under way.
+    let span = (last + 1).saturating_sub(first).max(1);
+    let span = if pick.is_multiple_of(RESET_FAR_EVERY) {
+        span
+    } else {
+        span.min(RESET_NEAR)
+    };
+    let seq = last - (pick >> 8) % span;
+    let asked: Result<Value, _> = world
+        .hub
+        .jetstream
+        .request(subject, &json!({ "seq": seq.max(1) }))
+        .await;
+    let told = match asked {
+        Ok(answer) => match answer.get("error") {
+            Some(error) => format!("refused: {error}"),
+            None => "done".to_owned(),
+        },
+        Err(error) => format!("no answer: {error}"),
+    };
+    eprintln!(
+        "           to {seq} of {last}, delivered {}: {told}",
+        consumer.delivered.stream_sequence
+    );
+    Ok(())
+}
+
 /// Deletes the shared consumer; [`operators_word`] brings it back.
 pub(super) async fn delete_consumer(world: &World) -> Result<(), RunError> {
     if let Ok(consumer) = world.hub.consumer().await {
@@ -79,8 +128,16 @@ pub(super) async fn operators_word(world: &mut World, number: usize) -> Result<(
     Ok(())
 }
 
-pub(super) fn keep_copy(world: &World) -> Result<(), RunError> {
-    world.hub.copy_stores(&copy_dir(world))
+/// Copies the stores, and notes when: what is stored later is not in the copy.
+pub(super) fn keep_copy(world: &mut World) -> Result<(), RunError> {
+    let copied_ms = world.hub.copy_stores(&copy_dir(world))?;
+    world.copied_ms = Some(copied_ms);
+    Ok(())
+}
+
+pub(super) async fn roll_back_one(world: &mut World, server: usize) -> Result<(), RunError> {
+    let from = copy_dir(world);
+    world.hub.restore_store(&from, server).await
 }
 
 pub(super) async fn roll_back(world: &mut World, what: Back) -> Result<(), RunError> {

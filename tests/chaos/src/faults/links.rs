@@ -18,6 +18,11 @@ pub(super) fn of_node(world: &World, node: usize, server: usize) -> Vec<&Proxy> 
     node.and_then(|node| node.links.get(server)).into_iter().collect()
 }
 
+/// The line of the producer to a server.
+pub(super) fn of_producer(world: &World, server: usize) -> Vec<&Proxy> {
+    world.producer_links.get(server).into_iter().collect()
+}
+
 pub(super) async fn disturb(lines: Vec<&Proxy>, how: How) -> Result<(), RunError> {
     if lines.is_empty() {
         return Err(RunError("there is no such line".to_owned()));

@@ -22,13 +22,15 @@ pub(crate) async fn begin(world: &mut World, fault: Fault) -> Result<(), RunErro
         Fault::FreezeHub { server } => processes::freeze_hub(world, server),
         Fault::Link { node, server, how } => links::disturb(links::of_node(world, node, server), how).await,
         Fault::Route { from, to, how } => links::disturb(world.hub.route(from, to), how).await,
+        Fault::ProducerLink { server, how } => links::disturb(links::of_producer(world, server), how).await,
         Fault::StepDown { whose } => hub::step_down(world, whose).await,
         Fault::ForgetConsumer => hub::forget_consumer(world).await,
+        Fault::ResetConsumer { pick } => hub::reset_consumer(world, pick).await,
         Fault::DeleteConsumer { .. } => hub::delete_consumer(world).await,
         Fault::FillDisk { node } => disk::fill(world, node),
         Fault::FailSync { node } => disk::fail_sync(world, node),
         Fault::DamageBatch { node, pick } => disk::damage_batch(world, node, pick),
-        Fault::RollBack { .. } => hub::keep_copy(world),
+        Fault::RollBack { .. } | Fault::RollBackOne { .. } => hub::keep_copy(world),
         Fault::Purge => hub::purge(world).await,
         Fault::Recreate => hub::recreate(world).await,
         Fault::FlipBit { node, pick } => disk::flip_bit(world, node, pick),
@@ -48,11 +50,17 @@ pub(crate) async fn end(world: &mut World, fault: Fault) -> Result<(), RunError>
         Fault::FreezeHub { server } => processes::wake_hub(world, server),
         Fault::Link { node, server, .. } => links::heal(links::of_node(world, node, server)).await,
         Fault::Route { from, to, .. } => links::heal(world.hub.route(from, to)).await,
-        Fault::StepDown { .. } | Fault::ForgetConsumer | Fault::Recreate | Fault::Purge => Ok(()),
+        Fault::ProducerLink { server, .. } => links::heal(links::of_producer(world, server)).await,
+        Fault::StepDown { .. }
+        | Fault::ForgetConsumer
+        | Fault::ResetConsumer { .. }
+        | Fault::Recreate
+        | Fault::Purge => Ok(()),
         Fault::DeleteConsumer { node } => hub::operators_word(world, node).await,
         Fault::FillDisk { node } => disk::empty(world, node),
         Fault::FailSync { node } => disk::repair_sync(world, node),
         Fault::RollBack { what } => hub::roll_back(world, what).await,
+        Fault::RollBackOne { server } => hub::roll_back_one(world, server).await,
     }
 }
 

@@ -210,6 +210,10 @@ impl Hub for Link {
         self.wire.mode() != Mode::Down
     }
 
+    fn generation(&self) -> Option<u64> {
+        self.is_connected().then(|| self.wire.generation())
+    }
+
     fn last_error(&self) -> Option<String> {
         None
     }

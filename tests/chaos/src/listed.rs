@@ -1,0 +1,292 @@
+//! What the bridges list at the end of a run, and what the run saw of them: everything that the checker knows beside the
+//! histories.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+/// What the run leaves beside the histories.
+pub(crate) const LISTED_FILE: &str = "listed.json";
+
+/// Codes whose lines name or count messages that nobody gets.
+const LOSS_CODES: [&str; 3] = ["FAN-4040", "FAN-4045", "FAN-4049"];
+
+/// Lost by damage: each becomes a dead letter, which names it, so that its count says nothing more.
+const LOST_BY_DAMAGE: &str = "FAN-4045";
+
+/// Damage below a mapping, which holds back also what is published.
+const DAMAGE: [&str; 2] = ["FAN-4043", "FAN-4044"];
+
+/// Codes with which a bridge refuses to start, or ends, as long as the hub or a disk is not what it was.
+pub(crate) const REFUSALS: [&str; 8] = [
+    "FAN-4003", "FAN-4004", "FAN-4005", "FAN-4007", "FAN-4010", "FAN-4011", "FAN-4012", "FAN-4019",
+];
+
+/// What was promised of this run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Promise {
+    /// Each message once to each application.
+    ExactlyOnce,
+    /// The hub, or a disk, broke its own promise: whatever is missing or twice must be listed by a bridge.
+    Listed,
+}
+
+/// What the last act of a run took from the source.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Takes {
+    /// Nothing: whatever is missing must be somewhere else.
+    Nothing,
+    /// Whatever was stored behind the copy.
+    BehindTheCopy,
+    /// Whatever was stored before the act was over.
+    Everything,
+}
+
+/// The act that broke the promise. Times are milliseconds since the Unix epoch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Break {
+    /// When the hub's stores were copied, if they were.
+    pub(crate) copied_ms: Option<u64>,
+    /// When it was over: what is confirmed later is on its other side.
+    pub(crate) ended_ms: u64,
+    pub(crate) takes: Takes,
+}
+
+/// What the bridges said, and what the run saw of them.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Listed {
+    pub(crate) promise: Promise,
+    /// Applications of the run.
+    pub(crate) apps: Vec<String>,
+    pub(crate) nodes: Vec<NodeListed>,
+    /// Whose the messages are that some application has not finished, as the ledger tells at the end.
+    pub(crate) claims: Vec<Claim>,
+    pub(crate) broken: Option<Break>,
+    /// Why the run did not come to rest, or what else went wrong; empty when nothing did.
+    pub(crate) trouble: Vec<String>,
+    /// Faults by kind.
+    pub(crate) faults: BTreeMap<String, usize>,
+}
+
+/// Sequences of the source, both ends included.
+pub(crate) type Ranges = Vec<(u64, u64)>;
+
+pub(crate) fn holds(ranges: &Ranges, seq: u64) -> bool {
+    ranges.iter().any(|(first, last)| *first <= seq && seq <= *last)
+}
+
+/// An open claim of the ledger.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Claim {
+    pub(crate) node: String,
+    pub(crate) won: Ranges,
+}
+
+/// How a bridge stands at the end.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Standing {
+    #[default]
+    Serving,
+    Halted,
+    Fenced,
+    /// It ended with the code of a refusal, and is not started again.
+    Refused,
+    /// It runs and does not answer, or ended for another reason.
+    Silent,
+}
+
+impl Standing {
+    /// Whether it says by its state that it does not go on.
+    pub(crate) fn is_told(self) -> bool {
+        match self {
+            Self::Halted | Self::Fenced | Self::Refused => true,
+            Self::Serving | Self::Silent => false,
+        }
+    }
+}
+
+/// A line of a log that lists messages as lost.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Loss {
+    pub(crate) code: String,
+    /// How many messages.
+    pub(crate) count: u64,
+    /// Which; a line names only so many.
+    pub(crate) seqs: Ranges,
+}
+
+impl Loss {
+    /// Reads a line of a log; `None` when it lists nothing.
+    pub(crate) fn parse(text: &str) -> Option<Self> {
+        let line: Value = serde_json::from_str(text).ok()?;
+        let code = line.get("code").and_then(Value::as_str)?;
+        if !LOSS_CODES.contains(&code) {
+            return None;
+        }
+        let number = |name: &str| line.get(name).and_then(Value::as_u64);
+        let seqs = ["messages", "seqs", "ranges", "sequences"]
+            .into_iter()
+            .find_map(|name| line.get(name));
+        Some(Self {
+            code: code.to_owned(),
+            count: number("tombstoned").or_else(|| number("count")).unwrap_or(0),
+            seqs: seqs.map(ranges_in).unwrap_or_default(),
+        })
+    }
+
+    /// Messages that it counts and does not name.
+    pub(crate) fn unnamed(&self) -> u64 {
+        if self.code == LOST_BY_DAMAGE {
+            return 0;
+        }
+        let named: u64 = self.seqs.iter().map(|(first, last)| last - first + 1).sum();
+        self.count.saturating_sub(named)
+    }
+}
+
+/// Ranges as a text (`12-15, 17`, also `12..=15`, also behind `STREAM:`) or as a list of numbers and pairs.
+fn ranges_in(value: &Value) -> Ranges {
+    let text = match value {
+        Value::String(text) => text.clone(),
+        Value::Array(_) | Value::Null | Value::Bool(_) | Value::Number(_) | Value::Object(_) => {
+            value.to_string()
+        }
+    };
+    let text = text.replace("],[", ";").replace("), (", ";");
+    let pairs = text.contains("[[") || text.contains('(');
+    let between: &[char] = if pairs { &[';'] } else { &[',', ' ', ';'] };
+    let numbers = |part: &str| -> Vec<u64> {
+        let part = part.rsplit(':').next().unwrap_or_default();
+        let digits = part.split(|letter: char| !letter.is_ascii_digit());
+        digits.filter_map(|digits| digits.parse().ok()).collect()
+    };
+    text.split(between)
+        .filter_map(|part| {
+            let numbers = numbers(part);
+            let (first, last) = (*numbers.first()?, *numbers.last()?);
+            (first <= last).then_some((first, last))
+        })
+        .collect()
+}
+
+/// A dead letter of an application.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub(crate) struct DeadLetter {
+    pub(crate) app: String,
+    pub(crate) seq: u64,
+    pub(crate) reason: String,
+}
+
+/// One bridge at the end of the run.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct NodeListed {
+    pub(crate) node: String,
+    pub(crate) standing: Standing,
+    /// Messages published in its topic; `None` when it could not be asked.
+    pub(crate) published: Option<u64>,
+    pub(crate) dead_letters: BTreeSet<DeadLetter>,
+    pub(crate) tombstoned: u64,
+    pub(crate) repaired: u64,
+    /// States with their reasons that ask for an operator.
+    pub(crate) reasons: BTreeSet<String>,
+    /// Codes of warnings and errors in its log since the act that broke the promise, or since the beginning.
+    pub(crate) codes: BTreeMap<String, u64>,
+    /// Lines since then that list messages as lost.
+    pub(crate) losses: Vec<Loss>,
+    /// What it holds and some application has not finished, or the ledger has not decided.
+    pub(crate) holds: Ranges,
+    /// What of it is published and some application has not finished: a mapping that halted delivers it all the same.
+    pub(crate) waiting: Ranges,
+    /// Panics and broken invariants in its log.
+    pub(crate) defects: Vec<String>,
+}
+
+impl NodeListed {
+    /// Whether it halted and has no reason to hold back what it has published.
+    pub(crate) fn delivers_though_halted(&self) -> bool {
+        let damaged = |reason: &String| DAMAGE.iter().any(|code| reason.contains(code));
+        self.standing == Standing::Halted && !self.reasons.iter().any(damaged)
+    }
+
+    /// What it lists, in words; nothing when all is well.
+    pub(crate) fn words(&self) -> Vec<String> {
+        let held: u64 = self.holds.iter().map(|(first, last)| last - first + 1).sum();
+        let dead = u64::try_from(self.dead_letters.len()).unwrap_or(u64::MAX);
+        let counts = [
+            ("dead letters", dead),
+            ("tombstoned", self.tombstoned),
+            ("repaired", self.repaired),
+            ("unfinished", held),
+        ];
+        let counts = counts
+            .iter()
+            .filter(|(_, count)| *count > 0)
+            .map(|(what, count)| format!("{}: {count} {what}", self.node));
+        let standing = match self.standing {
+            Standing::Serving => None,
+            other @ (Standing::Halted | Standing::Fenced | Standing::Refused | Standing::Silent) => {
+                Some(format!("{}: {other:?}", self.node))
+            }
+        };
+        let reasons = self
+            .reasons
+            .iter()
+            .map(|reason| format!("{}: {reason}", self.node));
+        let codes = self
+            .codes
+            .iter()
+            .map(|(code, count)| format!("{}: {count} x {code}", self.node));
+        standing
+            .into_iter()
+            .chain(counts)
+            .chain(reasons)
+            .chain(codes)
+            .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    // Goal: a line of a log is read as what it lists, however its ranges are written. Method: sample lines.
+    use super::*;
+
+    fn loss(rest: &str) -> Option<Loss> {
+        Loss::parse(&format!("{{\"level\":\"WARN\",{rest}}}"))
+    }
+
+    #[test]
+    fn lines_that_list_nothing_are_passed_over() {
+        assert_eq!(loss("\"code\":\"FAN-4041\",\"seq\":3"), None);
+        assert_eq!(loss("\"message\":\"FAN-4040\""), None);
+        assert_eq!(Loss::parse("thread panicked, FAN-4040"), None);
+    }
+
+    #[test]
+    fn counts_and_ranges_are_read() {
+        let counted = loss("\"code\":\"FAN-4040\",\"tombstoned\":16").unwrap();
+        assert_eq!((counted.unnamed(), counted.seqs.len()), (16, 0));
+        for seqs in [
+            "\"3-5,9\"",
+            "\"3..=5, 9\"",
+            "\"CHAOS:3-5, CHAOS:9\"",
+            "[[3,5],[9,9]]",
+            "\"[(3, 5), (9, 9)]\"",
+        ] {
+            let named = loss(&format!("\"code\":\"FAN-4049\",\"count\":6,\"seqs\":{seqs}"));
+            let named = named.unwrap();
+            assert!(
+                holds(&named.seqs, 4) && holds(&named.seqs, 9),
+                "{seqs}: {named:?}"
+            );
+            assert!(!holds(&named.seqs, 6), "{seqs}: {named:?}");
+        }
+        let named = loss("\"code\":\"FAN-4049\",\"count\":6,\"messages\":\"S1:3-5, S1:9, more\"").unwrap();
+        assert_eq!(named.unnamed(), 2);
+        let damaged = loss("\"code\":\"FAN-4045\",\"count\":6").unwrap();
+        assert_eq!(damaged.unnamed(), 0, "dead letters name them");
+    }
+}
