@@ -128,6 +128,7 @@ impl Driver {
             view.reason = reason;
             view.epoch = self.node.epoch().unwrap_or_default().0;
             view.position = fold.position().0;
+            view.hash = fold.witness().hash;
             view.lag = self.lag;
             view.terms = fold.terms().version.0;
             view.staged = self.batches.len() as u64;

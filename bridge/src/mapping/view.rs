@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use tokio::time::Instant;
 
+use fanin_core::hash::Hash128;
 use fanin_core::ids::Incarnation;
 use fanin_proto::v1::{MappingStatus, SourceStatus};
 use parking_lot::Mutex;
@@ -90,6 +91,8 @@ pub struct View {
     pub epoch: u64,
     /// The last ledger record folded.
     pub position: u64,
+    /// The hash of the state there: equal on every node that has read as far.
+    pub hash: Hash128,
     /// Ledger records known and not folded.
     pub lag: u64,
     /// The terms in force.

@@ -1,15 +1,23 @@
 //! One node's disk: syncs take time, are shared by what waits, and may fail.
 
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use bytes::Bytes;
+use fanin_bridge::mapping::disk::runs_to_set;
+use fanin_bridge::stage::{RECORD_DEAD_LETTER, RECORD_RESOLUTION, RECORD_STAGE, Resolution, StagedBatch};
 use fanin_bridge::topic::DEAD_LETTER_SPACE;
+use fanin_bridge::topic::deadletter::DeadLetterHead;
+use fanin_core::ids::Incarnation;
+use fanin_core::seq_set::SeqSet;
 use fanin_store::{Class, Commit, Location, MemStore, Op, ReadError, Recovered, Store, Usage};
+use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::faults::Fault;
 use crate::hub::wire::{Mode, Wire};
+use crate::mutants::Mutant;
 use crate::world::World;
 
 /// Bytes a disk has. The reserve is for finishing what was accepted.
@@ -17,12 +25,21 @@ const QUOTA_BYTES: u64 = 64 << 20;
 /// Bytes of them kept for finishing.
 const RESERVE_BYTES: u64 = 8 << 20;
 
+/// Pause between two tries to sync while the file system is full, milliseconds.
+const FULL_PAUSE_MS: u64 = 50;
+
 /// A disk while a process uses it.
 pub struct SimDisk {
     world: Arc<World>,
     store: Arc<MemStore>,
     written: Notify,
     node: Arc<str>,
+    /// Under a mutant: a twin on which everything is durable at once, and which commits are told to be durable by it.
+    early: Option<(Arc<MemStore>, fn(&[Op]) -> bool)>,
+    /// For each commit that waits: the messages whose resolution it holds.
+    waiting: Mutex<VecDeque<Vec<u64>>>,
+    /// Under a mutant: what the disk holds since a sync failed.
+    without: Mutex<Option<Image>>,
 }
 
 /// What is on a disk that nobody uses.
@@ -50,16 +67,90 @@ impl Image {
     ) -> (Arc<SimDisk>, Recovered, AbortOnDropHandle<()>) {
         self.store.set_quota(QUOTA_BYTES);
         self.store.hold_syncs();
+        let mut recovered = self.recovered;
+        if world.plays(Mutant::DropsStagedAtStart) {
+            drop_staged(&mut recovered);
+        }
+        for record in &recovered.records {
+            if record.kind == RECORD_RESOLUTION {
+                world.resolved(node, resolved_by(&record.head));
+            }
+        }
+        let early = told_early(world).map(|which| (self.store.copy().0, which));
         let disk = Arc::new(SimDisk {
             world: Arc::clone(world),
             store: self.store,
             written: Notify::new(),
             node: Arc::clone(node),
+            early,
+            waiting: Mutex::default(),
+            without: Mutex::default(),
         });
         let (working, wire) = (Arc::clone(&disk), Arc::clone(wire));
         let work = tokio::spawn(async move { working.work(&wire).await });
-        (disk, self.recovered, AbortOnDropHandle::new(work))
+        (disk, recovered, AbortOnDropHandle::new(work))
     }
+
+    /// The dead letters on the disk.
+    #[must_use]
+    pub fn dead_letters(&self) -> Vec<DeadLetterHead> {
+        let records = self.recovered.records.iter();
+        records
+            .filter(|record| record.kind == RECORD_DEAD_LETTER)
+            .filter_map(|record| DeadLetterHead::decode(&record.head).ok())
+            .collect()
+    }
+
+    /// The messages whose bodies lie on the disk.
+    #[must_use]
+    pub fn bodies(&self) -> Vec<(Incarnation, SeqSet)> {
+        let staged = self.recovered.records.iter();
+        staged
+            .filter(|record| record.kind == RECORD_STAGE)
+            .filter_map(|record| StagedBatch::decode_head(&record.head).ok())
+            .map(|head| (head.incarnation, runs_to_set(&head.seqs)))
+            .collect()
+    }
+}
+
+/// Which commits a mutant's disk tells to be durable before they are.
+fn told_early(world: &World) -> Option<fn(&[Op]) -> bool> {
+    match world.mutant()? {
+        Mutant::ClaimsUnsynced => Some(|ops| appended(ops, RECORD_STAGE)),
+        Mutant::PublishesUnsynced => Some(|ops| appended(ops, RECORD_RESOLUTION)),
+        Mutant::ReportsUnsynced => Some(|ops| is_put(ops, "done/")),
+        Mutant::ConfirmsUnsynced => Some(|ops| is_put(ops, "cursor/")),
+        _ => None,
+    }
+}
+
+/// The messages that a resolution makes visible.
+fn resolved_by(head: &Bytes) -> Vec<u64> {
+    let resolution = Resolution::decode(head).ok();
+    let won = resolution.map(|resolution| runs_to_set(&resolution.won));
+    won.iter().flat_map(SeqSet::iter).collect()
+}
+
+fn appended(ops: &[Op], wanted: u8) -> bool {
+    ops.iter()
+        .any(|op| matches!(op, Op::Append { kind, .. } if *kind == wanted))
+}
+
+fn is_put(ops: &[Op], wanted: &str) -> bool {
+    ops.iter()
+        .any(|op| matches!(op, Op::Put { name, .. } if name.starts_with(wanted)))
+}
+
+/// Forgets what is staged and not resolved.
+fn drop_staged(recovered: &mut Recovered) {
+    let records = recovered.records.iter();
+    let resolved: BTreeSet<_> = records
+        .filter(|record| record.kind == RECORD_RESOLUTION)
+        .map(|record| record.key)
+        .collect();
+    recovered
+        .records
+        .retain(|record| record.kind != RECORD_STAGE || resolved.contains(&record.key));
 }
 
 impl SimDisk {
@@ -79,13 +170,24 @@ impl SimDisk {
             self.world.pause(ms).await;
             // A node that stands still does not sync either.
             wire.until(|mode| mode != Mode::Held).await;
-            self.store.sync(covered);
+            let synced = self.store.sync(covered);
+            for resolved in self.waiting.lock().drain(..synced) {
+                self.world.resolved(&self.node, resolved);
+            }
+            if synced == 0 {
+                // The file system is full.
+                self.world.pause(FULL_PAUSE_MS).await;
+            }
         }
     }
 
     /// The process dies: what waited is gone, or some of it is there although nobody heard of it.
     #[must_use]
     pub fn crash(&self) -> Image {
+        if let Some(without) = self.without.lock().take() {
+            drop(self.store.crash());
+            return without;
+        }
         let waiting = self.store.waiting();
         let kept = if waiting > 0 && self.world.happens(Fault::TornCrash) {
             self.world.disk.between(1, waiting as u64) as usize
@@ -117,17 +219,57 @@ impl SimDisk {
     pub fn fill(&self, is_full: bool) {
         let quota = if is_full { RESERVE_BYTES } else { QUOTA_BYTES };
         self.store.set_quota(quota);
+        if let Some((twin, _)) = &self.early {
+            twin.set_quota(quota);
+        }
+    }
+
+    /// Others fill the file system up, so that not even what finishes can be written, or make room again.
+    pub fn fill_file_system(&self, is_full: bool) {
+        self.store.set_full(is_full);
+        // What is new is refused by that, and waits no more; the numbers of what finishes are few and kept in order.
+        let waiting = self.store.waiting();
+        let mut known = self.waiting.lock();
+        let refused = known.len().saturating_sub(waiting);
+        let mut left = refused;
+        known.retain(|resolved| {
+            let goes = left > 0 && resolved.is_empty();
+            left -= u64::from(goes) as usize;
+            !goes
+        });
+        drop(known);
+        if let Some((twin, _)) = &self.early {
+            twin.set_full(is_full);
+        }
+        self.written.notify_one();
     }
 
     /// The next sync fails.
     pub fn fail(&self) {
+        if self.world.plays(Mutant::SyncRetried) {
+            self.without.lock().get_or_insert(self.copy());
+            return;
+        }
         self.store.fail_syncs(std::io::Error::other("simulated"));
     }
 }
 
 impl Store for SimDisk {
     fn commit(&self, class: Class, ops: Vec<Op>) -> Commit {
+        let early = self.early.as_ref().map(|(twin, which)| {
+            let told = twin.commit(class, ops.clone());
+            which(&ops).then_some(told)
+        });
+        let resolved = ops.iter().flat_map(|op| match op {
+            Op::Append { kind, head, .. } if *kind == RECORD_RESOLUTION => resolved_by(head),
+            Op::Append { .. } | Op::Release { .. } | Op::Put { .. } | Op::Delete { .. } => Vec::new(),
+        });
+        let (resolved, before) = (resolved.collect(), self.store.waiting());
         let commit = self.store.commit(class, ops);
+        if self.store.waiting() > before {
+            self.waiting.lock().push_back(resolved);
+        }
+        let commit = early.flatten().unwrap_or(commit);
         self.written.notify_one();
         self.world.perhaps_kill(Fault::CrashAtWrite, &self.node);
         commit
@@ -139,7 +281,10 @@ impl Store for SimDisk {
         {
             self.store.damage(key);
         }
-        self.store.read_body(at)
+        match &self.early {
+            Some((twin, _)) => twin.read_body(at),
+            None => self.store.read_body(at),
+        }
     }
 
     fn reads_block(&self) -> bool {

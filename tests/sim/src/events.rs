@@ -1,6 +1,6 @@
 //! What happens to a cluster by itself: nodes die and come back, networks break, disks fill up, the hub loses its memory.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use fanin_core::ids::Incarnation;
@@ -26,7 +26,7 @@ pub(crate) enum Event {
 
 /// Something that lasts, and what ends it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Lasting {
+pub(crate) enum Lasting {
     /// The node is started.
     Down(usize),
     /// The network works again.
@@ -35,21 +35,31 @@ enum Lasting {
     Full(usize),
     /// The ledger has room again.
     LedgerFull,
+    /// The file system has room again.
+    FileSystem(usize),
     /// The node is stopped and started with the applications of now.
     Renew(usize),
+    /// The halves of the hub find each other.
+    Split,
 }
 
 /// The nodes, and what is wrong with them.
 pub(crate) struct Cluster {
-    ground: Ground,
-    nodes: Vec<Node>,
+    pub(crate) ground: Ground,
+    pub(crate) nodes: Vec<Node>,
     /// By the simulated millisecond in which it ends.
     lasting: BTreeMap<(u64, u64), Lasting>,
     number: u64,
     healed_ms: Option<u64>,
     /// Copies of disks: of which node, in which epoch.
     copies: Vec<(usize, u64, Image)>,
+    /// An earlier copy of the source, which it may be restored from.
+    pub(crate) earlier_source: Option<Stream>,
 }
+
+/// Longest a server that is the leader no more goes on answering, milliseconds: without followers it steps down. A hole is
+/// believed when it was seen twice, further apart than this.
+const OLD_LEADER_MS_MAX: u64 = 10_000;
 
 /// Most nodes, clones included.
 const NODES_MAX: usize = 8;
@@ -63,10 +73,11 @@ impl Cluster {
             number: 0,
             healed_ms: None,
             copies: Vec::new(),
+            earlier_source: None,
         }
     }
 
-    fn world(&self) -> &Arc<World> {
+    pub(crate) fn world(&self) -> &Arc<World> {
         &self.ground.world
     }
 
@@ -87,11 +98,6 @@ impl Cluster {
         self.nodes.iter().flat_map(Node::dead_letters).collect()
     }
 
-    /// The source as it is now.
-    pub(crate) fn incarnation(&self) -> Option<Incarnation> {
-        self.ground.hub.incarnation(STREAM)
-    }
-
     pub(crate) async fn start_all(&mut self) {
         for node in &mut self.nodes {
             let ms = self.ground.world.events.between(0, 2_000);
@@ -100,7 +106,7 @@ impl Cluster {
         }
     }
 
-    fn last(&mut self, ms: u64, what: Lasting) {
+    pub(crate) fn last(&mut self, ms: u64, what: Lasting) {
         self.number += 1;
         let at_ms = self.world().now_ms() + ms;
         self.lasting.insert((at_ms, self.number), what);
@@ -126,6 +132,12 @@ impl Cluster {
                         disk.fill(false);
                     }
                 }
+                Lasting::FileSystem(n) => {
+                    if let Some(disk) = self.nodes[n].disk() {
+                        disk.fill_file_system(false);
+                    }
+                }
+                Lasting::Split => self.join_halves(),
             }
         }
     }
@@ -198,6 +210,13 @@ impl Cluster {
                 self.last(ms, Lasting::Full(n));
                 true
             }
+            Fault::FileSystemFull => {
+                if let Some(disk) = self.nodes[n].disk() {
+                    disk.fill_file_system(true);
+                }
+                self.last(ms, Lasting::FileSystem(n));
+                true
+            }
             Fault::SyncFails => {
                 if let Some(disk) = self.nodes[n].disk() {
                     disk.fail();
@@ -210,23 +229,34 @@ impl Cluster {
                 true
             }
             Fault::AppAdded => self.add_app(),
+            Fault::AppMissing => self.leave_app_out(n, ms).await,
             Fault::DedupeForgets => {
                 let mut state = self.ground.hub.state.lock();
                 state.ledgers.values_mut().for_each(LedgerLog::forget_ids);
                 true
             }
-            Fault::AckStateLost | Fault::FloorReset | Fault::MessagesSkipped => self.confuse_consumer(fault),
-            Fault::MessageDeleted => self.delete_message(),
+            Fault::AckStateLost | Fault::FloorReset | Fault::ResetForward | Fault::MessagesSkipped => {
+                self.confuse_consumer(fault)
+            }
+            Fault::OldLeader => self.keep_old_leader(),
+            Fault::MessageDeleted | Fault::OldestDiscarded | Fault::SourcePurged => {
+                self.delete_messages(fault)
+            }
             Fault::ConsumerRecreated => self.delete_consumer(n).await,
+            Fault::PowerLoss => self.lose_power().await,
             Fault::LedgerRollback => self.roll_ledger_back().await,
+            Fault::LedgerSplit => self.split(ms),
             Fault::LedgerRecreated => self.delete_ledger(),
             Fault::SourceRecreated => self.recreate_source().await,
+            Fault::SourceRollback => self.roll_source_back().await,
             Fault::DiskRestored => self.restore_disk(n).await,
             Fault::DiskCloned => self.clone_disk(n).await,
             Fault::RequestLost
             | Fault::ReplyLost
             | Fault::RequestLate
             | Fault::RequestSlow
+            | Fault::NoResponders
+            | Fault::InFlight
             | Fault::AppendTwice
             | Fault::TailLag
             | Fault::TailRestart
@@ -284,12 +314,26 @@ impl Cluster {
         true
     }
 
+    /// A node is started with a configuration that lacks the newest application, and later with the right one.
+    async fn leave_app_out(&mut self, n: usize, ms: u64) -> bool {
+        if self.ground.apps < 2 {
+            return false;
+        }
+        let world = Arc::clone(self.world());
+        self.nodes[n].stop(&world).await;
+        self.nodes[n].lacks = 1;
+        self.nodes[n].start(&self.ground).await;
+        self.nodes[n].lacks = 0;
+        self.last(ms, Lasting::Renew(n));
+        true
+    }
+
     /// The applications there are by now.
     pub(crate) fn apps(&self) -> u64 {
         self.ground.apps
     }
 
-    fn renew_all(&self) {
+    pub(crate) fn renew_all(&self) {
         for node in &self.nodes {
             node.wire.renew();
         }
@@ -297,6 +341,7 @@ impl Cluster {
 
     fn confuse_consumer(&self, fault: Fault) -> bool {
         let mut state = self.ground.hub.state.lock();
+        let state = &mut *state;
         let mut happened = false;
         for consumer in state.consumers.values_mut() {
             happened = true;
@@ -304,6 +349,10 @@ impl Cluster {
                 consumer.lose_state();
             } else if fault == Fault::FloorReset {
                 consumer.reset();
+            } else if fault == Fault::ResetForward {
+                let last = state.streams.get(STREAM).map_or(0, |stream| stream.last);
+                let to = self.ground.world.hub.between(consumer.next(), last + 1);
+                consumer.reset_to(to);
             } else {
                 consumer.skip(self.ground.world.hub.between(1, 10));
             }
@@ -312,18 +361,56 @@ impl Cluster {
         happened
     }
 
-    fn delete_message(&self) -> bool {
+    /// Messages go from the source: one, the oldest ones, or all.
+    fn delete_messages(&self, fault: Fault) -> bool {
         let mut state = self.ground.hub.state.lock();
         let Some(stream) = state.streams.get_mut(STREAM) else {
             return false;
         };
         let all: Vec<u64> = stream.messages.keys().copied().collect();
-        let Some(seq) = self.ground.world.hub.pick(&all).copied() else {
-            return false;
+        let dice = &self.ground.world.hub;
+        let gone: Vec<u64> = match fault {
+            Fault::SourcePurged => all,
+            Fault::OldestDiscarded => {
+                let count = dice.between(1, (all.len() / 4).max(1) as u64);
+                all.into_iter().take(count as usize).collect()
+            }
+            _ => dice.pick(&all).copied().into_iter().collect(),
         };
-        stream.messages.remove(&seq);
-        self.ground.oracle.deleted(stream.incarnation(), seq);
+        let oracle = &self.ground.oracle;
+        for seq in &gone {
+            let removed = stream.messages.remove(seq);
+            if let Some(life) = removed.and_then(|message| oracle.incarnation_at(message.stored_ns)) {
+                oracle.deleted(life, *seq);
+            }
+        }
+        !gone.is_empty()
+    }
+
+    /// Some nodes go on asking a server that is the leader no more.
+    fn keep_old_leader(&self) -> bool {
+        let world = &self.ground.world;
+        let until_ms = world.now_ms() + world.hub.between(500, OLD_LEADER_MS_MAX);
+        let nodes = self.some_nodes();
+        let (stream, consumer) = *world
+            .hub
+            .pick(&[(true, false), (false, true), (true, true)])
+            .unwrap_or(&(true, true));
+        let mut state = self.ground.hub.state.lock();
+        state.keep_leader(until_ms, nodes, stream, consumer);
         true
+    }
+
+    /// The names of some of the nodes, at least of one.
+    pub(crate) fn some_nodes(&self) -> BTreeSet<String> {
+        let dice = &self.ground.world.hub;
+        let names = self.nodes.iter().map(|node| node.name.to_string());
+        let mut some: BTreeSet<String> = names.filter(|_| dice.one_in(2)).collect();
+        if some.is_empty() {
+            let first = self.nodes.first().map(|node| node.name.to_string());
+            some.extend(first);
+        }
+        some
     }
 
     /// Somebody deletes the consumer; the operator starts a node with the word to create it again.
@@ -366,68 +453,9 @@ impl Cluster {
         }
     }
 
-    /// The hub loses the end of the ledger: it was restarted on an older state of its disk.
-    async fn roll_ledger_back(&mut self) -> bool {
-        // At times the power fails everywhere at once, so that nobody is there to see it.
-        if self.world().hub.one_in(3) {
-            let world = Arc::clone(self.world());
-            for n in 0..self.nodes.len() {
-                self.nodes[n].crash(&world).await;
-            }
-        }
-        {
-            let mut state = self.ground.hub.state.lock();
-            let state = &mut *state;
-            let Some(log) = state.ledgers.values_mut().next().filter(|log| log.last > 3) else {
-                return false;
-            };
-            let lost = self.ground.world.hub.between(1, log.last.min(30) - 1);
-            log.roll_back(log.last - lost);
-            state.truth.end();
-        }
-        self.renew_all();
-        self.ground.hub.appended.notify_waiters();
-        true
-    }
-
-    /// Somebody deletes the ledger.
-    fn delete_ledger(&mut self) -> bool {
-        {
-            let mut state = self.ground.hub.state.lock();
-            if state.ledgers.is_empty() {
-                return false;
-            }
-            state.ledgers.clear();
-            state.truth.end();
-        }
-        self.renew_all();
-        self.ground.hub.appended.notify_waiters();
-        true
-    }
-
-    /// Somebody deletes the source and creates it again: its sequences mean other messages now.
-    async fn recreate_source(&mut self) -> bool {
-        // In a millisecond of its own, so that a message's time tells which stream it was in.
-        self.world().pause(2).await;
-        {
-            let mut state = self.ground.hub.state.lock();
-            let created_ns = state.created_ns(self.ground.world.now_ns());
-            let stream = Stream::new(STREAM, created_ns);
-            self.ground.oracle.created(created_ns, stream.incarnation());
-            state.streams.insert(STREAM.to_owned(), stream);
-            state.consumers.clear();
-            state.truth.end();
-        }
-        self.world().pause(2).await;
-        self.renew_all();
-        self.ground.hub.moved.notify_waiters();
-        true
-    }
-
     fn newest_epoch(&self, n: usize) -> u64 {
         let state = self.ground.hub.state.lock();
-        let known = state.truth.fold().nodes().get(&self.nodes[n].uuid);
-        known.map_or(0, |entry| entry.epoch.0)
+        state.truth.epoch(self.nodes[n].uuid)
     }
 
     /// A disk is replaced by a copy of it that was taken in an earlier epoch; without such a copy, one is taken.
@@ -476,14 +504,18 @@ impl Cluster {
         drop(world.take_doomed());
         let grown = self.ground.apps > self.ground.plan.apps;
         let anew = !self.ground.plan.kind.is_exact() || grown || world.events.one_in(2);
+        let is_short = world.counts()[Fault::AppMissing as usize] > 0;
+        self.join_halves();
+        self.ground.hub.state.lock().old_leader = None;
         self.fill_ledger(false);
         let has_consumer = !self.ground.hub.state.lock().consumers.is_empty();
         for n in 0..self.nodes.len() {
             self.nodes[n].wire.set(HEALTHY);
             if let Some(disk) = self.nodes[n].disk() {
                 disk.fill(false);
+                disk.fill_file_system(false);
             }
-            if anew {
+            if anew || is_short {
                 self.nodes[n].crash(&world).await;
             }
             self.nodes[n].recreate_consumer |= !has_consumer;

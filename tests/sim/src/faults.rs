@@ -57,11 +57,17 @@ faults! {
     OneWayIn, "one way in", Hourly;
     /// Every connection breaks and comes back: the hub's leader changed.
     LeaderChange, "leader change", Hourly;
+    /// A server that was the leader answers some nodes' questions about source and consumer for a while.
+    OldLeader, "old leader answers", Hourly;
+    /// Nobody answers for a stream or a consumer: status 503.
+    NoResponders, "no responders", Chance;
 
     /// The hub stores a record twice although it confirms it once.
     AppendTwice, "append twice", Chance;
     /// The hub forgets the message ids it has seen.
     DedupeForgets, "dedupe forgets", Hourly;
+    /// A record is refused because it, or another one on its subject, is being stored right now.
+    InFlight, "append in flight", Chance;
     /// The ledger takes nothing more for a while.
     LedgerFull, "ledger full", Hourly;
     /// The tail is seconds behind.
@@ -89,12 +95,18 @@ faults! {
     AckStateLost, "ack state lost", Hourly;
     /// The consumer's state goes back to the beginning.
     FloorReset, "floor reset", Hourly;
+    /// An operator moves the consumer forwards, past messages that nobody has got.
+    ResetForward, "reset forwards", Hourly;
     /// The consumer passes messages without delivering them.
     MessagesSkipped, "messages skipped", Hourly;
     /// The consumer is deleted, and an operator creates it again behind W.
     ConsumerRecreated, "consumer re-created", Hourly;
     /// A message is deleted from the source.
     MessageDeleted, "message deleted", Hourly;
+    /// The source's limits discard its oldest messages.
+    OldestDiscarded, "oldest discarded", Hourly;
+    /// The source is purged.
+    SourcePurged, "source purged", Hourly;
 
     /// A node's process is killed.
     Crash, "crash", Hourly;
@@ -114,6 +126,8 @@ faults! {
     TornCrash, "torn crash", Chance;
     /// The disk is full for a while.
     DiskFull, "disk full", Hourly;
+    /// Others fill the file system up for a while.
+    FileSystemFull, "file system full", Hourly;
     /// A sync fails.
     SyncFails, "sync fails", Hourly;
     /// A crash leaves a staged body damaged.
@@ -142,17 +156,55 @@ faults! {
 
     /// Every node is started anew with one more application.
     AppAdded, "app added", Hourly;
+    /// A node is started for a while with a configuration that lacks an application.
+    AppMissing, "app missing", Hourly;
 
+    /// The hub loses power, and with it what is younger than the time in which it syncs.
+    PowerLoss, "power loss", Hourly;
     /// The hub loses the end of the ledger that it had confirmed.
     LedgerRollback, "ledger rolled back", Hourly;
+    /// The hub splits: two groups of nodes write and read ledgers of their own for a while, of which one is kept.
+    LedgerSplit, "ledger split", Hourly;
     /// The source is deleted and created again.
     SourceRecreated, "source re-created", Hourly;
+    /// The source is restored from a copy: sequences that were given are given again.
+    SourceRollback, "source rolled back", Hourly;
     /// The ledger is deleted and created again.
     LedgerRecreated, "ledger re-created", Hourly;
     /// A node's disk is restored from a copy of an earlier life.
     DiskRestored, "disk restored", Hourly;
     /// A copy of a node's disk is started while the node runs.
     DiskCloned, "disk cloned", Hourly;
+}
+
+impl Fault {
+    /// Whether something goes wrong here that somebody has to make good: an application that takes its time within its lease,
+    /// or says another word than yes, is within its rights and does not count for the bar.
+    #[must_use]
+    pub fn is_trouble(self) -> bool {
+        !matches!(
+            self,
+            Fault::AnswerSlow | Fault::Retry | Fault::Reject | Fault::Release
+        )
+    }
+}
+
+impl Fault {
+    /// Whether somebody breaks a promise by it, so that exactly once cannot be demanded any more.
+    #[must_use]
+    pub fn breaks_promises(self) -> bool {
+        matches!(
+            self,
+            Fault::PowerLoss
+                | Fault::LedgerRollback
+                | Fault::LedgerSplit
+                | Fault::SourceRecreated
+                | Fault::SourceRollback
+                | Fault::LedgerRecreated
+                | Fault::DiskRestored
+                | Fault::DiskCloned
+        )
+    }
 }
 
 /// Number of kinds.

@@ -13,15 +13,18 @@
 //! | [`hub`] | streams, the shared consumer, ledgers, the network of each node |
 //! | [`disk`], [`node`], [`apps`] | disks, lives of a node, instances of applications |
 //! | [`truth`], [`oracle`] | what an all-knowing reader knows, and what the applications saw |
+//! | [`mutants`] | rules switched off, one at a time |
 //! | [`shrink`], [`report`] | the smallest plan that still fails; many seeds added up |
 
 pub mod apps;
+mod breaking;
 pub mod dice;
 pub mod disk;
 mod events;
 pub mod faults;
 pub mod hub;
 pub mod logs;
+pub mod mutants;
 pub mod node;
 pub mod oracle;
 pub mod plan;

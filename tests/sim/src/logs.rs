@@ -11,6 +11,7 @@ use tracing::span::{Attributes, Id, Record};
 use tracing::subscriber::DefaultGuard;
 use tracing::{Event, Level, Metadata, Subscriber};
 
+use crate::mutants;
 use crate::world::World;
 
 /// The code under which a node logs that one of its invariants does not hold.
@@ -30,7 +31,10 @@ pub fn keep_panics() {
             PANIC.with_borrow_mut(|panic| {
                 panic.get_or_insert_with(|| info.to_string());
             });
-            before(info);
+            // A mutant's panic is a finding, told in one line.
+            if !mutants::is_played() {
+                before(info);
+            }
         }));
     });
 }

@@ -10,12 +10,14 @@ use fanin_bridge::mapping::join::JoinError;
 use fanin_bridge::mapping::start::{Mapping, MappingHandle};
 use fanin_bridge::mapping::view::{State, View};
 use fanin_bridge::topic::BodyCache;
+use fanin_bridge::topic::deadletter::DeadLetterHead;
 use fanin_config::{
     ApplicationConfig, BackoffConfig, BatchConfig, HumanDuration, Intake, MappingConfig, Percent,
     SourceConfig,
 };
 use fanin_core::ids::{Incarnation, NodeUuid};
 use fanin_core::node::{Policy, Stability};
+use fanin_core::seq_set::SeqSet;
 use fanin_hub::port::HubRef;
 use fanin_store::Store;
 use tokio::sync::oneshot;
@@ -28,6 +30,7 @@ use crate::disk::{Image, SimDisk};
 use crate::hub::SimHub;
 use crate::hub::link::Link;
 use crate::hub::wire::Wire;
+use crate::mutants::Mutant;
 use crate::oracle::Oracle;
 use crate::plan::Plan;
 use crate::world::World;
@@ -42,6 +45,8 @@ pub const WANTED: &str = "orders.>";
 const SPACE: u32 = 1;
 /// Bytes of bodies in memory: little, so that slow applications read from the disk.
 const TAIL_BYTES: u64 = 64 << 10;
+/// The one number that a mutant draws.
+const SHARED_NONCE: u64 = 0x5eed;
 /// Longest a stop in order takes, milliseconds.
 const GRACE_MS: u64 = 5_000;
 
@@ -57,6 +62,8 @@ pub struct Node {
     pub recreate_consumer: bool,
     /// Why it did not start or ended, when that needs an operator.
     pub refused: Option<String>,
+    /// So many of the newest applications its next start lacks.
+    pub lacks: u64,
     image: Option<Image>,
     life: Option<Life>,
 }
@@ -108,6 +115,7 @@ impl Node {
             wire: Arc::default(),
             recreate_consumer: false,
             refused: None,
+            lacks: 0,
             image: Some(image),
             life: None,
         }
@@ -155,7 +163,7 @@ impl Node {
             },
             grace: HumanDuration::secs(5),
             required_delivery: None,
-            applications: (0..ground.apps)
+            applications: (0..ground.apps - self.lacks.min(ground.apps))
                 .map(|app| (app_name(app), application()))
                 .collect(),
         };
@@ -167,6 +175,7 @@ impl Node {
             config,
             policy: Policy {
                 stability: match plan.stable_ms {
+                    _ if ground.world.plays(Mutant::TrustsTheHub) => Stability::SyncAlways,
                     0 => Stability::SyncAlways,
                     ms => Stability::After(ms),
                 },
@@ -180,7 +189,10 @@ impl Node {
             accept_loss: false,
             ambient: Ambient::new(
                 move || i64::try_from(now.now_ns()).unwrap_or(i64::MAX),
-                move || random.ambient.next(),
+                move || match random.plays(Mutant::SharedNonce) {
+                    true => SHARED_NONCE,
+                    false => random.ambient.next(),
+                },
             ),
         }
     }
@@ -227,7 +239,7 @@ impl Node {
         let (told, verdict) = oneshot::channel();
         let handle = mapping.handle();
         if let Some(topic) = &handle.topic {
-            for app in 0..ground.apps {
+            for app in 0..ground.apps - self.lacks.min(ground.apps) {
                 for instance in 0..ground.plan.instances {
                     let client = Client {
                         world: Arc::clone(&ground.world),
@@ -352,6 +364,16 @@ impl Node {
         self.life.as_ref().map(|life| &life.disk)
     }
 
+    /// The messages whose bodies lie on its disk.
+    #[must_use]
+    pub fn bodies(&self) -> Vec<(Incarnation, SeqSet)> {
+        match (&self.life, &self.image) {
+            (Some(life), _) => life.disk.copy().bodies(),
+            (None, Some(image)) => image.bodies(),
+            (None, None) => Vec::new(),
+        }
+    }
+
     /// Puts another disk in. Only when no process runs.
     pub fn replace_disk(&mut self, image: Image) {
         if self.life.is_none() {
@@ -359,16 +381,24 @@ impl Node {
         }
     }
 
-    /// The dead letters of the running process: application, source, sequence.
+    /// The dead letters of the running process, or on the disk of one that does not run: application, source, sequence.
     #[must_use]
     pub fn dead_letters(&self) -> Vec<(u64, Incarnation, u64)> {
         let topic = self.life.as_ref().and_then(|life| life.handle.topic.as_ref());
-        let letters = topic.map(|topic| topic.dead_letters()).unwrap_or_default();
-        letters
+        let heads: Vec<DeadLetterHead> = match (topic, &self.image) {
+            (Some(topic), _) => topic
+                .dead_letters()
+                .into_iter()
+                .map(|letter| letter.head)
+                .collect(),
+            (None, Some(image)) => image.dead_letters(),
+            (None, None) => Vec::new(),
+        };
+        heads
             .into_iter()
-            .filter_map(|letter| {
-                let app = letter.head.app.strip_prefix("app")?.parse().ok()?;
-                Some((app, letter.head.incarnation, letter.head.seq.0))
+            .filter_map(|head| {
+                let app = head.app.strip_prefix("app")?.parse().ok()?;
+                Some((app, head.incarnation, head.seq.0))
             })
             .collect()
     }

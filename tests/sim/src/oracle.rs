@@ -39,6 +39,8 @@ struct Seen {
 struct Book {
     /// When each incarnation of the source was made, nanoseconds since 1970.
     created: BTreeMap<u64, Incarnation>,
+    /// The incarnations of lives that a stream lived after it was restored from a copy.
+    lives: BTreeMap<Incarnation, Incarnation>,
     published: BTreeMap<(Incarnation, u64), Published>,
     /// Deleted from the source: whether anybody gets them is open, but nobody gets them twice.
     deleted: BTreeSet<(Incarnation, u64)>,
@@ -48,6 +50,9 @@ struct Book {
     wrong: u64,
     deliveries: u64,
 }
+
+/// Where the number of a stream's life stands in what the book calls its incarnation.
+const LIFE_SHIFT: u32 = 48;
 
 /// The book of what was published and seen.
 #[derive(Debug)]
@@ -86,6 +91,22 @@ impl Oracle {
     /// An incarnation of the source was made.
     pub fn created(&self, at_ns: u64, incarnation: Incarnation) {
         self.book.lock().created.insert(at_ns, incarnation);
+    }
+
+    /// A stream was restored from a copy that ends at a sequence: what it takes from now on is of another life, which the
+    /// book keeps apart like another incarnation. What was behind the copy's end is gone.
+    pub fn rolled_back(&self, at_ns: u64, incarnation: Incarnation, last: u64) {
+        let mut book = self.book.lock();
+        let Some((_, of)) = book.created.range(..at_ns).next_back().map(|(at, of)| (*at, *of)) else {
+            return;
+        };
+        let lives = book.created.len() as u64;
+        let life = Incarnation(incarnation.0 ^ (lives << LIFE_SHIFT));
+        book.created.insert(at_ns, life);
+        book.lives.insert(life, incarnation);
+        let keys: Vec<(Incarnation, u64)> = book.published.keys().copied().collect();
+        let gone = keys.into_iter().filter(|(life, seq)| *life == of && *seq > last);
+        book.deleted.extend(gone);
     }
 
     /// Which incarnation took a message at a time.
@@ -214,8 +235,10 @@ impl Oracle {
             for app in 0..apps {
                 let key = (app, *incarnation, *seq);
                 let seen = book.seen.get(&key);
+                // A dead letter does not say which life of a stream it is of.
+                let of = book.lives.get(incarnation).unwrap_or(incarnation);
                 let finished = seen.is_some_and(|seen| seen.confirmed + seen.unconfirmed > 0)
-                    || book.dead.contains_key(&key);
+                    || book.dead.contains_key(&(app, *of, *seq));
                 // What was deleted need not arrive; what arrived all the same must be finished.
                 let open = book.deleted.contains(&(*incarnation, *seq)) && seen.is_none();
                 if published.wanted && !finished && !open && is_owed(app, *incarnation, *seq) {

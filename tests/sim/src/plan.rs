@@ -13,6 +13,8 @@ pub enum Kind {
     Honest,
     /// The hub does everything that its promises leave open. Exactly once.
     Malicious,
+    /// The hub confirms before it syncs, and loses power. Nothing is lost; what comes twice is told.
+    Lazy,
     /// The hub breaks its promises. Nothing is wrong in silence.
     Broken,
     /// Disks are copied. Nothing is wrong in silence.
@@ -21,7 +23,13 @@ pub enum Kind {
 
 impl Kind {
     /// All kinds.
-    pub const ALL: [Kind; 4] = [Kind::Honest, Kind::Malicious, Kind::Broken, Kind::Identity];
+    pub const ALL: [Kind; 5] = [
+        Kind::Honest,
+        Kind::Malicious,
+        Kind::Lazy,
+        Kind::Broken,
+        Kind::Identity,
+    ];
 
     /// The word for it.
     #[must_use]
@@ -29,6 +37,7 @@ impl Kind {
         match self {
             Kind::Honest => "honest",
             Kind::Malicious => "malicious",
+            Kind::Lazy => "lazy",
             Kind::Broken => "broken",
             Kind::Identity => "identity",
         }
@@ -95,18 +104,19 @@ impl Plan {
     #[must_use]
     pub fn draw(seed: u64, kind: Option<Kind>) -> Plan {
         let dice = Dice::of(seed, 0x91a9);
-        let drawn = match dice.below(10) {
+        let drawn = match dice.below(12) {
             0..=3 => Kind::Honest,
-            4..=7 => Kind::Malicious,
-            8 => Kind::Broken,
+            4..=8 => Kind::Malicious,
+            9 => Kind::Lazy,
+            10 => Kind::Broken,
             _ => Kind::Identity,
         };
         let kind = kind.unwrap_or(drawn);
         // Few long runs with thousands of messages, many short ones.
         let messages = match dice.below(12) {
-            0 => dice.between(2_500, 6_000),
-            1..=5 => dice.between(600, 2_500),
-            _ => dice.between(20, 1_000),
+            0 => dice.between(4_000, 9_000),
+            1..=6 => dice.between(1_000, 3_400),
+            _ => dice.between(20, 1_500),
         };
         let mut plan = Plan {
             kind,
@@ -145,12 +155,17 @@ impl Plan {
                 }
             }
         }
-        if kind == Kind::Identity {
-            plan.nodes = plan.nodes.max(2);
+        match kind {
+            Kind::Identity => plan.nodes = plan.nodes.max(2),
+            Kind::Lazy => plan.stable_ms = plan.stable_ms.max(1_000),
+            Kind::Honest | Kind::Malicious | Kind::Broken => {}
         }
         plan
     }
 }
+
+/// Whether drawn plans have sources that are rolled back: what a node must notice then are sequences that are used again.
+const SOURCES_ROLL_BACK: bool = false;
 
 /// The highest and the lowest rate of a fault in plans of a kind; `None`: not in these plans.
 fn usual(fault: Fault, kind: Kind) -> Option<(u64, u64)> {
@@ -160,10 +175,13 @@ fn usual(fault: Fault, kind: Kind) -> Option<(u64, u64)> {
         RequestLost | ReplyLost => (300, 20),
         RequestLate => (300, 20),
         RequestSlow => (1_000, 50),
+        NoResponders if hub_is_malicious => (300, 20),
+        OldLeader if hub_is_malicious => (60, 6),
         Partition | OneWayOut | OneWayIn => (60, 6),
         LeaderChange => (40, 6),
         AppendTwice if hub_is_malicious => (500, 50),
         DedupeForgets if hub_is_malicious => (60, 10),
+        InFlight if hub_is_malicious => (500, 50),
         LedgerFull => (30, 5),
         TailLag => (500, 20),
         Unreadable => (100, 5),
@@ -177,20 +195,25 @@ fn usual(fault: Fault, kind: Kind) -> Option<(u64, u64)> {
         AckTwice if hub_is_malicious => (1_500, 100),
         AckStateLost if hub_is_malicious => (60, 10),
         FloorReset if hub_is_malicious => (20, 5),
+        ResetForward if hub_is_malicious => (20, 5),
         MessagesSkipped if hub_is_malicious => (30, 5),
         ConsumerRecreated if hub_is_malicious => (20, 5),
         MessageDeleted if hub_is_malicious => (100, 10),
+        OldestDiscarded if hub_is_malicious => (20, 5),
+        SourcePurged if hub_is_malicious => (6, 2),
         Crash => (120, 10),
         CrashAtWrite | CrashAtAppend | CrashAtSettle => (100, 5),
         Stop => (40, 5),
         Stall => (40, 5),
         SlowSync => (500, 50),
         TornCrash => (8_000, 2_000),
-        DiskFull => (20, 5),
+        DiskFull | FileSystemFull => (20, 5),
         AppAdded if kind.is_exact() => (10, 4),
+        AppMissing if kind.is_exact() => (20, 5),
         SyncFails => (20, 5),
-        Damage => (5_000, 1_000),
-        DamageRead => (500, 50),
+        // Where the oracle looks for copies on the disks, the disks are whole.
+        Damage if kind != Kind::Lazy => (5_000, 1_000),
+        DamageRead if kind != Kind::Lazy => (500, 50),
         Retry => (1_000, 100),
         Reject => (50, 5),
         Release => (500, 50),
@@ -198,12 +221,17 @@ fn usual(fault: Fault, kind: Kind) -> Option<(u64, u64)> {
         AnswerSlow => (3_000, 300),
         AnswerTwice => (1_500, 100),
         InstanceDies | InstanceCloses => (100, 5),
+        PowerLoss if kind == Kind::Lazy => (40, 8),
         LedgerRollback if kind == Kind::Broken => (40, 10),
+        LedgerSplit if kind == Kind::Broken => (30, 6),
+        SourceRollback if kind == Kind::Broken && SOURCES_ROLL_BACK => (10, 4),
         SourceRecreated | LedgerRecreated if kind == Kind::Broken => (10, 4),
         DiskRestored | DiskCloned if kind == Kind::Identity => (40, 10),
         AppendTwice | DedupeForgets | DeliveryTwice | DeliveryShuffled | AckTwice | AckStateLost
-        | FloorReset | MessagesSkipped | ConsumerRecreated | MessageDeleted | LedgerRollback
-        | SourceRecreated | LedgerRecreated | DiskRestored | DiskCloned | AppAdded => return None,
+        | FloorReset | ResetForward | MessagesSkipped | ConsumerRecreated | MessageDeleted
+        | OldestDiscarded | SourcePurged | NoResponders | OldLeader | InFlight | Damage | DamageRead
+        | PowerLoss | LedgerRollback | LedgerSplit | SourceRecreated | SourceRollback | LedgerRecreated
+        | DiskRestored | DiskCloned | AppAdded | AppMissing => return None,
     })
 }
 

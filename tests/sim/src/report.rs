@@ -1,5 +1,6 @@
 //! Many seeds: run on several threads, added up, the first failure shrunk and told.
 
+use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -13,6 +14,9 @@ use crate::shrink::shrink;
 
 /// Lines of a failing run's trace that are shown.
 const TRACE_LINES: usize = 80;
+
+/// The bar: so much trouble a seed on average, or the runs are too kind.
+pub const TROUBLE_A_SEED: u64 = 1_000;
 
 /// What to run.
 #[derive(Clone, Copy, Debug)]
@@ -51,6 +55,8 @@ pub struct Report {
     pub deliveries: u64,
     /// Faults by kind.
     pub faults: [u64; FAULTS],
+    /// Seeds and trouble by kind of plan.
+    pub by_kind: BTreeMap<Kind, (u64, u64)>,
     /// Runs at whose end something was held, by kind of plan.
     pub held: u64,
     /// Deliveries that broke exactly-once and were told.
@@ -68,6 +74,7 @@ impl Report {
             simulated_ms: 0,
             deliveries: 0,
             faults: [0; FAULTS],
+            by_kind: BTreeMap::new(),
             held: 0,
             wrong: 0,
             took: Duration::ZERO,
@@ -84,15 +91,42 @@ impl Report {
         for (sum, count) in self.faults.iter_mut().zip(outcome.faults) {
             *sum += count;
         }
+        let of_kind = self.by_kind.entry(plan.kind).or_default();
+        of_kind.0 += 1;
+        of_kind.1 += trouble(&outcome.faults);
         if !outcome.violations.is_empty() {
             self.failures.push(Failure { seed, plan, outcome });
         }
     }
 
-    /// Faults of all kinds.
+    /// Faults of all kinds that are trouble.
     #[must_use]
-    pub fn faults_in_all(&self) -> u64 {
-        self.faults.iter().sum()
+    pub fn trouble(&self) -> u64 {
+        trouble(&self.faults)
+    }
+
+    /// Whether there was as much trouble a seed, on average, as the bar demands.
+    #[must_use]
+    pub fn reaches_the_bar(&self) -> bool {
+        self.seeds > 0 && self.trouble() >= TROUBLE_A_SEED * self.seeds
+    }
+
+    /// The bar and what came of it, for people.
+    #[must_use]
+    pub fn bar_text(&self) -> String {
+        let minutes = (self.took.as_secs_f64() / 60.0).max(1e-9);
+        format!(
+            "bar: {} seeds, {:.1} simulated hours, {} faults, {:.0} a seed (at least {TROUBLE_A_SEED}: {}), {:.0} a minute, \
+             {} violations, {:.0} s",
+            self.seeds,
+            self.simulated_ms as f64 / 3_600_000.0,
+            self.trouble(),
+            self.trouble() as f64 / self.seeds.max(1) as f64,
+            if self.reaches_the_bar() { "yes" } else { "NO" },
+            self.trouble() as f64 / minutes,
+            self.failures.len(),
+            self.took.as_secs_f64(),
+        )
     }
 
     /// For people.
@@ -101,7 +135,7 @@ impl Report {
         let mut out = String::new();
         let hours = self.simulated_ms as f64 / 3_600_000.0;
         let minutes = (self.took.as_secs_f64() / 60.0).max(1e-9);
-        let faults = self.faults_in_all();
+        let faults = self.trouble();
         // Writing into a string cannot fail.
         let _ = writeln!(
             out,
@@ -120,11 +154,28 @@ impl Report {
             "{} runs ended with a node held, {} deliveries too many were told by that",
             self.held, self.wrong
         );
+        for (kind, (seeds, trouble)) in &self.by_kind {
+            let mean = *trouble as f64 / (*seeds).max(1) as f64;
+            let _ = writeln!(
+                out,
+                "  plan {:<17} {seeds} seeds, {mean:.0} faults a seed",
+                kind.word()
+            );
+        }
         for (fault, count) in Fault::ALL.iter().zip(self.faults) {
-            let _ = writeln!(out, "  {:<22} {count}", fault.word());
+            let mild = if fault.is_trouble() { "" } else { " (no fault)" };
+            let _ = writeln!(out, "  {:<22} {count}{mild}", fault.word());
         }
         out
     }
+}
+
+fn trouble(faults: &[u64; FAULTS]) -> u64 {
+    let of_all = Fault::ALL.iter().zip(faults);
+    of_all
+        .filter(|(fault, _)| fault.is_trouble())
+        .map(|(_, count)| count)
+        .sum()
 }
 
 impl Campaign {

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use fanin_bridge::mapping::view::State;
 use fanin_core::ids::Incarnation;
+use fanin_core::seq_set::SeqSet;
 
 use crate::apps::app_name;
 use crate::events::{Cluster, Event};
@@ -13,6 +14,7 @@ use crate::faults::{FAULTS, Fault, Timing};
 use crate::hub::wire::Mode;
 use crate::hub::{LATE_MS_MAX, SimHub};
 use crate::logs;
+use crate::mutants::{Mutant, under};
 use crate::node::{Ground, Node, STREAM};
 use crate::oracle::{Oracle, Published};
 use crate::plan::{Kind, Plan};
@@ -49,6 +51,14 @@ pub struct Outcome {
 /// # Errors
 /// When no runtime can be made.
 pub fn run(seed: u64, plan: &Plan, traced: bool) -> std::io::Result<Outcome> {
+    run_mutated(seed, plan, traced, None)
+}
+
+/// The same with a rule switched off. One run at a time in a process then.
+///
+/// # Errors
+/// When no runtime can be made.
+pub fn run_mutated(seed: u64, plan: &Plan, traced: bool, mutant: Option<Mutant>) -> std::io::Result<Outcome> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_time()
         .start_paused(true)
@@ -56,11 +66,12 @@ pub fn run(seed: u64, plan: &Plan, traced: bool) -> std::io::Result<Outcome> {
     let plan = Arc::new(plan.clone());
     logs::keep_panics();
     drop(logs::take_panic());
-    Ok(runtime.block_on(async move {
-        let world = Arc::new(World::new(seed, &plan, traced));
+    let played = async move {
+        let world = Arc::new(World::new(seed, &plan, traced, mutant));
         let _logs = logs::collect(&world);
         Run::new(&world, &plan).play().await
-    }))
+    };
+    Ok(under(mutant, || runtime.block_on(played)))
 }
 
 struct Run {
@@ -75,7 +86,7 @@ struct Run {
 
 impl Run {
     fn new(world: &Arc<World>, plan: &Arc<Plan>) -> Run {
-        let hub = SimHub::new(world, STREAM);
+        let hub = SimHub::new(world, STREAM, plan.stable_ms);
         let oracle = Arc::new(Oracle::new(world, plan.kind));
         let incarnation = hub.incarnation(STREAM).unwrap_or_default();
         oracle.created(0, incarnation);
@@ -188,9 +199,37 @@ impl Run {
     /// What ended by itself is started again; what lasts ends when its time has come.
     async fn look(&mut self) {
         self.cluster.look().await;
+        self.check_views();
         self.cluster.restart_ended(RESTART_MS_MAX);
         self.cluster.end_due().await;
         self.cluster.remember();
+    }
+
+    /// Each node's state is that of the records it has read (I4, I11), and none delivers that has read of a newer life of its
+    /// data directory (I12).
+    fn check_views(&self) {
+        let state = self.hub.state.lock();
+        if !state.truth.holds() {
+            return;
+        }
+        for node in self.cluster.nodes() {
+            let Some(view) = node.view().filter(|view| view.state.delivers()) else {
+                continue;
+            };
+            if !state.truth.agrees(view.position, view.hash) {
+                self.world.violate(format!(
+                    "I4, I11: {} has another state at {} than the records up to there make",
+                    node.name, view.position
+                ));
+            }
+            let newest = state.truth.epoch(node.uuid);
+            if view.epoch < newest && newest <= view.position && view.state != State::Halted {
+                self.world.violate(format!(
+                    "I12: {} delivers in epoch {} and has read of its epoch {newest}",
+                    node.name, view.epoch
+                ));
+            }
+        }
     }
 
     fn publish(&mut self, count: u64) {
@@ -200,7 +239,9 @@ impl Run {
             let subject = if wanted { "orders.new" } else { "other.new" };
             let payload = Bytes::from(format!("{}-{:x}", self.published, self.world.workload.next()));
             if let Some(seq) = self.hub.publish(STREAM, subject, payload.clone()) {
-                let incarnation = self.cluster.incarnation().unwrap_or(self.incarnation);
+                // A restored stream is another one for the oracle.
+                let life = self.oracle.incarnation_at(self.world.now_ns());
+                let incarnation = life.unwrap_or(self.incarnation);
                 self.oracle
                     .published(incarnation, seq, Published { payload, wanted });
             }
@@ -219,6 +260,7 @@ impl Run {
         while self.world.now_ms() < until_ms && self.world.violations().is_empty() {
             self.world.pause(LOOK_MS).await;
             self.cluster.look().await;
+            self.check_views();
             self.cluster.restart_ended(LOOK_MS);
             self.cluster.end_due().await;
             if self.restless().is_none() {
@@ -231,7 +273,7 @@ impl Run {
     /// Why the cluster is not at rest; `None` when it is.
     fn restless(&self) -> Option<String> {
         self.oracle.dead_letters(self.cluster.dead_letters());
-        if self.cluster.is_held() && !self.plan.kind.is_exact() {
+        if self.cluster.is_held() && !self.is_exact() {
             return self.restless_held();
         }
         for node in self.cluster.nodes() {
@@ -295,6 +337,14 @@ impl Run {
         self.missing_untold()
     }
 
+    /// Whether exactly once is demanded: no promise was broken, by its plan or by chance.
+    fn is_exact(&self) -> bool {
+        let counts = self.world.counts();
+        let breaking = Fault::ALL.iter().filter(|fault| fault.breaks_promises());
+        let broken: u64 = breaking.map(|fault| counts[*fault as usize]).sum();
+        self.plan.kind.is_exact() || broken == 0
+    }
+
     fn judge(&self, rested: bool) {
         if let Some(panic) = logs::take_panic() {
             self.world.violate(format!("a task panicked: {panic}"));
@@ -303,7 +353,7 @@ impl Run {
             return;
         }
         self.oracle.dead_letters(self.cluster.dead_letters());
-        if self.plan.kind.is_exact() {
+        if self.is_exact() {
             if let Some(told) = self.world.told() {
                 self.world
                     .violate(format!("FALSE ALARM: nothing is wrong, but a node says: {told}"));
@@ -327,6 +377,10 @@ impl Run {
         let is_told = self.world.told().is_some() || self.cluster.is_held();
         let unfinished = self.unfinished(5);
         let wrong = self.oracle.wrong_deliveries();
+        if self.plan.kind == Kind::Lazy {
+            self.judge_lost();
+        }
+        self.judge_histories();
         if is_told {
             return self.judge_rest_of_identity(wrong);
         }
@@ -345,6 +399,44 @@ impl Run {
                 "NOT AT REST IN SILENCE: {}",
                 self.restless().unwrap_or_default()
             ));
+        }
+    }
+
+    /// A hub that loses what it had not synced loses no message: what somebody has acknowledged to it is finished, or lies
+    /// on a disk.
+    fn judge_lost(&self) {
+        let mut kept: BTreeMap<Incarnation, SeqSet> = BTreeMap::new();
+        for (incarnation, seqs) in self.cluster.nodes().iter().flat_map(Node::bodies) {
+            kept.entry(incarnation).or_default().union(&seqs);
+        }
+        let unfinished = self.unfinished(usize::MAX);
+        let state = self.hub.state.lock();
+        let lost = unfinished.into_iter().find(|(_, incarnation, seq)| {
+            let is_kept = kept.get(incarnation).is_some_and(|seqs| seqs.contains(*seq));
+            state.settled.contains(&(*incarnation, *seq)) && !is_kept
+        });
+        if let Some((app, _, seq)) = lost {
+            self.world.violate(format!(
+                "LOST: application {app} has not finished message {seq}, which is acknowledged to the hub and on no disk"
+            ));
+        }
+    }
+
+    /// Nodes that go on have read one history: where the hub showed several, all that read another one are held.
+    fn judge_histories(&self) {
+        let mut read = BTreeMap::new();
+        let nodes = self.cluster.nodes().iter().filter(|node| !node.is_held());
+        for (node, view) in nodes.filter_map(|node| Some((node, node.view()?))) {
+            if !view.state.delivers() {
+                continue;
+            }
+            let (first, hash) = read.entry(view.position).or_insert((&node.name, view.hash));
+            if *hash != view.hash {
+                self.world.violate(format!(
+                    "I4, I11: {first} and {} have read different records up to {}, and both go on",
+                    node.name, view.position
+                ));
+            }
         }
     }
 

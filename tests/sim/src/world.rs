@@ -1,5 +1,6 @@
 //! What everything in one run shares: the clock, chance, the faults in force, what was counted, the trace.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -10,6 +11,7 @@ use tokio::time::{Instant, sleep_until};
 
 use crate::dice::Dice;
 use crate::faults::{FAULTS, Fault};
+use crate::mutants::Mutant;
 use crate::plan::Plan;
 
 /// The simulated time of day at the start, nanoseconds since 1970.
@@ -65,12 +67,15 @@ pub struct World {
     told: Mutex<Option<String>>,
     violations: Mutex<Vec<String>>,
     trace: Option<Mutex<String>>,
+    mutant: Option<Mutant>,
+    /// What each node's disk holds resolutions of: node, sequence.
+    resolved: Mutex<BTreeSet<(Arc<str>, u64)>>,
 }
 
 impl World {
-    /// A world that begins now. With `traced` everything that happens is written down.
+    /// A world that begins now. With `traced` everything that happens is written down; with a mutant a rule is broken.
     #[must_use]
-    pub fn new(seed: u64, plan: &Plan, traced: bool) -> World {
+    pub fn new(seed: u64, plan: &Plan, traced: bool, mutant: Option<Mutant>) -> World {
         let dice = |purpose: Purpose| Dice::of(seed, purpose as u64);
         World {
             started: Instant::now(),
@@ -89,7 +94,33 @@ impl World {
             told: Mutex::default(),
             violations: Mutex::default(),
             trace: traced.then(Mutex::default),
+            mutant,
+            resolved: Mutex::default(),
         }
+    }
+
+    /// Whether the world plays this mutant.
+    #[must_use]
+    pub fn plays(&self, mutant: Mutant) -> bool {
+        self.mutant == Some(mutant)
+    }
+
+    /// The mutant that is played.
+    #[must_use]
+    pub fn mutant(&self) -> Option<Mutant> {
+        self.mutant
+    }
+
+    /// A resolution is on a node's disk.
+    pub fn resolved(&self, node: &Arc<str>, seqs: impl IntoIterator<Item = u64>) {
+        let mut resolved = self.resolved.lock();
+        resolved.extend(seqs.into_iter().map(|seq| (Arc::clone(node), seq)));
+    }
+
+    /// Whether a node's disk holds, or held, a message's resolution.
+    #[must_use]
+    pub fn is_resolved(&self, node: &str, seq: u64) -> bool {
+        self.resolved.lock().contains(&(Arc::from(node), seq))
     }
 
     /// Simulated milliseconds since the start.

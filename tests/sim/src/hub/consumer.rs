@@ -190,6 +190,22 @@ impl Consumer {
         };
     }
 
+    /// Goes forwards to a position, whatever is pending.
+    pub fn reset_to(&mut self, next: u64) {
+        self.now = Memory {
+            next: next.max(1),
+            floor: next.max(1) - 1,
+            deliveries: self.now.deliveries,
+            ..Memory::default()
+        };
+    }
+
+    /// The next sequence it will look at.
+    #[must_use]
+    pub fn next(&self) -> u64 {
+        self.now.next
+    }
+
     /// Passes the next `count` new messages without delivering them.
     pub fn skip(&mut self, count: u64) {
         self.to_skip += count;

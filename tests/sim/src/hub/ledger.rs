@@ -168,8 +168,8 @@ impl LedgerLog {
             .collect()
     }
 
-    /// Deletes the records of a subject below a position.
-    pub fn purge(&mut self, pattern: &str, up_to: u64) -> u64 {
+    /// Deletes the records of a subject below a position. Returns how many, and the last of them.
+    pub fn purge(&mut self, pattern: &str, up_to: u64) -> (u64, Option<u64>) {
         let doomed: Vec<u64> = self
             .records
             .range(..up_to)
@@ -181,7 +181,7 @@ impl LedgerLog {
                 self.bytes -= stored.body.len() as u64 + 64;
             }
         }
-        doomed.len() as u64
+        (doomed.len() as u64, doomed.last().copied())
     }
 
     /// Loses every record behind a position, and the memory of them.
@@ -191,6 +191,15 @@ impl LedgerLog {
         }
         self.last = to;
         self.seen.retain(|_, (seq, _)| *seq <= to);
+    }
+
+    /// The last position of a record that was stored at or before a time.
+    #[must_use]
+    pub fn last_stored_by(&self, at_ns: u64) -> u64 {
+        let mut newest_first = self.records.iter().rev();
+        newest_first
+            .find(|(_, stored)| stored.stored_ns <= at_ns)
+            .map_or(0, |(seq, _)| *seq)
     }
 
     /// Its size and last position.

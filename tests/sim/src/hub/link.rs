@@ -20,9 +20,13 @@ use super::records::SimLedger;
 use super::wire::{Mode, Wire};
 use super::{LATE_MS_MAX, SimHub, State, Word};
 use crate::faults::Fault;
+use crate::mutants::Mutant;
 
 /// How long a request waits for an answer that does not come, milliseconds.
 const TIMEOUT_MS: u64 = 5_000;
+
+/// What a connection that was just made is asked.
+const CHECK: &str = "check";
 
 /// Size limit of a ledger, bytes: far above what a run writes.
 const LEDGER_BYTES_MAX: u64 = 64 << 20;
@@ -91,6 +95,13 @@ impl Link {
         }
         self.transit().await;
         self.ready().await?;
+        // A connection that is made finds JetStream there; everything behind that may be without a leader.
+        if what != CHECK && world.happens(Fault::NoResponders) {
+            world.note(&self.node, || format!("{what}: no responders"));
+            return Err(ApiError::NoResponders {
+                subject: what.to_owned(),
+            });
+        }
         let answer = asked(&self.hub, &mut self.hub.state.lock());
         if self.wire.mode() == Mode::InLost || world.happens(Fault::ReplyLost) {
             return self.unanswered(what).await;
@@ -137,7 +148,7 @@ impl Link {
             messages: batch.len(),
             source,
         };
-        let taken = self
+        let said = self
             .exchange("settle", |hub, state| {
                 hub.world.perhaps_kill(Fault::CrashAtSettle, &self.node);
                 let mut taken = true;
@@ -168,9 +179,14 @@ impl Link {
                     .note(&self.node, || format!("{word:?} of {} messages", batch.len()));
                 taken
             })
-            .await
-            .map_err(failed)?;
-        if taken {
+            .await;
+        let taken = match said {
+            Err(ApiError::NoResponders { .. }) if self.hub.world.plays(Mutant::TakesNoRespondersForOk) => {
+                true
+            }
+            said => said.map_err(failed)?,
+        };
+        if taken || self.hub.world.plays(Mutant::TakesNoRespondersForOk) {
             Ok(())
         } else {
             Err(failed(ApiError::NoResponders {
@@ -208,7 +224,7 @@ impl Hub for Link {
 
     fn check_jetstream(&self, _wait: Duration) -> BoxFuture<'_, Result<(), ConnectError>> {
         Box::pin(async move {
-            let asked = self.exchange("check", |_, _| ()).await;
+            let asked = self.exchange(CHECK, |_, _| ()).await;
             asked.map_err(|source| ConnectError::HubWithoutJetStream {
                 server: "simulated".to_owned(),
                 source,
@@ -219,8 +235,9 @@ impl Hub for Link {
     fn source_info<'a>(&'a self, stream: &'a str) -> BoxFuture<'a, Result<SourceInfo, SourceError>> {
         Box::pin(async move {
             let found = self
-                .exchange("stream info", |_, state| {
-                    state.streams.get(stream).map(super::stream::Stream::info)
+                .exchange("stream info", |hub, state| {
+                    let (streams, _) = state.told(&self.node, hub.world.now_ms());
+                    streams.get(stream).map(super::stream::Stream::info)
                 })
                 .await;
             let stream = stream.to_owned();
@@ -245,7 +262,8 @@ impl Hub for Link {
                         let log = LedgerLog::new(&stream, created_ns, LEDGER_BYTES_MAX);
                         state.ledgers.insert(stream.clone(), log);
                     }
-                    state.ledgers.get(&stream).map(|log| log.created_ns)
+                    let log = state.ledger(&self.node, &stream);
+                    log.map(|log| log.created_ns)
                 })
                 .await;
             match found {
@@ -303,9 +321,9 @@ impl Hub for Link {
             let (stream, name) = (consumer.stream.clone(), consumer.name.clone());
             let key = (stream.clone(), name.clone());
             let found = self
-                .exchange("consumer info", |_, state| {
-                    let of = state.streams.get(&stream)?;
-                    Some(state.consumers.get(&key)?.info(of))
+                .exchange("consumer info", |hub, state| {
+                    let (streams, consumers) = state.told(&self.node, hub.world.now_ms());
+                    Some(consumers.get(&key)?.info(streams.get(&stream)?))
                 })
                 .await;
             match found {
@@ -339,10 +357,14 @@ impl Hub for Link {
         seq: StreamSeq,
     ) -> BoxFuture<'a, Result<Option<StoredMessage>, ApiError>> {
         Box::pin(async move {
+            if self.hub.world.plays(Mutant::FetchesNothing) {
+                self.hub.world.pause(1).await;
+                return Err(no_stream());
+            }
             let found = self
-                .exchange("fetch message", |_, state| {
-                    let stream = state.streams.get(stream)?;
-                    Some(stream.stored(seq.0))
+                .exchange("fetch message", |hub, state| {
+                    let (streams, _) = state.told(&self.node, hub.world.now_ms());
+                    Some(streams.get(stream)?.stored(seq.0))
                 })
                 .await?;
             found.ok_or_else(no_stream)
@@ -358,10 +380,12 @@ impl Hub for Link {
         Box::pin(async move {
             let filter = fanin_bridge::topic::SubjectFilter::new(vec![filter.to_owned()]);
             let found = self
-                .exchange("next matching", |_, state| {
-                    let stream = state.streams.get(stream)?;
-                    let seq = stream.next_matching(from.0, &filter);
-                    Some(seq.and_then(|seq| stream.stored(seq)))
+                .exchange("next matching", |hub, state| {
+                    let (streams, _) = state.told(&self.node, hub.world.now_ms());
+                    let stream = streams.get(stream)?;
+                    let found = stream.next_matching(from.0, &filter);
+                    let is_blind = hub.world.plays(Mutant::AuditsFindNothing);
+                    Some(found.filter(|_| !is_blind).and_then(|seq| stream.stored(seq)))
                 })
                 .await?;
             found.ok_or_else(no_stream)

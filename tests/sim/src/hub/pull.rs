@@ -13,6 +13,7 @@ use super::stream::Stream;
 use super::wire::Mode;
 use super::{State, Word};
 use crate::faults::Fault;
+use crate::mutants::Mutant;
 
 /// A puller of a shared consumer.
 #[derive(Debug)]
@@ -116,6 +117,12 @@ impl SimPull {
                 });
             }
             world.pause(world.delay.below(4)).await;
+            if world.happens(Fault::NoResponders) {
+                return Err(PullError::NoConsumer {
+                    stream: self.stream.clone(),
+                    consumer: self.consumer.clone(),
+                });
+            }
             let delivered = self.deliver(&mut hub.state.lock(), max);
             let Some((delivered, is_broken)) = delivered else {
                 world.pause(world.delay.between(1, 20)).await;
@@ -156,6 +163,13 @@ impl SimPull {
 
     fn hand_out(&mut self) -> Vec<Pulled> {
         let pulled = std::mem::take(&mut self.received);
+        if self.link.hub.world.plays(Mutant::SettlesOnArrival) {
+            let mut state = self.link.hub.state.lock();
+            for pulled in &pulled {
+                let hub = &self.link.hub;
+                hub.take_word(&mut state, &self.link.node, &pulled.ack, Word::Ack);
+            }
+        }
         self.link.hub.world.note(&self.link.node, || {
             let seqs: Vec<u64> = pulled.iter().map(|pulled| pulled.facts.stream_seq).collect();
             format!("pulled {seqs:?}")

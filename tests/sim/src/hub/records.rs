@@ -12,6 +12,7 @@ use super::ledger::{Append, LedgerLog};
 use super::link::Link;
 use super::wire::Mode;
 use crate::faults::Fault;
+use crate::mutants::Mutant;
 
 /// Most records a tail hands over at once.
 const TAIL_READY_MAX: u64 = 200;
@@ -46,7 +47,7 @@ impl SimLedger {
         let found = self
             .link
             .exchange(what, |hub, state| {
-                let log = state.ledgers.get(&self.stream)?;
+                let log = state.ledger(&self.link.node, &self.stream)?;
                 // A single read may be answered by a replica that is behind.
                 let through = if hub.world.happens(Fault::StaleRead) {
                     log.last.saturating_sub(hub.world.hub.between(1, 30))
@@ -70,7 +71,7 @@ impl SimLedger {
         let found = self
             .link
             .exchange("ledger info", |_, state| {
-                state.ledgers.get(&self.stream).map(LedgerLog::info)
+                state.ledger(&self.link.node, &self.stream).map(LedgerLog::info)
             })
             .await;
         let stream = self.stream.clone();
@@ -94,6 +95,21 @@ impl SimLedger {
         let result = match gone {
             // It is on its way; nobody will hear of it.
             Ok(Some(())) => return Err(AppendError::Timeout),
+            Ok(None) if self.link.hub.world.happens(Fault::InFlight) => {
+                // An earlier copy of a claim is being stored and may land; with an expectation it is somebody else's record.
+                if append.expect.is_none() && self.link.wire.mode() == Mode::Up {
+                    let (node, stream, ms) = (
+                        self.link.node.clone(),
+                        self.stream.clone(),
+                        self.link.hub.world.delay.between(1, 2_000),
+                    );
+                    self.link.later(ms, &what, move |hub, state| {
+                        drop(hub.append(state, &node, &stream, &append));
+                    });
+                }
+                self.link.hub.world.pause(1).await;
+                return Err(AppendError::InFlight);
+            }
             Ok(None) => {
                 self.link
                     .exchange(&what, |hub, state| {
@@ -108,6 +124,7 @@ impl SimLedger {
             Ok(stored) => stored,
             Err(ApiError::Timeout { .. }) => Err(AppendError::Timeout),
             Err(ApiError::Disconnected) => Err(AppendError::Disconnected),
+            Err(ApiError::NoResponders { .. }) => Err(AppendError::NoStream),
             Err(source) => Err(AppendError::Other { source }),
         }
     }
@@ -170,13 +187,16 @@ impl LedgerStream for SimLedger {
         up_to: LedgerSeq,
     ) -> BoxFuture<'a, Result<u64, LedgerError>> {
         Box::pin(async move {
-            let (stream, pattern) = (self.stream.clone(), suffix.to_owned());
+            let (node, stream, pattern) = (self.link.node.clone(), self.stream.clone(), suffix.to_owned());
+            let kept = !["claim.>", "handoff.>", "progress.>", "close", "checkpoint"].contains(&suffix);
+            let up_to = match kept && self.link.hub.world.plays(Mutant::PurgesKeptRecords) {
+                true => up_to.next(),
+                false => up_to,
+            };
             let late = self
                 .link
-                .perhaps_late("purge", move |_, state| {
-                    if let Some(log) = state.ledgers.get_mut(&stream) {
-                        log.purge(&pattern, up_to.0);
-                    }
+                .perhaps_late("purge", move |hub, state| {
+                    hub.purge(state, &node, &stream, &pattern, up_to.0);
                 })
                 .await
                 .map_err(|source| self.hub_error(source))?;
@@ -186,11 +206,7 @@ impl LedgerStream for SimLedger {
             let purged = self
                 .link
                 .exchange("purge", |hub, state| {
-                    let purged = state.ledgers.get_mut(&self.stream)?.purge(suffix, up_to.0);
-                    hub.world.note(&self.link.node, || {
-                        format!("purges {purged} of {suffix} below {up_to}")
-                    });
-                    Some(purged)
+                    hub.purge(state, &self.link.node, &self.stream, suffix, up_to.0)
                 })
                 .await
                 .map_err(|source| self.hub_error(source))?;
@@ -258,7 +274,7 @@ impl SimTail {
         let hub = &self.ledger.link.hub;
         let state = hub.state.lock();
         let mut events = Vec::new();
-        let Some(log) = state.ledgers.get(&self.ledger.stream) else {
+        let Some(log) = state.ledger(&self.ledger.link.node, &self.ledger.stream) else {
             return events;
         };
         self.last_known = self.last_known.max(log.last);
@@ -281,7 +297,7 @@ impl SimTail {
 
     fn has_more(&self) -> bool {
         let state = self.ledger.link.hub.state.lock();
-        let log = state.ledgers.get(&self.ledger.stream);
+        let log = state.ledger(&self.ledger.link.node, &self.ledger.stream);
         log.is_some_and(|log| log.next(self.next).is_some())
     }
 
