@@ -19,6 +19,7 @@ mod disk;
 mod entitlement;
 mod failpoints;
 mod hostile;
+mod hostile_memory;
 mod hub_faults;
 mod identity;
 mod ledger;

@@ -7,6 +7,7 @@ mod node;
 mod socket;
 mod status;
 mod subscribe;
+mod whole;
 
 use std::{
     collections::BTreeMap,
