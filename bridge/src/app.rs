@@ -345,6 +345,8 @@ async fn first_verdicts(
     let deadline = tokio::time::Instant::now() + FIRST_VERDICT;
     for (mapping, verdict) in verdicts {
         match tokio::time::timeout_at(deadline, verdict).await {
+            // The node's other mappings are not concerned.
+            Ok(Ok(Err(source))) if source.holds() => {}
             Ok(Ok(Err(source))) => return Err(AppError::Join { mapping, source }),
             Ok(Ok(Ok(())) | Err(_)) => {}
             Err(_) => {

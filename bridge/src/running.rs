@@ -106,6 +106,7 @@ impl StatusSource for Running {
     fn holdings<'a>(
         &'a self,
         mapping: &'a str,
+        with_state: bool,
     ) -> Pin<Box<dyn Future<Output = Result<Vec<HoldingsPart>, tonic::Status>> + Send + 'a>> {
         Box::pin(async move {
             let found = self.mappings.iter().find(|found| found.name == mapping);
@@ -117,7 +118,7 @@ impl StatusSource for Running {
                 );
                 return Err(tonic::Status::not_found(text));
             };
-            found.holdings().await.ok_or_else(|| {
+            found.holdings(with_state).await.ok_or_else(|| {
                 let state = found.view.get().state.word();
                 tonic::Status::unavailable(format!(
                     "mapping {mapping} cannot tell what it holds: it is {state}"

@@ -86,6 +86,10 @@ pub const LEDGER_BRISK_EIGHTHS: u64 = 4;
 /// A checkpoint pays when the purge behind it frees so many eighths of what the ledger holds.
 pub const LEDGER_GAIN_EIGHTHS: u64 = 1;
 
+/// How far above every position known a repaired ledger begins: more than a node that could not be asked may have read beyond
+/// what is known, and room for the positions of claims that only disks know.
+pub const REPAIR_GAP: u64 = 1 << 32;
+
 /// What a CHECKPOINT record takes in the ledger besides the state's bytes, at most.
 pub const CHECKPOINT_OVERHEAD_BYTES: usize = 512;
 

@@ -41,7 +41,7 @@ pub use connection::{ConnectError, Connection, ConnectionState};
 pub use consumer::{ConsumerError, ConsumerInfo, ConsumerSpec, CreatePolicy, SharedConsumer};
 pub use flow::PullError;
 pub use headers::{Headers, UNREADABLE_HEADERS, parse_block as parse_header_block};
-pub use ledger::{Ledger, LedgerError, LedgerInfo, LedgerOptions};
+pub use ledger::{FoundLedger, Ledger, LedgerError, LedgerInfo, LedgerOptions, Renewal};
 pub use messages::{StoredMessage, fetch_message, next_matching};
 pub use options::{HubOptions, Login, Secret, TlsOptions};
 pub use publish::{Outgoing, PublishError, Publisher};

@@ -99,6 +99,11 @@ pub trait LedgerStream: Send + Sync + 'static {
     /// When the stream was created, nanoseconds since 1970.
     fn created_ns(&self) -> u64;
 
+    /// Whether a repair has begun the stream anew in the place of the one created at that time.
+    fn succeeds(&self, _created_ns: u64) -> bool {
+        false
+    }
+
     /// The ledger's size and last position.
     fn info(&self) -> BoxFuture<'_, Result<LedgerInfo, LedgerError>>;
 
@@ -249,6 +254,10 @@ impl LedgerStream for Ledger {
 
     fn created_ns(&self) -> u64 {
         Ledger::created_ns(self)
+    }
+
+    fn succeeds(&self, created_ns: u64) -> bool {
+        self.predecessors().contains(&created_ns)
     }
 
     fn info(&self) -> BoxFuture<'_, Result<LedgerInfo, LedgerError>> {

@@ -98,8 +98,9 @@ impl StatusSource for NodeHealth {
     fn holdings<'a>(
         &'a self,
         mapping: &'a str,
+        with_state: bool,
     ) -> Pin<Box<dyn Future<Output = Result<Vec<HoldingsPart>, tonic::Status>> + Send + 'a>> {
-        StatusSource::holdings(&*self.node, mapping)
+        StatusSource::holdings(&*self.node, mapping, with_state)
     }
 }
 

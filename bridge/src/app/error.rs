@@ -125,6 +125,7 @@ impl AppError {
                 | JoinError::LedgerRecreated { .. }
                 | JoinError::LedgerShort { .. }
                 | JoinError::LedgerShrank { .. }
+                | JoinError::LedgerUnfinished { .. }
                 | JoinError::IdentityConflict { .. }
                 | JoinError::UnknownEpoch { .. } => 78,
             },

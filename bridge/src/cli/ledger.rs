@@ -11,6 +11,7 @@ use super::exit::Exit;
 use super::failure::Failure;
 use super::human;
 use super::output;
+use super::repair::{self, RepairArgs};
 use crate::audit::{Finding, Folded, Report, judge};
 use crate::telemetry::codes;
 
@@ -27,6 +28,8 @@ enum LedgerCommand {
     Info(InfoArgs),
     /// Recompute who owns what from the ledger and compare it with what the nodes hold
     Verify(VerifyArgs),
+    /// Put another ledger in the place of one that the hub truncated, split or lost
+    Repair(Box<RepairArgs>),
 }
 
 #[derive(Debug, ClapArgs)]
@@ -58,6 +61,7 @@ impl Args {
         match &self.command {
             LedgerCommand::Info(args) => args.json,
             LedgerCommand::Verify(args) => args.json,
+            LedgerCommand::Repair(args) => args.json,
         }
     }
 }
@@ -66,6 +70,7 @@ pub(super) async fn execute(args: &Args) -> Result<Exit, Failure> {
     match &args.command {
         LedgerCommand::Info(args) => info(args).await,
         LedgerCommand::Verify(args) => verify(args).await,
+        LedgerCommand::Repair(args) => repair::execute(args).await,
     }
 }
 

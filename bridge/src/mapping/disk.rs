@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use fanin_core::hash::Hash128;
-use fanin_core::ids::{BatchNo, LedgerSeq, Nonce, Offset};
+use fanin_core::ids::{BatchNo, Incarnation, LedgerSeq, Nonce, Offset, StreamSeq};
 use fanin_core::record::{ClaimKind, Witness};
 use fanin_core::recovery::{Disk, DiskBatch};
 use fanin_core::seq_set::SeqSet;
@@ -20,6 +20,9 @@ const DONE_RANGES_MAX: usize = 1 << 20;
 
 /// A witness on disk: its position and its hash, big end first.
 const WITNESS_BYTES: usize = 8 + 16;
+
+/// A source's W on disk: the incarnation and the sequence, big end first.
+const CLOSED_BYTES: usize = 8 + 8;
 
 /// Why the local log's records of a mapping cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -146,6 +149,12 @@ impl Names {
         format!("witness/{}", self.space)
     }
 
+    /// The value that holds the highest W of each source. Of no use but to an operator who repairs a ledger.
+    #[must_use]
+    pub fn closed(&self) -> String {
+        format!("closed/{}", self.space)
+    }
+
     /// The key of a batch's records.
     #[must_use]
     pub fn batch(&self, batch: BatchNo) -> Key {
@@ -164,6 +173,7 @@ impl Names {
             self.head(),
             self.terms(),
             self.witness(),
+            self.closed(),
         ]
         .contains(&value.to_owned())
             || value.starts_with(&cursor_name(self.space, ""))
@@ -201,6 +211,20 @@ impl Names {
         }
     }
 
+    /// Sets the highest W of each source.
+    #[must_use]
+    pub fn put_closed(&self, closed: &BTreeMap<Incarnation, StreamSeq>) -> Op {
+        let mut value = BytesMut::with_capacity(CLOSED_BYTES * closed.len());
+        for (incarnation, through) in closed {
+            value.put_u64(incarnation.0);
+            value.put_u64(through.0);
+        }
+        Op::Put {
+            name: self.closed(),
+            value: value.freeze(),
+        }
+    }
+
     /// Sets the offset behind everything published.
     #[must_use]
     pub fn put_head(&self, head: Offset) -> Op {
@@ -214,9 +238,11 @@ impl Names {
 /// Whether a named value belongs to some mapping, and not to the node.
 #[must_use]
 pub fn is_of_mapping(value: &str) -> bool {
-    ["epochs/", "done/", "head/", "terms/", "witness/", "cursor/"]
-        .iter()
-        .any(|prefix| value.starts_with(prefix))
+    [
+        "epochs/", "done/", "head/", "terms/", "witness/", "closed/", "cursor/",
+    ]
+    .iter()
+    .any(|prefix| value.starts_with(prefix))
 }
 
 /// A batch that was staged, with where its body lies.
@@ -249,6 +275,8 @@ pub struct Kept {
     pub head: Offset,
     /// What had been read of the ledger when a batch was decided last.
     pub witness: Witness,
+    /// The highest W of each source that was known then.
+    pub closed: BTreeMap<Incarnation, StreamSeq>,
 }
 
 impl Kept {
@@ -288,6 +316,15 @@ impl Kept {
                 position: LedgerSeq(value.get_u64()),
                 hash: Hash128(value.get_u128()),
             };
+        }
+        if let Some(mut value) = recovered.values.get(&names.closed()).cloned() {
+            if value.len() % CLOSED_BYTES != 0 {
+                return Err(bad(&names.closed(), "length".to_owned()));
+            }
+            while value.has_remaining() {
+                let incarnation = Incarnation(value.get_u64());
+                kept.closed.insert(incarnation, StreamSeq(value.get_u64()));
+            }
         }
         kept.take_damaged(recovered, space)?;
         for record in recovered

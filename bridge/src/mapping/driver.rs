@@ -26,7 +26,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::batches::{Batches, Permits};
 use super::disk::Names;
-use super::holdings::Question;
+use super::holdings::{Question, Remembered};
 use super::intake::IntakeTask;
 use super::join::Source;
 use super::ledger_io::{Appended, TailTask};
@@ -185,6 +185,8 @@ pub struct DriverParts {
     pub damaged: BTreeSet<BatchNo>,
     /// The version of the newest terms on disk.
     pub terms_known: u32,
+    /// What the disk remembers of the ledger.
+    pub remembered: Remembered,
     /// Where status looks.
     pub view: Shared,
 }
@@ -202,6 +204,7 @@ pub struct Driver {
     pub(super) topic: Topic,
     pub(super) batches: Batches,
     pub(super) terms_known: u32,
+    pub(super) remembered: Remembered,
     pub(super) view: Shared,
     pub(super) counts: Counts,
     pub(super) lag: u64,
@@ -255,6 +258,7 @@ impl Driver {
             topic: parts.topic,
             batches: parts.batches,
             terms_known: parts.terms_known,
+            remembered: parts.remembered,
             view: parts.view,
             counts: Counts::default(),
             lag: 0,
@@ -330,7 +334,7 @@ impl Driver {
                 _ = clock.tick() => self.on_tick(),
                 Some(question) = questions.recv() => {
                     // An error means that nobody waits for the answer any more.
-                    drop(question.send(self.holdings()));
+                    drop(question.reply.send(self.holdings(question.with_state)));
                 }
                 event = topic_events.next() => self.on_topic(event)?,
                 // The gate opens as soon as the last application is there.
@@ -352,6 +356,9 @@ impl Driver {
         while let Some(stored) = self.stored.next().await {
             self.on_stored(stored?)?;
         }
+        // Not waited for: the log is closed behind it, and nothing rests on it but an operator's repair of the ledger.
+        let closed = self.put_closed();
+        drop(self.store.commit(fanin_store::Class::Finish, vec![closed]));
         while !self.outgoing.held && !self.outgoing.settles.is_empty() {
             self.outgoing.settles.progress().await;
         }

@@ -59,7 +59,7 @@ pub enum JoinError {
     Encode(#[from] serde_json::Error),
     /// The ledger is not the one this data directory worked with.
     #[error(
-        "the ledger {stream} was deleted and created again since this data directory last worked with it; restore it, or start every node of the mapping with a fresh data directory"
+        "the ledger {stream} was deleted and created again since this data directory last worked with it; restore it, or see `fanin ledger repair --dry-run`"
     )]
     LedgerRecreated {
         /// The ledger's stream.
@@ -67,7 +67,7 @@ pub enum JoinError {
     },
     /// The ledger has lost the record of this node's last epoch.
     #[error(
-        "the ledger {stream} has lost this node's epoch {epoch}: the hub was rolled back or lost what it had confirmed; restore the hub, or start every node of the mapping with a fresh data directory and ledger"
+        "the ledger {stream} has lost this node's epoch {epoch}: the hub was rolled back or lost what it had confirmed; restore the hub, or see `fanin ledger repair --dry-run`"
     )]
     LedgerShrank {
         /// The ledger's stream.
@@ -77,7 +77,7 @@ pub enum JoinError {
     },
     /// The ledger ends before what this node has read of it.
     #[error(
-        "the ledger {stream} ends at position {last}, but this node has read it up to {read}: the hub was rolled back or lost what it had confirmed; restore the hub, or start every node of the mapping with a fresh data directory and ledger"
+        "the ledger {stream} ends at position {last}, but this node has read it up to {read}: the hub was rolled back or lost what it had confirmed; restore the hub, or see `fanin ledger repair --dry-run`"
     )]
     LedgerShort {
         /// The ledger's stream.
@@ -86,6 +86,14 @@ pub enum JoinError {
         last: LedgerSeq,
         /// What was read.
         read: LedgerSeq,
+    },
+    /// A repair has begun the ledger and not finished it.
+    #[error(
+        "the ledger {stream} was begun by a repair that is not finished: run `fanin ledger repair` again, with the backup that it wrote"
+    )]
+    LedgerUnfinished {
+        /// The ledger's stream.
+        stream: String,
     },
     /// Two bodies use one identity.
     #[error("node {node} is in use: {}", refusal(*same_uuid, *epoch, *state))]
@@ -138,6 +146,36 @@ impl JoinError {
             | JoinError::LedgerRecreated { .. }
             | JoinError::LedgerShort { .. }
             | JoinError::LedgerShrank { .. }
+            | JoinError::LedgerUnfinished { .. }
+            | JoinError::IdentityConflict { .. }
+            | JoinError::UnknownEpoch { .. } => false,
+        }
+    }
+
+    /// Whether the mapping alone is held: its ledger is not the one this node worked with, which concerns no other mapping
+    /// of the node. What the disk holds is told to whoever repairs the ledger, and joining is tried again.
+    #[must_use]
+    pub fn holds(&self) -> bool {
+        match self {
+            JoinError::LedgerRecreated { .. }
+            | JoinError::LedgerShort { .. }
+            | JoinError::LedgerShrank { .. }
+            | JoinError::LedgerUnfinished { .. } => true,
+            JoinError::Ledger(error) => match error {
+                LedgerError::Missing { .. } | LedgerError::Recreated { .. } => true,
+                LedgerError::Differs { mismatches, .. } => {
+                    // A repair seals the ledger before it takes it away.
+                    mismatches.iter().any(|mismatch| mismatch.setting == "sealed")
+                }
+                LedgerError::NoRoom { .. } | LedgerError::Facts { .. } | LedgerError::Hub { .. } => false,
+            },
+            JoinError::Hub(_)
+            | JoinError::Connect(_)
+            | JoinError::Source(_)
+            | JoinError::Unfit(_)
+            | JoinError::Append(_)
+            | JoinError::Store(_)
+            | JoinError::Encode(_)
             | JoinError::IdentityConflict { .. }
             | JoinError::UnknownEpoch { .. } => false,
         }
@@ -188,6 +226,7 @@ impl JoinError {
             JoinError::Append(error) => error.code(),
             JoinError::Store(_) | JoinError::Encode(_) => "FAN-4002",
             JoinError::LedgerRecreated { .. } => "FAN-4010",
+            JoinError::LedgerUnfinished { .. } => "FAN-4052",
             JoinError::LedgerShort { .. } | JoinError::LedgerShrank { .. } => "FAN-4019",
             JoinError::IdentityConflict { .. } => "FAN-4011",
             JoinError::UnknownEpoch { .. } => "FAN-4012",
@@ -239,6 +278,8 @@ pub struct JoinContext<'a> {
     pub uuid: NodeUuid,
     /// What this data directory had read of the ledger when it decided a batch last; the default for nothing.
     pub witness: Witness,
+    /// How far this data directory has read the ledger, at least.
+    pub has_read: LedgerSeq,
 }
 
 /// One try at joining: verifies the hub's side and appends the own EPOCH. `epochs` follows what the disk remembers, also
@@ -268,7 +309,8 @@ pub async fn join(
     };
     let mut ledger = hub.ensure_ledger(&wanted).await?;
     let mut stale_reads = 0;
-    while epochs.ledger_created_ns != 0 && epochs.ledger_created_ns != ledger.created_ns() {
+    let known = epochs.ledger_created_ns;
+    while known != 0 && known != ledger.created_ns() && !ledger.succeeds(known) {
         if stale_reads >= SHORT_READS_MAX {
             let stream = ledger.stream().to_owned();
             return Err(JoinError::LedgerRecreated { stream });
@@ -277,8 +319,9 @@ pub async fn join(
         stale_reads += 1;
         ledger = hub.ensure_ledger(&wanted).await?;
     }
+    check_repaired(context, &*ledger, epochs).await?;
     // Before anything is written: a hub that is to be restored must not have taken this node's next epoch.
-    check_length(&*ledger, context.witness.position.max(LedgerSeq(epochs.last))).await?;
+    check_length(&*ledger, context.has_read).await?;
     write_genesis(&*ledger).await?;
     let ledger_size = ledger.info().await?;
     let (epoch, follows, nonce) = begin_epoch(context, &*ledger, epochs, tried).await?;
@@ -294,6 +337,47 @@ pub async fn join(
         nonce,
         sources,
     })
+}
+
+/// A repaired ledger begins far behind 1, with a checkpoint. Before that is complete nothing may be appended. And in it no
+/// EPOCH tells who holds a name, so a node that has none there yet asks the checkpoint.
+async fn check_repaired(
+    context: &JoinContext<'_>,
+    ledger: &dyn LedgerStream,
+    epochs: &Epochs,
+) -> Result<(), JoinError> {
+    if ledger.info().await?.first_seq <= 1 || epochs.ledger_created_ns == ledger.created_ns() {
+        return Ok(());
+    }
+    let mut stale_reads = 0;
+    let complete = loop {
+        match read_checkpoint(ledger).await? {
+            Some(found) => break found,
+            None if stale_reads >= SHORT_READS_MAX => {
+                let stream = ledger.stream().to_owned();
+                return Err(JoinError::LedgerUnfinished { stream });
+            }
+            None => {}
+        }
+        tokio::time::sleep(pause(stale_reads)).await;
+        stale_reads += 1;
+    };
+    // One that cannot be loaded is met again by the fold, which halts on it.
+    let Ok(fold) = complete.load() else { return Ok(()) };
+    let holder = fold.nodes().iter().find(|(uuid, node)| {
+        **uuid != context.uuid
+            && node.name == context.options.node
+            && matches!(node.state, NodeState::Active | NodeState::Draining)
+    });
+    match holder {
+        Some((_, node)) => Err(JoinError::IdentityConflict {
+            node: context.options.node.clone(),
+            same_uuid: false,
+            epoch: node.epoch,
+            state: node.state,
+        }),
+        None => Ok(()),
+    }
 }
 
 async fn check_length(ledger: &dyn LedgerStream, read: LedgerSeq) -> Result<(), JoinError> {
@@ -369,7 +453,9 @@ async fn begin_epoch(
     tried: &mut Option<Nonce>,
 ) -> Result<(Epoch, LedgerSeq, Nonce), JoinError> {
     let fresh = epochs.last == 0 && epochs.intents.is_empty();
-    let mut expected = LedgerSeq(epochs.last);
+    // The successor that a repair has begun has no EPOCH of this node yet.
+    let is_successor = epochs.ledger_created_ns != ledger.created_ns();
+    let mut expected = LedgerSeq(if is_successor { 0 } else { epochs.last });
     let mut stale_reads = 0;
     loop {
         // One nonce serves every try whose outcome is unknown: compare-and-set lets at most one of them land.
@@ -432,6 +518,7 @@ async fn begin_epoch(
                 match on_conflict(&found, last.seq, context.uuid, &intents, fresh) {
                     Conflict::Adopt(at) => {
                         epochs.last = at.0;
+                        epochs.ledger_created_ns = ledger.created_ns();
                         epochs.intents.retain(|&nonce| nonce != found.nonce.0);
                         *tried = None;
                         expected = at;

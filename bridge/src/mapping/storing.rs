@@ -121,9 +121,11 @@ impl Driver {
             head: resolution.encode(),
             body: Vec::new(),
         };
-        let commit = self
-            .store
-            .commit(Class::Finish, vec![op, head, self.names.put_witness(witness)]);
+        let closed = self.put_closed();
+        let commit = self.store.commit(
+            Class::Finish,
+            vec![op, head, self.names.put_witness(witness), closed],
+        );
         let Some(leaving) = self.batches.publish(batch) else {
             // The core resolves only what it was told is staged, and that told us where.
             self.failure = Some(DriverError::Unknown(batch));
@@ -159,11 +161,21 @@ impl Driver {
         }));
     }
 
+    /// The highest W of each source ever known here goes to the disk with whatever is decided.
+    pub(super) fn put_closed(&mut self) -> Op {
+        for (incarnation, through) in self.node.fold().watermarks() {
+            let known = self.remembered.closed.entry(*incarnation).or_default();
+            *known = (*known).max(*through);
+        }
+        self.names.put_closed(&self.remembered.closed)
+    }
+
     pub(super) fn persist_done(&mut self, done: &SeqSet) {
         let witness = self.names.put_witness(self.node.fold().witness());
+        let closed = self.put_closed();
         let commit = self
             .store
-            .commit(Class::Finish, vec![self.names.put_done(done), witness]);
+            .commit(Class::Finish, vec![self.names.put_done(done), witness, closed]);
         self.stored.push_back(Box::pin(async move {
             commit.await?;
             Ok(Stored::Done)

@@ -27,7 +27,7 @@ super::codes::codes! {
         "Stop the other process, or give each its own `data_dir`.";
     LEDGER_RECREATED = "FAN-4010", "the ledger is another one than before",
         "The ledger stream was deleted and created again since this node last worked with it.",
-        "Restore the old stream. Only if the whole mapping is to start anew: empty the data directories of all its nodes first.";
+        "The mapping is held. Restore the old stream, or see what `fanin ledger repair --dry-run` says. Only if the whole mapping is to start anew: empty the data directories of all its nodes first.";
     IDENTITY_CONFLICT = "FAN-4011", "two nodes use one identity",
         "The ledger's last epoch of this node was not written by this data directory: a copy of it is or was in use, or two nodes have one name.",
         "Stop the other one, or give this node another name and an empty data directory.";
@@ -54,7 +54,7 @@ super::codes::codes! {
         "Put the application back to deliver them; until then they are kept, and this node claims nothing.";
     EPOCH_LOST = "FAN-4019", "the ledger has lost this node's epoch, or records it had read",
         "The hub was rolled back, or lost records it had confirmed, in a power loss without sync_interval always for instance.",
-        "Restore the hub; or stop every node of the mapping, delete the ledger, and start with fresh data directories.";
+        "The mapping is held, others of the node are served. Restore the hub, or see what `fanin ledger repair --dry-run` says.";
     SOURCE_AWAY = "FAN-4020", "a source or its consumer cannot be used now",
         "The stream or the shared consumer is missing, differs, or does not answer; the reason says which.",
         "Follow the reason; the bridge looks again by itself.";
@@ -139,6 +139,9 @@ super::codes::codes! {
     HOLES = "FAN-4049", "messages left the source before any bridge had claimed them",
         "The source has no filter here, and sequences of it hold no message any more that nobody had claimed: they were purged, deleted or expired at the hub, perhaps before the mapping existed. The log names them.",
         "If that was not on purpose, give the source stream longer limits.";
+    LEDGER_UNFINISHED = "FAN-4052", "a repair of the ledger is not finished",
+        "`fanin ledger repair` has begun the ledger anew and ended before its state was complete.",
+        "Run it again, with --from-backup and the file that it wrote. The mapping is held until then and goes on by itself.";
     CONNECTIONS_FULL = "FAN-4060", "connections to the socket are turned away",
         "There are as many as are allowed: 1024, or half of the files the process may open, and three quarters of them for one user. A client may connect without closing.",
         "Find who it is (`ss -xp`, the user in the log line) and stop it; a client needs one connection for all its subscriptions. Applications that are connected are not touched. Where the limit of files is low, raise it (LimitNOFILE).";

@@ -6,9 +6,13 @@
 
 mod append;
 mod read;
+mod renew;
 pub mod tail;
 
 pub use append::AppendError;
+pub use renew::{FoundLedger, Renewal};
+
+use std::collections::BTreeSet;
 
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -248,6 +252,7 @@ pub struct Ledger {
     stream: String,
     subject_base: String,
     created_ns: u64,
+    predecessors: BTreeSet<u64>,
 }
 
 #[derive(Deserialize)]
@@ -272,6 +277,15 @@ impl Ledger {
         if !mismatches.is_empty() {
             return Err(LedgerError::Differs { stream, mismatches });
         }
+        Ledger::of(connection, options, &reply)
+    }
+
+    fn of(
+        connection: &Connection,
+        options: &LedgerOptions,
+        reply: &StreamReply,
+    ) -> Result<Ledger, LedgerError> {
+        let stream = options.stream();
         let created_ns =
             source::created_ns(&stream, &reply.created).map_err(|source| of_facts(&stream, source))?;
         Ok(Ledger {
@@ -279,6 +293,7 @@ impl Ledger {
             stream,
             subject_base: format!("{}.{}.", options.prefix, options.mapping),
             created_ns,
+            predecessors: renew::predecessors(&reply.config),
         })
     }
 
@@ -292,6 +307,12 @@ impl Ledger {
     #[must_use]
     pub fn created_ns(&self) -> u64 {
         self.created_ns
+    }
+
+    /// The creation times of the streams in whose place a repair has begun this one.
+    #[must_use]
+    pub fn predecessors(&self) -> &BTreeSet<u64> {
+        &self.predecessors
     }
 
     /// The ledger's state as of now, from its leader.
