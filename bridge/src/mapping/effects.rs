@@ -58,7 +58,7 @@ impl Driver {
             Effect::Fact(fact) => self.count(fact),
             Effect::Fence(reason) => self.fence(&reason),
             Effect::Halt(halt) => {
-                tracing::error!(code = "FAN-4030", mapping = self.options.name, reason = %halt, "the mapping halts: nothing is claimed or settled; what was won keeps flowing");
+                tracing::error!(code = "FAN-4030", mapping = self.options.name, reason = %halt, cure = halt.cure(), "the mapping halts: nothing is claimed or settled; what was won keeps flowing");
                 self.look_over();
             }
             Effect::Joined(epoch) => self.on_joined(epoch),

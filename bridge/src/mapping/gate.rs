@@ -142,7 +142,9 @@ impl Driver {
         }
         match self.node.phase() {
             Phase::Joining => return (State::Joining, String::new()),
-            Phase::Halted(halt) => return (State::Halted, format!("FAN-4030: {halt}")),
+            Phase::Halted(halt) => {
+                return (State::Halted, format!("FAN-4030: {halt}; cure: {}", halt.cure()));
+            }
             Phase::Fenced(reason) => return (State::Fenced, format!("FAN-3008: {reason}")),
             Phase::Active => {}
         }
