@@ -38,6 +38,16 @@ const FIRST_VERDICT: Duration = Duration::from_secs(5);
 /// Largest share of `memory.tail` kept for batches read back from disk.
 const READ_CACHE_SHARE: u64 = 4;
 
+// A configuration that passes validation is one that the local log takes.
+const _: () = {
+    use fanin_config::limits as config;
+    use fanin_store::limits as store;
+    assert!(config::SEGMENT_BYTES_MIN >= store::SEGMENT_BYTES_MIN);
+    assert!(config::SEGMENT_BYTES_MAX <= store::SEGMENT_BYTES_MAX);
+    assert!(config::SEGMENT_BYTES_MIN * config::SEGMENTS_MIN >= store::QUOTA_BYTES_MIN);
+    assert!(config::QUOTA_PER_RESERVE == store::QUOTA_PER_RESERVE);
+};
+
 /// The operator's word for this start.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct RunOptions {

@@ -3,6 +3,7 @@
 
 use fanin_core::ids::LedgerSeq;
 use fanin_hub::SourceError;
+use fanin_store::OpenError;
 
 use super::*;
 
@@ -164,4 +165,16 @@ fn a_mappings_errors_have_their_own_codes() {
             "FAN-4003", "FAN-4003", "FAN-4004", "FAN-4044", "FAN-4005", "FAN-4002", "FAN-4005", "FAN-4005"
         ]
     );
+}
+
+/// Goal: what the log refuses of a configuration is told as such. Method: both refusals.
+#[test]
+fn a_quota_that_the_log_refuses_is_a_mistake_of_the_configuration() {
+    for refused in [
+        OpenError::QuotaTooSmall { quota: 1, least: 2 },
+        OpenError::ReserveTooLarge { reserve: 2, quota: 3 },
+    ] {
+        let error = AppError::Open(refused);
+        assert_eq!((error.code(), error.exit_code()), ("FAN-1008", 78), "{error}");
+    }
 }

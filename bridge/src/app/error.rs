@@ -93,6 +93,9 @@ impl AppError {
             AppError::DataDir { .. } => "FAN-4001",
             AppError::Open(OpenError::Locked { .. }) => "FAN-4009",
             AppError::Open(OpenError::NoSpace { .. }) => "FAN-4048",
+            AppError::Open(OpenError::QuotaTooSmall { .. } | OpenError::ReserveTooLarge { .. }) => {
+                fanin_config::Code::Relation.info().code
+            }
             AppError::Open(_) | AppError::Store(_) => "FAN-4002",
             AppError::Identity(error) => error.code(),
             AppError::Mapping { source, .. } => mapping_code(source),

@@ -75,7 +75,7 @@ fn one(cx: &mut Context<'_>, path: &KeyPath, mapping: &MappingConfig, config: &C
                 cx.fail(
                     Code::Relation,
                     &path,
-                    None,
+                    Some(written(later)),
                     why,
                     "join the two sources, or make their subjects disjoint",
                 );
@@ -130,6 +130,16 @@ fn one(cx: &mut Context<'_>, path: &KeyPath, mapping: &MappingConfig, config: &C
         label(cx, &path, name, "application");
         self::application(cx, &path, application);
         unmatched(cx, &path, application, mapping, &sources);
+    }
+}
+
+/// A source as a file would say it.
+fn written(source: &SourceConfig) -> String {
+    if source.subjects.is_empty() {
+        format!("{{ stream: {} }}", source.stream)
+    } else {
+        let subjects = source.subjects.join(", ");
+        format!("{{ stream: {}, subjects: [{subjects}] }}", source.stream)
     }
 }
 
@@ -210,7 +220,11 @@ fn batch(cx: &mut Context<'_>, mapping_path: &KeyPath, mapping: &MappingConfig, 
     }
     let staged = KeyPath::of(&["memory", "staged"]);
     if cx.sound(&bytes) && cx.sound(&staged) && mapping.batch.bytes > config.memory.staged {
-        let blamed = if cx.given(&bytes) { &bytes } else { &staged };
+        let (blamed, value) = if cx.given(&bytes) {
+            (&bytes, mapping.batch.bytes)
+        } else {
+            (&staged, config.memory.staged)
+        };
         let why = format!(
             "a batch of {} does not fit in memory.staged of {}",
             mapping.batch.bytes, config.memory.staged
@@ -218,7 +232,7 @@ fn batch(cx: &mut Context<'_>, mapping_path: &KeyPath, mapping: &MappingConfig, 
         cx.fail(
             Code::Relation,
             blamed,
-            None,
+            Some(value.to_string()),
             why,
             "lower batch.bytes or raise memory.staged",
         );
