@@ -14,6 +14,7 @@ use super::ledger_io::{append, load_checkpoint, purge};
 use super::limits::LOOKS_MAX;
 use super::watch::{audit, repair};
 use crate::codes::{Code, Refusal};
+use crate::telemetry::metrics as names;
 
 impl Driver {
     pub(super) fn perform(&mut self, effect: Effect) {
@@ -153,9 +154,8 @@ impl Driver {
                 } else {
                     "partial"
                 };
-                metrics::counter!("fanin_claims_total", "mapping" => mapping(), "result" => result)
-                    .increment(1);
-                metrics::histogram!("fanin_claim_duration_seconds").record(took_ms as f64 / 1_000.0);
+                metrics::counter!(names::CLAIMS, "mapping" => mapping(), "result" => result).increment(1);
+                metrics::histogram!(names::CLAIM_DURATION).record(took_ms as f64 / 1_000.0);
                 if tombstoned > 0 {
                     tracing::warn!(
                         code = "FAN-4040",
@@ -166,8 +166,7 @@ impl Driver {
                 }
             }
             Fact::ClaimVoid(why) => {
-                metrics::counter!("fanin_claims_total", "mapping" => mapping(), "result" => "void")
-                    .increment(1);
+                metrics::counter!(names::CLAIMS, "mapping" => mapping(), "result" => "void").increment(1);
                 tracing::debug!(mapping = mapping(), ?why, "a claim was void; it goes out again");
             }
             Fact::DamagedForgotten(batch) => {
@@ -177,7 +176,7 @@ impl Driver {
                 tracing::debug!(mapping = mapping(), position = position.0, "checkpoint written");
             }
             Fact::Holes { incarnation, count } => {
-                metrics::counter!("fanin_hole_messages_total", "mapping" => mapping()).increment(count);
+                metrics::counter!(names::HOLE_MESSAGES, "mapping" => mapping()).increment(count);
                 let source = self.node.fold().terms().sources.get(&incarnation);
                 // With filters a hole is mostly a message that nobody wants.
                 if source.is_some_and(|source| source.filters.is_empty()) {
@@ -194,7 +193,7 @@ impl Driver {
             }
             Fact::Repair { incarnation, seq } => {
                 self.counts.repaired += 1;
-                metrics::counter!("fanin_repaired_messages_total", "mapping" => mapping()).increment(1);
+                metrics::counter!(names::REPAIRED_MESSAGES, "mapping" => mapping()).increment(1);
                 tracing::warn!(code = "FAN-4041", mapping = mapping(), %incarnation, seq = seq.0, "the hub had skipped a message; it is fetched by sequence");
             }
             Fact::Stuck { incarnation, seq } => self.tell_stuck(incarnation, seq),

@@ -107,11 +107,6 @@ impl Driver {
         }
         let fold = self.node.fold();
         let name = self.options.name.clone();
-        metrics::gauge!("fanin_ledger_lag_messages", "mapping" => name.clone()).set(self.lag as f64);
-        metrics::gauge!("fanin_epoch", "mapping" => name.clone())
-            .set(self.node.epoch().unwrap_or_default().0 as f64);
-        metrics::gauge!("fanin_paused", "mapping" => name.clone(), "axis" => "intake")
-            .set(if state == State::Active { 0.0 } else { 1.0 });
         self.view.update(|view| {
             if view.state != state || code_of(&view.reason) != code_of(&reason) {
                 tracing::info!(mapping = name, state = state.word(), reason, "state");
