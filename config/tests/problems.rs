@@ -482,7 +482,10 @@ fn one_mistake_each() {
 #[test]
 fn the_value_is_the_one_written() {
     let below_source = |lines: &str| below("    sources: [{ stream: ORDERS }]", lines);
-    let sources = with("{ stream: ORDERS }", "{ stream: A }, { stream: A, subjects: [x] }");
+    let sources = with(
+        "{ stream: ORDERS }",
+        "{ stream: A }, { stream: A, subjects: [x] }",
+    );
     for (text, value) in [
         (with("n1", "a-${NOBODY}"), "a-${NOBODY}"),
         (below("node: n1", "node: n2"), "n2"),
@@ -507,11 +510,7 @@ fn the_value_is_the_one_written() {
         ),
     ] {
         let error = Case::new(&text).load().expect_err(&text);
-        assert_eq!(
-            error.problems[0].value.as_deref(),
-            Some(value),
-            "{text}\n{error}"
-        );
+        assert_eq!(error.problems[0].value.as_deref(), Some(value), "{text}\n{error}");
     }
     // A secret whose key is misspelt is not shown either.
     let text = below(

@@ -136,7 +136,11 @@ async fn a_newer_record_halts_the_mapping_and_what_was_won_keeps_flowing() {
             .filter(|line| line.level == Level::Error)
             .collect();
         assert_eq!(errors.len(), 1, "{}: {errors:?}", node.node());
-        assert!(errors[0].text.contains("\"cure\":\"upgrade this bridge"), "{}", errors[0]);
+        assert!(
+            errors[0].text.contains("\"cure\":\"upgrade this bridge"),
+            "{}",
+            errors[0]
+        );
         node.stop().await.unwrap();
     }
 }

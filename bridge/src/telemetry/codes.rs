@@ -100,6 +100,9 @@ codes! {
     SERVING_FAILED = "FAN-5026", "the socket's server ended with an error",
         "The system refused to accept connections, or to end one in good order, while the bridge was stopping.",
         "Nothing: what was not confirmed comes again. If it happens often, check the limits of the process (open files).";
+    SERVING_ENDED = "FAN-5027", "nobody serves the socket any more",
+        "The task that serves the socket ended by itself: the system refused to accept connections, or there is a defect. The process ends.",
+        "Let the service manager restart the bridge; nothing is lost. If it happens often, check the limits of the process (open files), and report the log's lines before it.";
 }
 
 #[cfg(test)]

@@ -31,7 +31,9 @@ impl Halt {
             Halt::NoGenesis { .. } => {
                 "find what wrote to the ledger stream, which belongs to the bridges alone, restore the stream, then restart"
             }
-            Halt::Reserved { .. } => "upgrade this bridge to the newest version that any node runs, then restart",
+            Halt::Reserved { .. } => {
+                "upgrade this bridge to the newest version that any node runs, then restart"
+            }
             Halt::SourceRecreated { .. } => {
                 "restore the stream that was there before and restart, or take the new one for good: restart one node with \
                  --accept-terms"
