@@ -59,9 +59,11 @@ pub const LEASE_MIN: Duration = Duration::from_millis(10);
 /// Smallest segment of the local log, in bytes.
 pub const SEGMENT_BYTES_MIN: u64 = 64 * 1024;
 /// Largest segment of the local log, in bytes.
-pub const SEGMENT_BYTES_MAX: u64 = 4 * 1024 * 1024 * 1024;
+pub const SEGMENT_BYTES_MAX: u64 = 1024 * 1024 * 1024;
 /// Fewest segments the quota must hold, so that whole segments can be freed while others are written.
 pub const SEGMENTS_MIN: u64 = 4;
+/// The quota is at least so many times the reserve, so that intake has half of it.
+pub const QUOTA_PER_RESERVE: u64 = 2;
 /// Smallest ledger, in bytes: its last quarter must take what empties it, records of up to 256 KiB.
 pub const LEDGER_BYTES_MIN: u64 = 16 * 1024 * 1024;
 /// Smallest memory buffer, in bytes.

@@ -62,7 +62,7 @@ async fn ledger_end(cluster: &Cluster) -> u64 {
 }
 
 /// Goal: a record of a newer version halts the mapping on every node: nothing is pulled, claimed or appended any more, what
-/// was won keeps flowing, status and exactly one ERROR say why (P10). Method: append one by hand while slow applications work on a
+/// was won keeps flowing, status and exactly one ERROR say why and what to do (P10). Method: append one by hand while slow applications work on a
 /// backlog, then feed more.
 #[tokio::test]
 async fn a_newer_record_halts_the_mapping_and_what_was_won_keeps_flowing() {
@@ -95,7 +95,10 @@ async fn a_newer_record_halts_the_mapping_and_what_was_won_keeps_flowing() {
             orders(status).state == "halted"
         });
         let reason = orders(&halted.await.unwrap()).reason.clone();
-        assert!(reason.contains("FAN-4030"), "{reason}");
+        assert!(
+            reason.contains("FAN-4030") && reason.contains("cure: upgrade this bridge"),
+            "{reason}"
+        );
     }
     let end = ledger_end(&cluster).await;
     let won = cluster.ids.clone();
@@ -133,6 +136,11 @@ async fn a_newer_record_halts_the_mapping_and_what_was_won_keeps_flowing() {
             .filter(|line| line.level == Level::Error)
             .collect();
         assert_eq!(errors.len(), 1, "{}: {errors:?}", node.node());
+        assert!(
+            errors[0].text.contains("\"cure\":\"upgrade this bridge"),
+            "{}",
+            errors[0]
+        );
         node.stop().await.unwrap();
     }
 }

@@ -6,6 +6,7 @@
 //! | part | what it does |
 //! |---|---|
 //! | [`connection`] | one connection, its state, requests that fail fast instead of queueing while the hub is away |
+//! | [`away`] | why no server is connected |
 //! | [`source`] | facts of a source stream, its [`fanin_core::ids::Incarnation`] |
 //! | [`consumer`] | the shared durable pull consumer: ensure, verify, info |
 //! | [`puller`] | pulling batches from it |
@@ -18,6 +19,7 @@
 #![warn(missing_docs)]
 
 pub mod api;
+pub mod away;
 pub mod codes;
 pub mod connection;
 pub mod consumer;
@@ -37,6 +39,7 @@ mod timestamp;
 pub mod verify;
 
 pub use api::ApiError;
+pub use away::{Away, AwayKind};
 pub use connection::{ConnectError, Connection, ConnectionState};
 pub use consumer::{ConsumerError, ConsumerInfo, ConsumerSpec, CreatePolicy, SharedConsumer};
 pub use flow::PullError;

@@ -34,6 +34,11 @@ pub trait Hub: Send + Sync + 'static {
     /// Why the connection was lost, or could not be made, last.
     fn last_error(&self) -> Option<String>;
 
+    /// Why no server is connected, with its code and what to do; `None` while one is, and where nobody can tell.
+    fn why_away(&self) -> Option<String> {
+        None
+    }
+
     /// Waits until a server is connected.
     fn wait_connected(&self) -> BoxFuture<'_, ()>;
 
@@ -171,7 +176,14 @@ impl Hub for Connection {
     }
 
     fn last_error(&self) -> Option<String> {
-        self.state().last_error
+        let state = self.state();
+        state.away.map(|away| away.to_string()).or(state.last_error)
+    }
+
+    fn why_away(&self) -> Option<String> {
+        self.state()
+            .why_away()
+            .map(|(code, why)| format!("{code}: {why}"))
     }
 
     fn wait_connected(&self) -> BoxFuture<'_, ()> {

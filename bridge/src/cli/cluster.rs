@@ -8,7 +8,7 @@ use fanin_core::ids::{Incarnation, StreamSeq};
 use fanin_hub::port::Hub;
 use fanin_hub::{Connection, CreatePolicy, LedgerOptions};
 
-use super::exit::Exit;
+use super::exit::{Exit, connect_exit};
 use super::failure::Failure;
 use super::load::{self, Overrides};
 use crate::audit::gaps::{Sweep, sweep};
@@ -60,7 +60,7 @@ impl ClusterArgs {
         reach.wait_for_hub = false;
         let hub = Connection::connect(reach)
             .await
-            .map_err(|error| Failure::of(Exit::Unavailable, error.code(), error))?;
+            .map_err(|error| Failure::of(connect_exit(&error, Exit::Config), error.code(), error))?;
         let Listen::Unix(own) = &loaded.config.listen;
         let sockets = if self.nodes.is_empty() {
             vec![format!("unix://{}", own.display())]

@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 
 use clap::{Args as ClapArgs, Subcommand};
+use fanin_core::fold::Halt;
 use fanin_core::record::NodeState;
 use serde_json::{Value, json};
 
@@ -149,6 +150,7 @@ fn info_json(cluster: &Cluster, folded: &Folded) -> Value {
         "records": folded.info.messages,
         "checkpoint": folded.checkpoint.map(|position| position.0),
         "halt": folded.halt.as_ref().map(ToString::to_string),
+        "cure": folded.halt.as_ref().map(Halt::cure),
         "terms": {
             "version": fold.terms().version.0,
             "apps": fold.terms().apps.iter().map(|(app, since)| (app.clone(), since.0)).collect::<std::collections::BTreeMap<_, _>>(),
@@ -206,7 +208,7 @@ fn info_text(cluster: &Cluster, folded: &Folded) -> String {
         None => text.push_str("no checkpoint yet\n"),
     }
     if let Some(halt) = &folded.halt {
-        let _ = writeln!(text, "HALTED: {halt}");
+        let _ = writeln!(text, "HALTED: {halt}\ncure: {}", halt.cure());
     }
     let apps: Vec<_> = fold.terms().apps.keys().map(String::as_str).collect();
     let _ = writeln!(text, "terms {}: {}", fold.terms().version, apps.join(", "));

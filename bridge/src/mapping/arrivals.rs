@@ -9,6 +9,7 @@ use fanin_hub::{AckSubject, Pulled, StoredMessage};
 use super::batches::{Flying, Permits};
 use super::driver::Driver;
 use crate::stage::StagedMessage;
+use crate::telemetry::metrics as names;
 
 /// One arrival.
 #[derive(Debug)]
@@ -52,7 +53,7 @@ impl Arrival {
 
 impl Driver {
     pub(super) fn on_pulled(&mut self, incarnation: Incarnation, pulled: Vec<Pulled>, permits: Permits) {
-        metrics::counter!("fanin_hub_fetched_messages_total", "mapping" => self.options.name.clone())
+        metrics::counter!(names::HUB_FETCHED_MESSAGES, "mapping" => self.options.name.clone())
             .increment(pulled.len() as u64);
         let messages = pulled.into_iter().map(|pulled| {
             let message = StagedMessage {

@@ -432,8 +432,6 @@ impl Driver {
             Event::Repaired { incarnation, message } => self.on_repaired(incarnation, *message),
             Event::Floor { incarnation, info } => {
                 self.missing.remove(&incarnation);
-                metrics::gauge!("fanin_hub_pending_messages", "mapping" => self.options.name.clone())
-                    .set(info.pending as f64);
                 self.view.update(|view| {
                     let source = view.sources.entry(incarnation).or_default();
                     source.pending = info.pending;

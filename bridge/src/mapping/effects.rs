@@ -17,6 +17,7 @@ use super::ledger_io::{append, load_checkpoint, purge};
 use super::limits::LOOKS_MAX;
 use super::watch::{audit, repair};
 use crate::codes::{Code, Refusal};
+use crate::telemetry::metrics as names;
 
 impl Driver {
     pub(super) fn perform(&mut self, effect: Effect) {
@@ -61,7 +62,7 @@ impl Driver {
             Effect::Fact(fact) => self.count(fact),
             Effect::Fence(reason) => self.fence(&reason),
             Effect::Halt(halt) => {
-                tracing::error!(code = halt_code(&halt), mapping = self.options.name, reason = %halt, "the mapping halts: nothing is claimed or settled; what was won keeps flowing");
+                tracing::error!(code = halt_code(&halt), mapping = self.options.name, reason = %halt, cure = halt.cure(), "the mapping halts: nothing is claimed or settled; what was won keeps flowing");
                 self.outgoing.fall_silent();
                 self.look_over();
             }
@@ -159,9 +160,8 @@ impl Driver {
                 } else {
                     "partial"
                 };
-                metrics::counter!("fanin_claims_total", "mapping" => mapping(), "result" => result)
-                    .increment(1);
-                metrics::histogram!("fanin_claim_duration_seconds").record(took_ms as f64 / 1_000.0);
+                metrics::counter!(names::CLAIMS, "mapping" => mapping(), "result" => result).increment(1);
+                metrics::histogram!(names::CLAIM_DURATION).record(took_ms as f64 / 1_000.0);
                 if tombstoned > 0 {
                     tracing::warn!(
                         code = "FAN-4040",
@@ -173,8 +173,7 @@ impl Driver {
                 }
             }
             Fact::ClaimVoid(why) => {
-                metrics::counter!("fanin_claims_total", "mapping" => mapping(), "result" => "void")
-                    .increment(1);
+                metrics::counter!(names::CLAIMS, "mapping" => mapping(), "result" => "void").increment(1);
                 tracing::debug!(mapping = mapping(), ?why, "a claim was void; it goes out again");
             }
             Fact::DamagedForgotten(batch) => {
@@ -188,7 +187,7 @@ impl Driver {
                 count,
                 seqs,
             } => {
-                metrics::counter!("fanin_hole_messages_total", "mapping" => mapping()).increment(count);
+                metrics::counter!(names::HOLE_MESSAGES, "mapping" => mapping()).increment(count);
                 let source = self.node.fold().terms().sources.get(&incarnation);
                 // With filters a hole is mostly a message that nobody wants.
                 if source.is_some_and(|source| source.filters.is_empty()) {
@@ -212,7 +211,7 @@ impl Driver {
             }
             Fact::Repair { incarnation, seq } => {
                 self.counts.repaired += 1;
-                metrics::counter!("fanin_repaired_messages_total", "mapping" => mapping()).increment(1);
+                metrics::counter!(names::REPAIRED_MESSAGES, "mapping" => mapping()).increment(1);
                 tracing::warn!(code = "FAN-4041", mapping = mapping(), %incarnation, seq = seq.0, "the hub had skipped a message; it is fetched by sequence");
             }
             Fact::Stuck { incarnation, seq } => self.tell_stuck(incarnation, seq),

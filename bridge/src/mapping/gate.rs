@@ -115,11 +115,6 @@ impl Driver {
         }
         let fold = self.node.fold();
         let name = self.options.name.clone();
-        metrics::gauge!("fanin_ledger_lag_messages", "mapping" => name.clone()).set(self.lag as f64);
-        metrics::gauge!("fanin_epoch", "mapping" => name.clone())
-            .set(self.node.epoch().unwrap_or_default().0 as f64);
-        metrics::gauge!("fanin_paused", "mapping" => name.clone(), "axis" => "intake")
-            .set(if state == State::Active { 0.0 } else { 1.0 });
         self.view.update(|view| {
             if view.state != state || code_of(&view.reason) != code_of(&reason) {
                 tracing::info!(mapping = name, state = state.word(), reason, "state");
@@ -151,7 +146,10 @@ impl Driver {
         }
         match self.node.phase() {
             Phase::Joining => return (State::Joining, String::new()),
-            Phase::Halted(halt) => return (State::Halted, format!("{}: {halt}", halt_code(halt))),
+            Phase::Halted(halt) => {
+                let reason = format!("{}: {halt}; cure: {}", halt_code(halt), halt.cure());
+                return (State::Halted, reason);
+            }
             Phase::Fenced(reason) => return (State::Fenced, format!("FAN-3008: {reason}")),
             Phase::Active => {}
         }

@@ -323,7 +323,7 @@ impl Mapping {
             tokio::select! {
                 biased;
                 () = shutdown.cancelled() => return None,
-                () = desk.while_waiting(hub.wait_connected()) => {}
+                () = desk.while_waiting(wait_connected(hub, &self.view)) => {}
             }
             let joined_before = self.epochs.last != 0;
             let context = JoinContext {
@@ -430,6 +430,29 @@ impl Desk<'_> {
                 }
             }
         }
+    }
+}
+
+/// Waits for the hub, and says meanwhile why it is not there.
+async fn wait_connected(hub: &dyn Hub, view: &Shared) {
+    let mut connected = hub.wait_connected();
+    let mut look = tokio::time::interval(TICK);
+    let mut told = None;
+    loop {
+        tokio::select! {
+            biased;
+            () = &mut connected => break,
+            _ = look.tick() => {
+                let why = hub.why_away();
+                if why.is_some() && why != told {
+                    view.update(|view| view.reason = why.clone().unwrap_or_default());
+                    told = why;
+                }
+            }
+        }
+    }
+    if told.is_some_and(|told| view.get().reason == told) {
+        view.update(|view| view.reason.clear());
     }
 }
 

@@ -14,6 +14,7 @@ use super::disk::set_to_runs;
 use super::driver::{Driver, DriverError};
 use super::limits::FULL_DELAY;
 use crate::stage::{RECORD_RESOLUTION, RECORD_STAGE, Resolution, StagedBatch};
+use crate::telemetry::metrics as names;
 use crate::topic::{ColdBatch, PublishedBatch};
 
 /// Something that became durable, or was refused.
@@ -84,8 +85,7 @@ impl Driver {
         self.stored.push_back(Box::pin(async move {
             match commit.await {
                 Ok(at) => {
-                    metrics::histogram!("fanin_stage_sync_duration_seconds")
-                        .record(since.elapsed().as_secs_f64());
+                    metrics::histogram!(names::STAGE_SYNC_DURATION).record(since.elapsed().as_secs_f64());
                     match at.first() {
                         Some(at) => Ok(Stored::Staged(batch, *at)),
                         None => Ok(Stored::Refused(batch)),
@@ -205,7 +205,7 @@ impl Driver {
                     flying.at = Some(at);
                     flying.body.as_ref().map_or(0, |body| body.messages.len() as u64)
                 });
-                metrics::counter!("fanin_staged_messages_total", "mapping" => self.options.name.clone())
+                metrics::counter!(names::STAGED_MESSAGES, "mapping" => self.options.name.clone())
                     .increment(count);
                 self.feed(Input::Staged(batch));
             }

@@ -106,6 +106,9 @@ codes! {
     BACKUP_UNUSABLE = "FAN-5028", "a backup of a ledger cannot be written or read",
         "The disk is full or the directory not writable, or the file is not a complete backup.",
         "Name another file with --backup, or the one that the earlier repair wrote with --from-backup.";
+    SERVING_ENDED = "FAN-5029", "nobody serves the socket any more",
+        "The task that serves the socket ended by itself: the system refused to accept connections, or there is a defect. The process ends.",
+        "Let the service manager restart the bridge; nothing is lost. If it happens often, check the limits of the process (open files), and report the log's lines before it.";
 }
 
 #[cfg(test)]

@@ -41,8 +41,8 @@ super::codes::codes! {
         "The configuration's `node` is not the name that the directory was made under.",
         "Correct `node`, or use an empty directory.";
     SOCKET_UNBOUND = "FAN-4015", "the socket cannot be served",
-        "Its directory does not exist, the bridge's user may not write there, the path is too long, or another bridge listens on it.",
-        "Create the directory, correct `listen`, or stop the other bridge.";
+        "Its directory cannot be made, the bridge's user may not write there, the path is too long, something else is there, or another bridge listens on it.",
+        "Let the bridge's user write to the directory, correct `listen`, or stop the other bridge.";
     STOP_CUT_SHORT = "FAN-4016", "not everything ended in time",
         "A stop took longer than shutdown_grace.",
         "Nothing: what is unfinished goes on at the next start. Raise shutdown_grace if it happens often.";

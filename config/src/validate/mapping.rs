@@ -75,7 +75,7 @@ fn one(cx: &mut Context<'_>, path: &KeyPath, mapping: &MappingConfig, config: &C
                 cx.fail(
                     Code::Relation,
                     &path,
-                    None,
+                    Some(written(later)),
                     why,
                     "join the two sources, or make their subjects disjoint",
                 );
@@ -148,6 +148,16 @@ fn terms_bytes(cx: &mut Context<'_>, sources: &KeyPath, mapping: &MappingConfig)
         );
         let cure = "name fewer or shorter subjects, with wildcards, or split the mapping";
         cx.fail(Code::Relation, sources, Some(format!("{bytes} bytes")), why, cure);
+    }
+}
+
+/// A source as a file would say it.
+fn written(source: &SourceConfig) -> String {
+    if source.subjects.is_empty() {
+        format!("{{ stream: {} }}", source.stream)
+    } else {
+        let subjects = source.subjects.join(", ");
+        format!("{{ stream: {}, subjects: [{subjects}] }}", source.stream)
     }
 }
 
@@ -239,7 +249,11 @@ fn batch(cx: &mut Context<'_>, mapping_path: &KeyPath, mapping: &MappingConfig, 
     }
     let staged = KeyPath::of(&["memory", "staged"]);
     if cx.sound(&bytes) && cx.sound(&staged) && mapping.batch.bytes > config.memory.staged {
-        let blamed = if cx.given(&bytes) { &bytes } else { &staged };
+        let (blamed, value) = if cx.given(&bytes) {
+            (&bytes, mapping.batch.bytes)
+        } else {
+            (&staged, config.memory.staged)
+        };
         let why = format!(
             "a batch of {} does not fit in memory.staged of {}",
             mapping.batch.bytes, config.memory.staged
@@ -247,7 +261,7 @@ fn batch(cx: &mut Context<'_>, mapping_path: &KeyPath, mapping: &MappingConfig, 
         cx.fail(
             Code::Relation,
             blamed,
-            None,
+            Some(value.to_string()),
             why,
             "lower batch.bytes or raise memory.staged",
         );

@@ -263,7 +263,7 @@ impl fmt::Display for Halt {
             Halt::UnknownRecord { position, error } => {
                 write!(
                     f,
-                    "ledger record {position} is not understood: {error}; a newer bridge wrote it, or something else did"
+                    "ledger record {position} is not understood: {error}; a newer bridge wrote it, or something else did: upgrade this bridge"
                 )
             }
             Halt::UnsupportedRules {
