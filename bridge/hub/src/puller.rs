@@ -30,6 +30,14 @@ pub struct Pulled {
     pub ack: AckSubject,
 }
 
+impl Pulled {
+    /// Bytes of subject, headers and body: what a batch's limit and the room in memory count.
+    #[must_use]
+    pub fn size(&self) -> usize {
+        headers::message_size(&self.subject, &self.headers, self.payload.len())
+    }
+}
+
 /// Pulls batches from the shared consumer.
 ///
 /// One inbox, with one request kept ahead: while a batch is being worked on, the hub already sends the next one. So the
@@ -189,7 +197,7 @@ impl Puller {
             payload: message.payload,
             ack: AckSubject(reply),
         };
-        self.waiting_bytes += size(&pulled);
+        self.waiting_bytes += pulled.size();
         self.waiting.push_back(pulled);
     }
 
@@ -198,10 +206,10 @@ impl Puller {
         let mut count = 0;
         for pulled in self.waiting.iter().take(max_messages) {
             // The first one goes out whatever its size.
-            if count > 0 && bytes + size(pulled) > max_bytes {
+            if count > 0 && bytes + pulled.size() > max_bytes {
                 break;
             }
-            bytes += size(pulled);
+            bytes += pulled.size();
             count += 1;
         }
         self.waiting_bytes -= bytes;
@@ -219,13 +227,4 @@ impl Puller {
         self.waiting.clear();
         self.waiting_bytes = 0;
     }
-}
-
-fn size(pulled: &Pulled) -> usize {
-    let headers: usize = pulled
-        .headers
-        .iter()
-        .map(|(name, value)| name.len() + value.len() + 4)
-        .sum();
-    pulled.payload.len() + pulled.subject.len() + headers
 }

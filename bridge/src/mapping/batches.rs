@@ -17,7 +17,7 @@ use crate::stage::{StageHead, StagedBatch};
 pub struct Permits {
     /// One per message.
     pub messages: Option<OwnedSemaphorePermit>,
-    /// One per KiB of payload.
+    /// One per KiB of subjects, headers and payloads.
     pub kib: Option<OwnedSemaphorePermit>,
 }
 
