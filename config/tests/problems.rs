@@ -324,6 +324,13 @@ fn one_mistake_each() {
             "mappings.orders.batch.bytes",
         ),
         (
+            top("memory: { staged: 96KiB }").replace("{ stream: ORDERS }", "{ stream: A }, { stream: B }")
+                + "    batch: { bytes: 10KiB }\n",
+            Code::Relation,
+            2,
+            "memory.staged",
+        ),
+        (
             mapping("    batch: { linger: 1m }"),
             Code::Relation,
             7,

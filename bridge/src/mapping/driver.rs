@@ -100,6 +100,8 @@ pub enum Event {
         incarnation: Incarnation,
         /// The message.
         message: Box<StoredMessage>,
+        /// The room it takes.
+        permits: Permits,
     },
     /// A source's consumer is there; its tasks run.
     SourceReady {
@@ -206,6 +208,7 @@ pub struct Driver {
     pub(super) missing: BySource<String>,
     pub(super) ledger_room: super::room::LedgerRoom,
     pub(super) mending: Mending,
+    pub(super) repair_room: super::batches::RepairRoom,
     /// Room in the local log without which pulling is in vain: about what it refused last; 0 when it refused nothing.
     pub(super) room_wanted: u64,
     /// Applications that have been connected here in this process.
@@ -254,6 +257,7 @@ impl Driver {
             missing: BTreeMap::new(),
             ledger_room: super::room::LedgerRoom::new(parts.ledger_size),
             mending: Mending::of(parts.damaged),
+            repair_room: super::batches::RepairRoom::default(),
             room_wanted: 0,
             ever_present: BTreeSet::new(),
             tickets: 0,
@@ -396,7 +400,11 @@ impl Driver {
                 }
             }
             Event::Refetched(refetched) => self.on_refetched(*refetched),
-            Event::Repaired { incarnation, message } => self.on_repaired(incarnation, *message),
+            Event::Repaired {
+                incarnation,
+                message,
+                permits,
+            } => self.on_repaired(incarnation, *message, permits),
             Event::Floor { incarnation, info } => {
                 self.missing.remove(&incarnation);
                 metrics::gauge!("fanin_hub_pending_messages", "mapping" => self.options.name.clone())

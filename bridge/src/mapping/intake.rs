@@ -14,7 +14,7 @@ use super::batches::Permits;
 use super::driver::Event;
 use super::join::pause;
 use super::ledger_io::error_chain;
-use super::limits::{PAUSE_BROKEN, PULL_WAIT};
+use super::limits::{PAUSE_BROKEN, PULL_WAIT, STAGED_PARTS};
 
 /// The room of one source: in its window of unsettled messages, and in memory.
 #[derive(Clone, Debug)]
@@ -29,16 +29,24 @@ pub struct Room {
 
 impl Room {
     /// Room for `in_flight` messages and `staged_bytes` of subjects, headers and payloads, taken a batch at a time.
+    ///
+    /// What the hub sends ahead of its turn is within `staged_bytes` too: each of the puller's requests may bring a batch, and a batch
+    /// is at most one of `STAGED_PARTS` parts, whatever the configuration allows. Beyond that a source holds at most one message,
+    /// where a single one is larger than all parts that are for requests.
     #[must_use]
     pub fn new(in_flight: u32, staged_bytes: u64, batch: &BatchConfig) -> Room {
-        let kib_total = u32::try_from((staged_bytes / 1024).max(1))
+        // In whole KiB, as the room is counted.
+        let part = staged_bytes / STAGED_PARTS / 1024 * 1024;
+        let batch_bytes = batch.bytes.0.min(part).max(1);
+        let room_bytes = staged_bytes.saturating_sub((STAGED_PARTS - 1) * batch_bytes);
+        let kib_total = u32::try_from((room_bytes / 1024).max(1))
             .unwrap_or(u32::MAX)
             .min(u32::MAX >> 4);
         Room {
             messages: Arc::new(Semaphore::new(in_flight as usize)),
             kib: Arc::new(Semaphore::new(kib_total as usize)),
             batch_messages: batch.messages.min(in_flight),
-            batch_bytes: batch.bytes.0,
+            batch_bytes,
             linger: batch.linger.0,
             kib_total,
         }

@@ -75,3 +75,23 @@ async fn a_message_above_a_batch_waits_for_its_room() {
     room.fit(&mut permits, &[message(0, 5_000 * KIB)]).await.unwrap();
     assert_eq!(room.kib.available_permits(), 0);
 }
+
+#[test]
+fn what_comes_ahead_is_within_the_share() {
+    for staged_kib in [64, 100, 333, 1024, 65 * 1024] {
+        for bytes in [1, 10 * KIB, 64 * KIB, 1024 * KIB, 100 * 1024 * KIB] {
+            let batch = BatchConfig {
+                bytes: ByteSize(bytes as u64),
+                ..BatchConfig::default()
+            };
+            let room = Room::new(100, staged_kib * 1024, &batch);
+            let ahead = fanin_hub::puller::ahead_bytes_max(room.batch_bytes as usize, 1) as u64;
+            assert!(ahead + u64::from(room.kib_total) * 1024 <= staged_kib * 1024);
+            assert!(room.batch_bytes <= bytes as u64);
+            assert!(
+                room.batch_bytes.div_ceil(1024) <= u64::from(room.kib_total),
+                "a batch fits in its room"
+            );
+        }
+    }
+}

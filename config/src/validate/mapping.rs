@@ -11,6 +11,7 @@ use crate::model::{
     ApplicationConfig, BackoffConfig, Config, Durability, MappingConfig, RequiredDelivery, SourceConfig,
 };
 use crate::problem::KeyPath;
+use crate::units::ByteSize;
 
 pub(super) fn all(cx: &mut Context<'_>, path: &KeyPath, config: &Config) {
     if config.mappings.is_empty() {
@@ -222,6 +223,21 @@ fn batch(cx: &mut Context<'_>, mapping_path: &KeyPath, mapping: &MappingConfig, 
             why,
             "lower batch.bytes or raise memory.staged",
         );
+    }
+    // Each mapping has an equal part of it, and of that each of its sources.
+    let shares = (config.mappings.len() * mapping.sources.len()).max(1) as u64;
+    let share = config.memory.staged.0 / shares;
+    if cx.sound(&staged) && share < MEMORY_BYTES_MIN {
+        let sources = mapping_path.key("sources");
+        let blamed = if cx.given(&staged) { &staged } else { &sources };
+        let why = format!(
+            "memory.staged of {} leaves {} for each source of {mapping_path}; it needs {}",
+            config.memory.staged,
+            ByteSize(share),
+            ByteSize(MEMORY_BYTES_MIN)
+        );
+        let cure = "raise memory.staged";
+        cx.fail(Code::Relation, blamed, None, why, cure);
     }
     let ack_wait = mapping_path.key("ack_wait");
     if cx.sound(&linger) && cx.sound(&ack_wait) && mapping.batch.linger >= mapping.ack_wait {
