@@ -92,7 +92,7 @@ async fn until_closed(mut socket: UnixStream) {
     );
 }
 
-async fn channel(bridge: &Bridge) -> Channel {
+pub(crate) async fn channel(bridge: &Bridge) -> Channel {
     Endpoint::from_shared(bridge.socket())
         .unwrap()
         .connect()
@@ -100,7 +100,7 @@ async fn channel(bridge: &Bridge) -> Channel {
         .unwrap()
 }
 
-fn open(topic: &str, app: &str) -> Request {
+pub(crate) fn open(topic: &str, app: &str) -> Request {
     Request::Open(Open {
         topic: topic.to_owned(),
         app: app.to_owned(),
@@ -109,14 +109,14 @@ fn open(topic: &str, app: &str) -> Request {
 }
 
 /// A call that is open until this is dropped. What it is sent is read by nobody but who asks for it.
-struct Call {
+pub(crate) struct Call {
     responses: Streaming<SubscribeResponse>,
     // Ends the requests: a client library holds a call of which only the answers are dropped.
     _end: DropGuard,
 }
 
 /// A call with these requests whose requests' side stays open.
-async fn call(channel: &Channel, requests: Vec<Request>) -> Result<Call, Status> {
+pub(crate) async fn call(channel: &Channel, requests: Vec<Request>) -> Result<Call, Status> {
     let requests = requests.into_iter().map(|request| SubscribeRequest {
         request: Some(request),
     });
