@@ -4,6 +4,7 @@
 
 mod cargo_deny;
 mod chaos;
+mod demo;
 mod run;
 mod sim;
 mod test;
@@ -100,5 +101,5 @@ fn ci(workspace: &Workspace) -> Result<(), Failed> {
         let words: Vec<String> = slice.split(' ').map(str::to_owned).collect();
         chaos::run(workspace, &words)?;
     }
-    workspace.cargo(&["run", "--release", "--", "demo", "--quick"])
+    demo::run(workspace)
 }
