@@ -494,7 +494,8 @@ impl Driver {
             | AppendError::Timeout
             | AppendError::Disconnected
             | AppendError::NoStream => {
-                tracing::debug!(code = error.code(), %error, "an append is not confirmed")
+                let claim = appended.claim.map(|batch| batch.0);
+                tracing::debug!(code = error.code(), %error, claim, "an append is not confirmed");
             }
             AppendError::TooLarge { .. } | AppendError::Other { .. } => {
                 tracing::warn!(code = error.code(), mapping = self.options.name, error = %super::ledger_io::error_chain(error), "an append failed; it is tried again");
