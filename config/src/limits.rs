@@ -66,7 +66,7 @@ pub const SEGMENTS_MIN: u64 = 4;
 pub const QUOTA_PER_RESERVE: u64 = 2;
 /// Smallest ledger, in bytes: its last quarter must take what empties it, records of up to 256 KiB.
 pub const LEDGER_BYTES_MIN: u64 = 16 * 1024 * 1024;
-/// Smallest memory buffer, in bytes.
+/// Smallest memory buffer, and smallest share of `memory.staged` that a source may get, in bytes.
 pub const MEMORY_BYTES_MIN: u64 = 64 * 1024;
 /// Largest size any key takes, in bytes.
 pub const SIZE_BYTES_MAX: u64 = 1 << 50;

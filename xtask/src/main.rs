@@ -4,6 +4,7 @@
 
 mod cargo_deny;
 mod chaos;
+mod demo;
 mod fuzz;
 mod mutants;
 mod run;
@@ -111,5 +112,5 @@ fn ci(workspace: &Workspace) -> Result<(), Failed> {
         let words: Vec<String> = slice.split(' ').map(str::to_owned).collect();
         chaos::run(workspace, &words)?;
     }
-    workspace.cargo(&["run", "--release", "--", "demo", "--quick"])
+    demo::run(workspace)
 }

@@ -75,17 +75,19 @@ impl Driver {
         );
     }
 
-    pub(super) fn on_repaired(&mut self, incarnation: Incarnation, message: StoredMessage) {
+    pub(super) fn on_repaired(
+        &mut self,
+        incarnation: Incarnation,
+        message: StoredMessage,
+        mut permits: Permits,
+    ) {
+        if !self.repair_room.fit(&mut permits, message.size() as u64) {
+            tracing::debug!(mapping = self.options.name, %incarnation, seq = message.seq.0, "no room for a fetched message; it is fetched again");
+            return;
+        }
         let ack = self.ack_by_seq(incarnation, message.seq);
         let messages = vec![(super::watch::staged_message(message), ack)];
-        self.arrive(
-            incarnation,
-            ClaimKind::Repair,
-            Arrival {
-                messages,
-                permits: Permits::default(),
-            },
-        );
+        self.arrive(incarnation, ClaimKind::Repair, Arrival { messages, permits });
     }
 
     fn arrive(&mut self, incarnation: Incarnation, kind: ClaimKind, arrival: Arrival) {

@@ -105,6 +105,8 @@ pub enum Event {
         incarnation: Incarnation,
         /// The message.
         message: Box<StoredMessage>,
+        /// The room it takes.
+        permits: Permits,
     },
     /// A source was looked at.
     SourceSeen {
@@ -226,6 +228,7 @@ pub struct Driver {
     pub(super) missing: BySource<String>,
     pub(super) ledger_room: super::room::LedgerRoom,
     pub(super) mending: Mending,
+    pub(super) repair_room: super::batches::RepairRoom,
     /// Room in the local log without which pulling is in vain: about what it refused last; 0 when it refused nothing.
     pub(super) room_wanted: u64,
     /// Applications that have been connected here in this process.
@@ -275,6 +278,7 @@ impl Driver {
             missing: BTreeMap::new(),
             ledger_room: super::room::LedgerRoom::new(parts.ledger_size),
             mending: Mending::of(parts.damaged),
+            repair_room: super::batches::RepairRoom::default(),
             room_wanted: 0,
             ever_present: BTreeSet::new(),
             tickets: 0,
@@ -429,7 +433,11 @@ impl Driver {
                 }
             }
             Event::Refetched(refetched) => self.on_refetched(*refetched),
-            Event::Repaired { incarnation, message } => self.on_repaired(incarnation, *message),
+            Event::Repaired {
+                incarnation,
+                message,
+                permits,
+            } => self.on_repaired(incarnation, *message, permits),
             Event::Floor { incarnation, info } => {
                 self.missing.remove(&incarnation);
                 self.view.update(|view| {
@@ -530,7 +538,8 @@ impl Driver {
             | AppendError::Timeout
             | AppendError::Disconnected
             | AppendError::NoStream => {
-                tracing::debug!(code = error.code(), %error, "an append is not confirmed")
+                let claim = appended.claim.map(|batch| batch.0);
+                tracing::debug!(code = error.code(), %error, claim, "an append is not confirmed");
             }
             AppendError::TooLarge { .. } | AppendError::Other { .. } => {
                 tracing::warn!(code = error.code(), mapping = self.options.name, error = %super::ledger_io::error_chain(error), "an append failed; it is tried again");

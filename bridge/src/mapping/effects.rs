@@ -50,12 +50,12 @@ impl Driver {
                 }
             }
             Effect::FetchRepair { incarnation, seq } => {
-                if let Some(source) = self
-                    .sources
-                    .get(&incarnation)
-                    .filter(|_| self.looks.len() < LOOKS_MAX)
+                let source = self.sources.get(&incarnation);
+                // Beyond either bound the core asks again when due.
+                if let Some(source) = source.filter(|_| self.looks.len() < LOOKS_MAX)
+                    && let Some(permits) = self.repair_room.begin()
                 {
-                    let fetch = repair(self.hub.clone(), incarnation, source.clone(), seq);
+                    let fetch = repair(self.hub.clone(), incarnation, source.clone(), seq, permits);
                     self.looks.push(Box::pin(fetch));
                 }
             }

@@ -61,7 +61,7 @@ pub struct MappingOptions {
     pub config: MappingConfig,
     /// Times and thresholds of the protocol.
     pub policy: Policy,
-    /// Bytes of payload that may be staged and not yet settled.
+    /// Bytes of subjects, headers and payloads that may be pulled or staged and not yet published.
     pub staged_bytes: u64,
     /// Whether a missing consumer is created again behind the watermark: the operator's word.
     pub recreate_consumer: bool,

@@ -11,6 +11,7 @@ use fanin_hub::{
 use tokio::sync::{mpsc, watch};
 use tokio_util::task::AbortOnDropHandle;
 
+use super::batches::Permits;
 use super::driver::Event;
 use super::join::{Source, pause};
 use super::ledger_io::error_chain;
@@ -188,13 +189,20 @@ pub async fn audit(
     })
 }
 
-/// Fetches a message that the hub skipped, of a source that is still the same.
-pub async fn repair(hub: HubRef, incarnation: Incarnation, source: Source, seq: StreamSeq) -> Option<Event> {
+/// Fetches a message that the hub skipped, of a source that is still the same. Holds its room from the beginning on.
+pub async fn repair(
+    hub: HubRef,
+    incarnation: Incarnation,
+    source: Source,
+    seq: StreamSeq,
+    permits: Permits,
+) -> Option<Event> {
     let fetched = hub.fetch_message(&source.terms.stream, seq).await;
     match (fetched, facts_of(&*hub, incarnation, &source).await) {
         (Ok(Some(message)), Ok(Some(_))) => Some(Event::Repaired {
             incarnation,
             message: Box::new(message),
+            permits,
         }),
         (Ok(None), _) | (_, Ok(None)) => None,
         (Err(error), _) => {

@@ -11,6 +11,7 @@ use crate::model::{
     ApplicationConfig, BackoffConfig, Config, Durability, MappingConfig, RequiredDelivery, SourceConfig,
 };
 use crate::problem::KeyPath;
+use crate::units::ByteSize;
 
 pub(super) fn all(cx: &mut Context<'_>, path: &KeyPath, config: &Config) {
     if config.mappings.is_empty() {
@@ -140,7 +141,10 @@ fn terms_bytes(cx: &mut Context<'_>, sources: &KeyPath, mapping: &MappingConfig)
     let source = |source: &SourceConfig| {
         TERMS_ENTRY_BYTES + source.stream.len() + source.subjects.iter().map(subject).sum::<usize>()
     };
-    let apps = mapping.applications.keys().map(|name| TERMS_ENTRY_BYTES + name.len());
+    let apps = mapping
+        .applications
+        .keys()
+        .map(|name| TERMS_ENTRY_BYTES + name.len());
     let bytes = mapping.sources.iter().map(source).sum::<usize>() + apps.sum::<usize>();
     if bytes > TERMS_BYTES_MAX && cx.sound(sources) {
         let why = format!(
@@ -187,7 +191,9 @@ fn source(cx: &mut Context<'_>, path: &KeyPath, source: &SourceConfig) {
             Code::BadValue,
             &path.index(SOURCE_SUBJECTS_MAX),
             Some(excess.clone()),
-            format!("one of {count} subjects; the ledger's terms hold at most {SOURCE_SUBJECTS_MAX} of a source"),
+            format!(
+                "one of {count} subjects; the ledger's terms hold at most {SOURCE_SUBJECTS_MAX} of a source"
+            ),
             "join some with wildcards, or split the mapping",
         );
     } else {
@@ -265,6 +271,21 @@ fn batch(cx: &mut Context<'_>, mapping_path: &KeyPath, mapping: &MappingConfig, 
             why,
             "lower batch.bytes or raise memory.staged",
         );
+    }
+    // Each mapping has an equal part of it, and of that each of its sources.
+    let shares = (config.mappings.len() * mapping.sources.len()).max(1) as u64;
+    let share = config.memory.staged.0 / shares;
+    if cx.sound(&staged) && share < MEMORY_BYTES_MIN {
+        let sources = mapping_path.key("sources");
+        let blamed = if cx.given(&staged) { &staged } else { &sources };
+        let why = format!(
+            "memory.staged of {} leaves {} for each source of {mapping_path}; it needs {}",
+            config.memory.staged,
+            ByteSize(share),
+            ByteSize(MEMORY_BYTES_MIN)
+        );
+        let cure = "raise memory.staged";
+        cx.fail(Code::Relation, blamed, None, why, cure);
     }
     let ack_wait = mapping_path.key("ack_wait");
     if cx.sound(&linger) && cx.sound(&ack_wait) && mapping.batch.linger >= mapping.ack_wait {

@@ -198,7 +198,10 @@ impl Tail {
         if self.ledger.connection.generation() != Some(reading.generation) {
             return Err(PullError::Disconnected);
         }
-        reading.flow.ask(limits::TAIL_BATCH, None).await?;
+        reading
+            .flow
+            .ask(limits::TAIL_BATCH, None, limits::OPEN_PULLS_MAX)
+            .await?;
         let message = reading.flow.next(Instant::now() + limits::PULL_EXPIRES).await?;
         if let Some(message) = message {
             self.take(message);
