@@ -465,7 +465,9 @@ fn what_the_terms_cannot_hold() {
             &format!("    sources:\n    - stream: ORDERS\n      subjects:\n{subjects}"),
         )
     };
-    Case::new(&with_subjects(SOURCE_SUBJECTS_MAX)).load().expect("at the limit");
+    Case::new(&with_subjects(SOURCE_SUBJECTS_MAX))
+        .load()
+        .expect("at the limit");
     let error = Case::new(&with_subjects(SOURCE_SUBJECTS_MAX + 2))
         .load()
         .expect_err("above the limit");
@@ -483,19 +485,33 @@ fn what_the_terms_cannot_hold() {
                 let subjects: Vec<_> = (0..10)
                     .map(|n| format!("s{source}x{n}.{}", "y".repeat(length)))
                     .collect();
-                format!("    - {{ stream: S{source}, subjects: [{}] }}\n", subjects.join(", "))
+                format!(
+                    "    - {{ stream: S{source}, subjects: [{}] }}\n",
+                    subjects.join(", ")
+                )
             })
             .collect();
-        with("    sources: [{ stream: ORDERS }]\n", &format!("    sources:\n{sources}"))
+        with(
+            "    sources: [{ stream: ORDERS }]\n",
+            &format!("    sources:\n{sources}"),
+        )
     };
     let fits = TERMS_BYTES_MAX / 300 - 20;
     Case::new(&with_length(fits)).load().expect("below the limit");
-    let error = Case::new(&with_length(fits + 20)).load().expect_err("above the limit");
+    let error = Case::new(&with_length(fits + 20))
+        .load()
+        .expect_err("above the limit");
     assert_eq!(error.problems.len(), 1, "{error}");
     let problem = &error.problems[0];
     assert_eq!((problem.code, line(problem)), (Code::Relation, 6), "{error}");
     assert_eq!(problem.key.to_string(), "mappings.orders.sources");
-    assert!(problem.value.as_deref().is_some_and(|value| value.ends_with("bytes")), "{error}");
+    assert!(
+        problem
+            .value
+            .as_deref()
+            .is_some_and(|value| value.ends_with("bytes")),
+        "{error}"
+    );
     assert!(problem.cure.contains("split the mapping"), "{error}");
 }
 

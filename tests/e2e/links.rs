@@ -8,6 +8,7 @@ use std::time::Duration;
 use fanin_tests::process::{Bridge, BridgeOptions};
 use fanin_tests::proxy::{Link, Proxy};
 use fanin_tests::wait::eventually;
+use serde_json::json;
 
 use crate::cluster::{ACK_WAIT, Cluster, LEDGER, LONG, mapping, orders};
 
@@ -29,6 +30,15 @@ fn far_share(cluster: &Cluster) -> usize {
         .filter(|((node, _), _)| &**node == "n1")
         .map(|(_, share)| share)
         .sum()
+}
+
+/// How many appends of a node were not confirmed.
+fn unconfirmed(node: &Bridge) -> usize {
+    let log = node.log();
+    let lines = log
+        .iter()
+        .filter(|line| line.text.contains("an append is not confirmed"));
+    lines.count()
 }
 
 async fn wait_far_share(cluster: &Cluster, more: usize) {
@@ -112,6 +122,8 @@ async fn requests_and_replies_may_vanish() {
         proxy.pass().await;
     }
     wait_far_share(&cluster, 20).await;
+    // The fault was met: claims that the node did not hear of, and messages that another node had claimed meanwhile.
+    assert!(unconfirmed(&cluster.nodes[0]) > 0, "every claim was confirmed");
     cluster.stop_stream(trickle).await;
     cluster.wait_rest().await;
     cluster.assert_published_once().await;
@@ -138,6 +150,11 @@ async fn late_claims_lose() {
         proxy.links(direct, direct);
     }
     wait_far_share(&cluster, 20).await;
+    let status = cluster.nodes[0].status().await.unwrap();
+    assert!(
+        orders(&status).lost_messages > 0,
+        "no late claim lost: {status:?}"
+    );
     cluster.stop_stream(trickle).await;
     cluster.wait_rest().await;
     cluster.assert_published_once().await;
@@ -179,5 +196,39 @@ async fn an_epoch_whose_answer_was_lost_is_adopted() {
     cluster.nodes.push(node);
     cluster.instance(0, "billing", "b1", |options| options).await;
     cluster.feed(100).await;
+    cluster.finish().await;
+}
+
+/// Goal: of several servers any will do, at the start and when one goes away. Method: two proxies to one hub; the first one refuses
+/// at the start, then the other one breaks and refuses under load, in turn.
+#[tokio::test]
+async fn of_several_servers_any_will_do() {
+    let mut cluster = Cluster::new(&["billing"]).await;
+    let mut proxies = Vec::new();
+    for _ in 0..2 {
+        proxies.push(Proxy::start(cluster.hub.port()).await.unwrap());
+    }
+    proxies[0].refuse().await;
+    let servers = json!([proxies[0].url(), proxies[1].url()]);
+    let options = cluster
+        .options("n1")
+        .with_config(&json!({ "hub": { "servers": servers } }));
+    cluster.add(options, 1).await;
+    let trickle = cluster.stream(Duration::from_millis(20));
+    for good in [0, 1, 0] {
+        cluster.wait_more(100).await;
+        let before = proxies[good].accepted();
+        proxies[good].pass().await;
+        proxies[1 - good].cut();
+        proxies[1 - good].refuse().await;
+        eventually(LONG, "the node to take the other server", || async {
+            proxies[good].accepted() > before
+        })
+        .await;
+    }
+    cluster.wait_more(100).await;
+    cluster.stop_stream(trickle).await;
+    cluster.wait_rest().await;
+    cluster.assert_published_once().await;
     cluster.finish().await;
 }

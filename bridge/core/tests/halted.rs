@@ -7,9 +7,9 @@ mod support;
 use fanin_core::effect::FenceReason;
 use fanin_core::fold::Halt;
 use fanin_core::ids::{LedgerSeq, NodeUuid, Nonce};
+use fanin_core::input::Input;
 use fanin_core::node::Phase;
 use fanin_core::record::{Body, EpochRecord, NodeState, Record, Witness, epoch_subject};
-use fanin_core::input::Input;
 use support::{A, B, World, names, record};
 
 fn epoch(uuid: NodeUuid, node: &str, state: NodeState) -> EpochRecord {
@@ -88,7 +88,10 @@ fn p8_an_epoch_of_a_later_version_fences() {
             assert!(matches!(w.phase(A), Phase::Halted(_)));
         }
         let at = put(&mut w, &epoch_subject("n0"), b"\x08\x02");
-        assert_eq!(*w.phase(A), Phase::Fenced(FenceReason::ForeignEpoch { epoch: at }));
+        assert_eq!(
+            *w.phase(A),
+            Phase::Fenced(FenceReason::ForeignEpoch { epoch: at })
+        );
     }
 }
 

@@ -58,7 +58,11 @@ fn p9_terms_that_nobody_could_read_are_never_written() {
     };
     let one = |filters| vec![source(1, filters, 4)];
     let many = |count: usize| (1..=count as u64).map(|n| source(n, 1, 4)).collect::<Vec<_>>();
-    let long = |count: u64| (1..=count).map(|n| source(n, 60, SUBJECT_BYTES_MAX)).collect::<Vec<_>>();
+    let long = |count: u64| {
+        (1..=count)
+            .map(|n| source(n, 60, SUBJECT_BYTES_MAX))
+            .collect::<Vec<_>>()
+    };
     // The source of the tests is one of them.
     let table = [
         (one(FILTERS_MAX), None),

@@ -394,7 +394,10 @@ impl ConsumerSpec {
         if reply.paused {
             mismatches.push(Mismatch {
                 setting: "pause_until".to_owned(),
-                found: reply.config.get("pause_until").map_or_else(String::new, Value::to_string),
+                found: reply
+                    .config
+                    .get("pause_until")
+                    .map_or_else(String::new, Value::to_string),
                 wanted: "unset".to_owned(),
             });
         }
@@ -611,12 +614,21 @@ mod tests {
             }
             spec().only_grows(&config, &spec().verify(&config, CreatePolicy::Never))
         };
-        assert!(judge(&[("max_ack_pending", json!(5_999)), ("max_waiting", json!(511))]));
+        assert!(judge(&[
+            ("max_ack_pending", json!(5_999)),
+            ("max_waiting", json!(511))
+        ]));
         for larger in [json!(6_001), json!(-1), Value::Null] {
             assert!(!judge(&[("max_ack_pending", larger)]));
         }
-        assert!(!judge(&[("max_ack_pending", json!(5_999)), ("max_waiting", json!(513))]));
-        assert!(!judge(&[("max_ack_pending", json!(5_999)), ("ack_wait", json!(1))]));
+        assert!(!judge(&[
+            ("max_ack_pending", json!(5_999)),
+            ("max_waiting", json!(513))
+        ]));
+        assert!(!judge(&[
+            ("max_ack_pending", json!(5_999)),
+            ("ack_wait", json!(1))
+        ]));
     }
 
     #[test]

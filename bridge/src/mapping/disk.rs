@@ -455,7 +455,10 @@ mod tests {
         assert_eq!(epochs.intents, (1..=most).rev().collect::<Vec<_>>());
         // One that is tried again is the newest.
         epochs.intend(Nonce(most));
-        assert_eq!((epochs.intents.len() as u64, epochs.intents.last()), (most, Some(&most)));
+        assert_eq!(
+            (epochs.intents.len() as u64, epochs.intents.last()),
+            (most, Some(&most))
+        );
         let written = r#"{"last":7,"intents":[3,5],"ledger_created_ns":9}"#;
         let read: Epochs = serde_json::from_str(written).expect("readable");
         assert_eq!((read.last, read.intents), (7, vec![3, 5]));

@@ -140,7 +140,10 @@ fn terms_bytes(cx: &mut Context<'_>, sources: &KeyPath, mapping: &MappingConfig)
     let source = |source: &SourceConfig| {
         TERMS_ENTRY_BYTES + source.stream.len() + source.subjects.iter().map(subject).sum::<usize>()
     };
-    let apps = mapping.applications.keys().map(|name| TERMS_ENTRY_BYTES + name.len());
+    let apps = mapping
+        .applications
+        .keys()
+        .map(|name| TERMS_ENTRY_BYTES + name.len());
     let bytes = mapping.sources.iter().map(source).sum::<usize>() + apps.sum::<usize>();
     if bytes > TERMS_BYTES_MAX && cx.sound(sources) {
         let why = format!(
@@ -177,7 +180,9 @@ fn source(cx: &mut Context<'_>, path: &KeyPath, source: &SourceConfig) {
             Code::BadValue,
             &path.index(SOURCE_SUBJECTS_MAX),
             Some(excess.clone()),
-            format!("one of {count} subjects; the ledger's terms hold at most {SOURCE_SUBJECTS_MAX} of a source"),
+            format!(
+                "one of {count} subjects; the ledger's terms hold at most {SOURCE_SUBJECTS_MAX} of a source"
+            ),
             "join some with wildcards, or split the mapping",
         );
     } else {

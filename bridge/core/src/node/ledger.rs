@@ -311,7 +311,13 @@ impl Node {
             },
             (None, Some((expected, found))) => {
                 let last = LedgerSeq(found.0.saturating_sub(1));
-                self.halt(Halt::Gap { first: expected, last }, out);
+                self.halt(
+                    Halt::Gap {
+                        first: expected,
+                        last,
+                    },
+                    out,
+                );
                 return self.watch_checkpoint(None, out);
             }
             (None, None) => {}

@@ -90,7 +90,8 @@ async fn differences_are_named_and_sizes_grow() {
     let spec = spec(&connection).await;
     let wanted = spec.config(CreatePolicy::FromStart);
     let name = format!("CONSUMER.CREATE.S.{}", spec.name());
-    let request = |config: &Value, action: &str| json!({ "stream_name": "S", "config": config, "action": action });
+    let request =
+        |config: &Value, action: &str| json!({ "stream_name": "S", "config": config, "action": action });
     for (changes, expected) in [
         (vec![("max_deliver", json!(3))], vec!["max_deliver"]),
         (vec![("ack_wait", json!(5_000_000_000_u64))], vec!["ack_wait"]),
@@ -101,14 +102,22 @@ async fn differences_are_named_and_sizes_grow() {
         ),
         (vec![("max_batch", json!(10))], vec!["max_batch"]),
         (vec![("num_replicas", json!(1))], vec!["num_replicas"]),
-        (vec![("pause_until", json!("2100-01-01T00:00:00Z"))], vec!["pause_until"]),
+        (
+            vec![("pause_until", json!("2100-01-01T00:00:00Z"))],
+            vec!["pause_until"],
+        ),
     ] {
         let mut config = wanted.clone();
         for (setting, value) in changes {
             config[setting] = value;
         }
         raw(&connection, &name, request(&config, "create")).await;
-        let before = raw(&connection, &format!("CONSUMER.INFO.S.{}", spec.name()), Value::Null).await;
+        let before = raw(
+            &connection,
+            &format!("CONSUMER.INFO.S.{}", spec.name()),
+            Value::Null,
+        )
+        .await;
         let error = spec.ensure(&connection, CreatePolicy::Never).await.err().unwrap();
         assert_eq!(error.code(), "FAN-2011");
         let ConsumerError::Differs { mismatches, .. } = error else {
@@ -118,7 +127,12 @@ async fn differences_are_named_and_sizes_grow() {
             mismatches.iter().map(|m| m.setting.as_str()).collect::<Vec<_>>(),
             expected
         );
-        let after = raw(&connection, &format!("CONSUMER.INFO.S.{}", spec.name()), Value::Null).await;
+        let after = raw(
+            &connection,
+            &format!("CONSUMER.INFO.S.{}", spec.name()),
+            Value::Null,
+        )
+        .await;
         assert_eq!(before["config"], after["config"]);
         raw(
             &connection,
@@ -139,7 +153,10 @@ async fn differences_are_named_and_sizes_grow() {
     );
     assert_eq!((first.info.max_ack_pending, first.created), (8_000, false));
     let again = spec.ensure(&connection, CreatePolicy::Never).await.unwrap();
-    assert_eq!((again.grown, again.info.created_ns), (vec![], first.info.created_ns));
+    assert_eq!(
+        (again.grown, again.info.created_ns),
+        (vec![], first.info.created_ns)
+    );
 }
 
 /// Goal: batches keep to both limits, arrive in order and complete, and settle. Method: 3000 messages, then look at the
