@@ -477,8 +477,9 @@ pub fn set_to_runs(set: &SeqSet) -> Vec<(fanin_core::ids::StreamSeq, fanin_core:
 
 #[cfg(test)]
 mod tests {
-    //! Goal: an interrupted start is recognised as the own one, however many there were. Method: nonces in falling order, so
-    //! that the newest is the smallest number; what older versions wrote is read.
+    //! Goal: what the disk keeps of a mapping is read as it was written, what older versions wrote is read too, and damaged bytes are
+    //! refused; an interrupted start is recognised as the own one, however many there were. Method: the values of a recovered log by
+    //! hand; nonces in falling order, so that the newest is the smallest number.
     use super::*;
 
     #[test]
@@ -499,5 +500,43 @@ mod tests {
         let written = r#"{"last":7,"intents":[3,5],"ledger_created_ns":9}"#;
         let read: Epochs = serde_json::from_str(written).expect("readable");
         assert_eq!((read.last, read.intents), (7, vec![3, 5]));
+    }
+
+    fn recovered(closed: Option<Bytes>) -> Recovered {
+        let names = Names::of(3);
+        let witness = Witness {
+            position: LedgerSeq(9),
+            hash: Hash128(7),
+        };
+        let mut recovered = Recovered::default();
+        let Op::Put { name, value } = names.put_witness(witness) else {
+            panic!("a value is put")
+        };
+        recovered.values.insert(name, value);
+        if let Some(value) = closed {
+            recovered.values.insert(names.closed(), value);
+        }
+        recovered
+    }
+
+    #[test]
+    fn watermarks_are_read_back() {
+        let closed = BTreeMap::from([
+            (Incarnation(1), StreamSeq(5)),
+            (Incarnation(2), StreamSeq(u64::MAX)),
+        ]);
+        let Op::Put { value, .. } = Names::of(3).put_closed(&closed) else {
+            panic!("a value is put")
+        };
+        let kept = Kept::of(&recovered(Some(value.clone())), 3).unwrap();
+        assert_eq!((kept.closed, kept.witness.position), (closed, LedgerSeq(9)));
+        let older = Kept::of(&recovered(None), 3).unwrap();
+        assert_eq!((older.closed.len(), older.witness.position), (0, LedgerSeq(9)));
+        let cut = value.slice(1..);
+        assert!(matches!(
+            Kept::of(&recovered(Some(cut)), 3),
+            Err(DiskError::Value { .. })
+        ));
+        assert!(is_of_mapping(&Names::of(3).closed()) && Names::of(3).owns("closed/3"));
     }
 }

@@ -18,6 +18,7 @@ use fanin_hub::{ApiError, LedgerError, LedgerInfo, LedgerOptions, SourceError, S
 use fanin_store::{Class, CommitError, Store};
 
 use super::disk::{Epochs, Names};
+use super::repaired;
 use super::source_check::{self, Unfit};
 use super::{MappingOptions, limits};
 
@@ -28,7 +29,7 @@ const JETSTREAM_WAIT: Duration = Duration::from_secs(3);
 const STALE_READS_MAX: u32 = 8;
 
 /// How often a ledger that is too short, or another one, is looked at again: a leader that is being replaced may answer from before.
-const SHORT_READS_MAX: u32 = 4;
+pub(super) const SHORT_READS_MAX: u32 = 4;
 
 /// Why a mapping cannot take part.
 #[derive(Debug, thiserror::Error)]
@@ -87,9 +88,9 @@ pub enum JoinError {
         /// What was read.
         read: LedgerSeq,
     },
-    /// A repair has begun the ledger and not finished it.
+    /// A repair has sealed the ledger, or has begun it and not finished it.
     #[error(
-        "the ledger {stream} was begun by a repair that is not finished: run `fanin ledger repair` again, with the backup that it wrote"
+        "the ledger {stream} was sealed or begun by a repair that is not finished: run `fanin ledger repair` again, with the backup that it wrote"
     )]
     LedgerUnfinished {
         /// The ledger's stream.
@@ -163,11 +164,10 @@ impl JoinError {
             | JoinError::LedgerUnfinished { .. } => true,
             JoinError::Ledger(error) => match error {
                 LedgerError::Missing { .. } | LedgerError::Recreated { .. } => true,
-                LedgerError::Differs { mismatches, .. } => {
-                    // A repair seals the ledger before it takes it away.
-                    mismatches.iter().any(|mismatch| mismatch.setting == "sealed")
-                }
-                LedgerError::NoRoom { .. } | LedgerError::Facts { .. } | LedgerError::Hub { .. } => false,
+                LedgerError::Differs { .. }
+                | LedgerError::NoRoom { .. }
+                | LedgerError::Facts { .. }
+                | LedgerError::Hub { .. } => false,
             },
             JoinError::Hub(_)
             | JoinError::Connect(_)
@@ -307,7 +307,7 @@ pub async fn join(
         may_create: epochs.last == 0,
         ..LedgerOptions::new(&options.name)
     };
-    let mut ledger = hub.ensure_ledger(&wanted).await?;
+    let mut ledger = hub.ensure_ledger(&wanted).await.map_err(repaired::of_ledger)?;
     let mut stale_reads = 0;
     let known = epochs.ledger_created_ns;
     while known != 0 && known != ledger.created_ns() && !ledger.succeeds(known) {
@@ -317,9 +317,9 @@ pub async fn join(
         }
         tokio::time::sleep(pause(stale_reads)).await;
         stale_reads += 1;
-        ledger = hub.ensure_ledger(&wanted).await?;
+        ledger = hub.ensure_ledger(&wanted).await.map_err(repaired::of_ledger)?;
     }
-    check_repaired(context, &*ledger, epochs).await?;
+    repaired::check(context, &*ledger, epochs).await?;
     // Before anything is written: a hub that is to be restored must not have taken this node's next epoch.
     check_length(&*ledger, context.has_read).await?;
     write_genesis(&*ledger).await?;
@@ -337,47 +337,6 @@ pub async fn join(
         nonce,
         sources,
     })
-}
-
-/// A repaired ledger begins far behind 1, with a checkpoint. Before that is complete nothing may be appended. And in it no
-/// EPOCH tells who holds a name, so a node that has none there yet asks the checkpoint.
-async fn check_repaired(
-    context: &JoinContext<'_>,
-    ledger: &dyn LedgerStream,
-    epochs: &Epochs,
-) -> Result<(), JoinError> {
-    if ledger.info().await?.first_seq <= 1 || epochs.ledger_created_ns == ledger.created_ns() {
-        return Ok(());
-    }
-    let mut stale_reads = 0;
-    let complete = loop {
-        match read_checkpoint(ledger).await? {
-            Some(found) => break found,
-            None if stale_reads >= SHORT_READS_MAX => {
-                let stream = ledger.stream().to_owned();
-                return Err(JoinError::LedgerUnfinished { stream });
-            }
-            None => {}
-        }
-        tokio::time::sleep(pause(stale_reads)).await;
-        stale_reads += 1;
-    };
-    // One that cannot be loaded is met again by the fold, which halts on it.
-    let Ok(fold) = complete.load() else { return Ok(()) };
-    let holder = fold.nodes().iter().find(|(uuid, node)| {
-        **uuid != context.uuid
-            && node.name == context.options.node
-            && matches!(node.state, NodeState::Active | NodeState::Draining)
-    });
-    match holder {
-        Some((_, node)) => Err(JoinError::IdentityConflict {
-            node: context.options.node.clone(),
-            same_uuid: false,
-            epoch: node.epoch,
-            state: node.state,
-        }),
-        None => Ok(()),
-    }
 }
 
 async fn check_length(ledger: &dyn LedgerStream, read: LedgerSeq) -> Result<(), JoinError> {

@@ -364,6 +364,14 @@ fn of_disk(held: &HeldBatch) -> ClaimEntry {
     }
 }
 
+/// Whether a fold that does not know what a disk has finished is of another history than the disk's: it goes as far as the disk had
+/// read, or has closed more. What it has closed then may be what the disk had finished.
+fn parted(disk: &NodeDisk, fold: &Fold) -> bool {
+    let known = |incarnation| disk.closed.get(incarnation).copied().unwrap_or_default();
+    let mut watermarks = fold.closed.iter();
+    fold.position() >= disk.read || watermarks.any(|(incarnation, through)| *through > known(incarnation))
+}
+
 /// Each claim at a position of its own, in the order of the ledger; those that no fold knows behind the others.
 fn in_order(mut candidates: Vec<Candidate>, known: LedgerSeq) -> BTreeMap<ClaimKey, ClaimEntry> {
     candidates.sort_by_key(|found| (found.entry.position, found.standing, found.key));
@@ -383,8 +391,8 @@ fn in_order(mut candidates: Vec<Candidate>, known: LedgerSeq) -> BTreeMap<ClaimK
 
 impl Settled {
     /// Batches that a disk has finished, that no surviving PROGRESS names and whose claim is in no fold. Exact, as a PROGRESS that
-    /// survives implies that every claim before it does. What they held lies above W where nobody owns it, or is doubtful; when
-    /// there is no such message, nothing is in doubt.
+    /// survives implies that every claim before it does. What they held lies above W where nobody owns it, or is doubtful, or
+    /// was finished once more in another history; when there is no such message, nothing is in doubt.
     pub(super) fn find_finished(
         mut self,
         survivors: &Survivors,
@@ -402,10 +410,6 @@ impl Settled {
             }
             self.doubtful.entry(*incarnation).or_default().union(&free);
         }
-        self.doubtful.retain(|_, seqs| !seqs.is_empty());
-        if self.doubtful.is_empty() {
-            return;
-        }
         for disk in &survivors.disks {
             let mut batches = disk.done.clone();
             for known in survivors.folds() {
@@ -417,11 +421,23 @@ impl Settled {
                     batches.remove_range(key.batch.0, key.batch.0);
                 }
             }
-            if !batches.is_empty() {
+            if batches.is_empty() {
+                continue;
+            }
+            let mut among = self.doubtful.clone();
+            for (incarnation, through) in survivors
+                .folds()
+                .filter(|fold| parted(disk, fold))
+                .flat_map(Fold::watermarks)
+            {
+                among.entry(*incarnation).or_default().insert_range(1, through.0);
+            }
+            among.retain(|_, seqs| !seqs.is_empty());
+            if !among.is_empty() {
                 findings.insert(Finding::Finished {
                     node: disk.name.clone(),
                     batches,
-                    among: self.doubtful.clone().into_iter().collect(),
+                    among: among.into_iter().collect(),
                 });
             }
         }

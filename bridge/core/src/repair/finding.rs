@@ -61,13 +61,13 @@ pub enum Finding {
         /// Messages that another node would take over.
         again: SeqSet,
     },
-    /// Batches that a node has finished and that no fold knows: which messages they held, nobody can tell.
+    /// Batches that a node has finished and that no fold knows: which messages they held, nobody can tell exactly.
     Finished {
         /// The node.
         node: String,
         /// The batches.
         batches: SeqSet,
-        /// For each source the messages among which theirs are; they would be delivered again.
+        /// For each source the messages among which theirs are; they would be delivered again, or have been in another history.
         among: Vec<(Incarnation, SeqSet)>,
     },
     /// An active node was not asked. What it published must stand in the ledger, or it halts when it comes back.
@@ -172,7 +172,8 @@ impl fmt::Display for Finding {
             Finding::Finished { node, batches, among } => {
                 write!(
                     f,
-                    "node {node} has finished batches {} whose messages the ledger lost: they would be delivered again",
+                    "node {node} has finished batches {} whose messages the ledger lost: they would be delivered again, or have \
+                     been already",
                     Ranges(batches)
                 )?;
                 for (incarnation, seqs) in among {

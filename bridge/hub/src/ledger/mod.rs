@@ -166,7 +166,7 @@ pub struct LedgerInfo {
 pub enum LedgerError {
     /// It is missing and must not be created silently.
     #[error(
-        "the ledger {stream} is missing although this node has worked with it; restore it, or start the mapping anew on every node"
+        "the ledger {stream} is missing although this node has worked with it; restore it, or see `fanin ledger repair --dry-run`"
     )]
     Missing {
         /// The ledger's stream.
