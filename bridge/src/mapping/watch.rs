@@ -16,13 +16,8 @@ use super::join::{Source, pause};
 use super::ledger_io::error_chain;
 use super::limits::FLOOR_INTERVAL;
 
-/// Every so many looks at the consumer one at the stream itself.
+/// Every so many looks at the consumer, and after each connection to the hub, one at the stream itself.
 const STREAM_LOOKS: u64 = 5;
-
-/// Every so many looks at the consumer, and after each connection to the hub, the newest claimed message is looked at too.
-const PROBE_LOOKS: u64 = 30;
-
-const _: () = assert!(PROBE_LOOKS.is_multiple_of(STREAM_LOOKS));
 
 /// A running look-out. Ends when dropped.
 pub struct WatchTask {
@@ -69,10 +64,8 @@ impl WatchTask {
                     return;
                 }
                 let connection = hub.generation();
-                let anew = connection != seen_over;
-                if anew || looks.is_multiple_of(STREAM_LOOKS) {
-                    let mut asked = *probe.borrow();
-                    asked.newest = asked.newest.filter(|_| anew || looks.is_multiple_of(PROBE_LOOKS));
+                if connection != seen_over || looks.is_multiple_of(STREAM_LOOKS) {
+                    let asked = *probe.borrow();
                     if let Some(event) = look_at_source(&*hub, incarnation, &source, asked).await {
                         seen_over = connection;
                         if events.send(event).await.is_err() {
@@ -95,19 +88,20 @@ impl WatchTask {
     }
 }
 
-/// Whether the stream is still the one it was, how far it reaches, and when the newest claimed message was published. Nothing
-/// when it could not be asked. The message is fetched first: a stream that is created again in between is another one then.
-async fn look_at_source(
+/// Whether the stream is still the one it was, how far it reaches, and when known messages were published. Nothing when it could
+/// not be asked. The messages are fetched first: a stream that is created again in between is another one then.
+pub async fn look_at_source(
     hub: &dyn Hub,
     incarnation: Incarnation,
     source: &Source,
     asked: SourceProbe,
 ) -> Option<Event> {
     let stream = &source.terms.stream;
-    let probe = match asked.newest {
-        Some(seq) => hub.fetch_message(stream, seq).await.ok()?,
-        None => None,
-    };
+    let mut probes = Vec::new();
+    for seq in asked.messages() {
+        let found = hub.fetch_message(stream, seq).await.ok()?;
+        probes.extend(found.map(|message| (message.seq, published_ns(&message))));
+    }
     match hub.source_info(stream).await {
         Ok(info) if !is_same(&info, incarnation, source) => {
             let stream = stream.clone();
@@ -117,7 +111,7 @@ async fn look_at_source(
             incarnation,
             reaches: asked.reaches,
             last: StreamSeq(info.last_seq),
-            probe: probe.map(|message| (message.seq, published_ns(&message))),
+            probes,
         }),
         Err(SourceError::Missing { .. } | SourceError::Hub { .. } | SourceError::BadTime { .. }) => None,
     }

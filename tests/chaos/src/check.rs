@@ -16,9 +16,9 @@ pub(crate) const LISTED_FILE: &str = "listed.json";
 
 /// Codes that tell of messages that may be missing or twice: a node that is fenced, a log or its identity that cannot be used, a
 /// ledger or source that is another one or lost what it had, a halt, messages given up by the source, damage, loss by damage.
-const LOSS_CODES: [&str; 11] = [
-    "FAN-3008", "FAN-4007", "FAN-4010", "FAN-4011", "FAN-4012", "FAN-4019", "FAN-4030", "FAN-4040",
-    "FAN-4044", "FAN-4045", "FAN-4049",
+const LOSS_CODES: [&str; 13] = [
+    "FAN-3008", "FAN-4007", "FAN-4010", "FAN-4011", "FAN-4012", "FAN-4019", "FAN-4030", "FAN-4035",
+    "FAN-4036", "FAN-4040", "FAN-4044", "FAN-4045", "FAN-4049",
 ];
 
 /// What was promised of this run.
