@@ -71,6 +71,7 @@ pub fn recover(identity: Identity, policy: Policy, disk: Disk) -> Node {
         upkeep: Default::default(),
         room: Default::default(),
         shrunk: BTreeMap::new(),
+        looked: BTreeMap::new(),
         loading: None,
         watched: LedgerSeq(0),
     };

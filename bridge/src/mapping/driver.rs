@@ -116,8 +116,8 @@ pub enum Event {
         reaches: StreamSeq,
         /// The last sequence it says it has given.
         last: StreamSeq,
-        /// The newest claimed message with its publish time, when it was looked for and is there.
-        probe: Option<(StreamSeq, i64)>,
+        /// The messages that were looked for and are there, with their publish times.
+        probes: Vec<(StreamSeq, i64)>,
     },
     /// A source's consumer is there; its tasks run.
     SourceReady {
@@ -461,13 +461,13 @@ impl Driver {
                 incarnation,
                 reaches,
                 last,
-                probe,
+                probes,
             } => {
                 self.feed(Input::SourceSeen {
                     incarnation,
                     reaches,
                     last,
-                    probe,
+                    probes,
                 });
             }
             Event::SourceReady { incarnation, started } => {

@@ -14,7 +14,7 @@ use super::ledger_io::error_chain;
 use super::limits::AHEAD_FACTOR;
 use super::source_check;
 use super::view::State;
-use super::watch::{WatchTask, consumer_spec};
+use super::watch::{WatchTask, consumer_spec, look_at_source};
 use crate::telemetry::node_codes;
 
 /// Status while what finishes waits for room in the file system.
@@ -75,6 +75,13 @@ impl Driver {
                     Ok(consumer) => {
                         if !consumer.grown.is_empty() {
                             tracing::info!(code = "FAN-4021", mapping, consumer = consumer.name, raised = ?consumer.grown, "the shared consumer has grown with the number of nodes");
+                        }
+                        // Before the first message arrives, so that nothing of a source that is not what it was is taken.
+                        let asked = *probes.borrow();
+                        if let Some(seen) = look_at_source(&*hub, incarnation, &source, asked).await
+                            && events.send(seen).await.is_err()
+                        {
+                            return None;
                         }
                         let started = Started {
                             watch: WatchTask::start(&hub, incarnation, &source, consumer.clone(), probes, events.clone()),

@@ -17,13 +17,8 @@ use super::join::{Source, pause};
 use super::ledger_io::error_chain;
 use super::limits::{DOUBT_LOOKS, FLOOR_INTERVAL};
 
-/// Every so many looks at the consumer one at the stream itself.
+/// Every so many looks at the consumer, and after each connection to the hub, one at the stream itself.
 const STREAM_LOOKS: u64 = 5;
-
-/// Every so many looks at the consumer, and after each connection to the hub, the newest claimed message is looked at too.
-const PROBE_LOOKS: u64 = 30;
-
-const _: () = assert!(PROBE_LOOKS.is_multiple_of(STREAM_LOOKS));
 
 /// A running look-out. Ends when dropped.
 pub struct WatchTask {
@@ -70,10 +65,8 @@ impl WatchTask {
                     return;
                 }
                 let connection = hub.generation();
-                let anew = connection != seen_over;
-                if anew || doubts > 0 || looks.is_multiple_of(STREAM_LOOKS) {
-                    let mut asked = *probe.borrow();
-                    asked.newest = asked.newest.filter(|_| anew || looks.is_multiple_of(PROBE_LOOKS));
+                if connection != seen_over || doubts > 0 || looks.is_multiple_of(STREAM_LOOKS) {
+                    let asked = *probe.borrow();
                     let seen = look_at_source(&*hub, incarnation, &source, asked).await;
                     // A leader that is being replaced may answer from before the stream was created.
                     let another = matches!(seen, Some(Event::HubBroken(_)));
@@ -100,19 +93,20 @@ impl WatchTask {
     }
 }
 
-/// Whether the stream is still the one it was, how far it reaches, and when the newest claimed message was published. Nothing
-/// when it could not be asked. The message is fetched first: a stream that is created again in between is another one then.
-async fn look_at_source(
+/// Whether the stream is still the one it was, how far it reaches, and when known messages were published. Nothing when it could
+/// not be asked. The messages are fetched first: a stream that is created again in between is another one then.
+pub async fn look_at_source(
     hub: &dyn Hub,
     incarnation: Incarnation,
     source: &Source,
     asked: SourceProbe,
 ) -> Option<Event> {
     let stream = &source.terms.stream;
-    let probe = match asked.newest {
-        Some(seq) => hub.fetch_message(stream, seq).await.ok()?,
-        None => None,
-    };
+    let mut probes = Vec::new();
+    for seq in asked.messages() {
+        let found = hub.fetch_message(stream, seq).await.ok()?;
+        probes.extend(found.map(|message| (message.seq, published_ns(&message))));
+    }
     match hub.source_info(stream).await {
         Ok(info) if !is_same(&info, incarnation, source) => {
             let stream = stream.clone();
@@ -122,7 +116,7 @@ async fn look_at_source(
             incarnation,
             reaches: asked.reaches,
             last: StreamSeq(info.last_seq),
-            probe: probe.map(|message| (message.seq, published_ns(&message))),
+            probes,
         }),
         Err(SourceError::Missing { .. } | SourceError::Hub { .. } | SourceError::BadTime { .. }) => None,
     }

@@ -353,6 +353,22 @@ const RECREATED: Config = Config {
     ..PLAIN
 };
 
+const REUSED: Config = Config {
+    name: "reused",
+    goal: "a source restored to an earlier copy, with or without its consumer, that gives sequences away again",
+    messages: 2,
+    pulls: &[&[1], &[2]],
+    faults: Faults {
+        ticks: 1,
+        rollbacks: 1,
+        ..NONE
+    },
+    upkeep: Upkeep::Quick,
+    keepers: &[0],
+    live_every: 8,
+    ..PLAIN
+};
+
 /// Two nodes, four messages, every fault that nobody need halt for, all at once: too large to be complete.
 const EVERYTHING: Config = Config {
     name: "everything",
@@ -514,6 +530,17 @@ const LAZY_LARGE: Config = Config {
     ..LAZY
 };
 
+const REUSED_LARGE: Config = Config {
+    name: "reused-large",
+    goal: "reused, with a second look and liveness from every state",
+    faults: Faults {
+        ticks: 2,
+        ..REUSED.faults
+    },
+    live_every: 1,
+    ..REUSED
+};
+
 /// What the ordinary tests explore.
 pub const CI: &[Config] = &[
     CLAIMS,
@@ -538,6 +565,7 @@ pub const CI: &[Config] = &[
     EVACUATION,
     STRANGER,
     RECREATED,
+    REUSED,
 ];
 
 /// What is explored by command.
@@ -552,6 +580,7 @@ pub const LARGE: &[Config] = &[
     COPY_LARGE,
     LAZY_LARGE,
     FOUR_ALL,
+    REUSED_LARGE,
     EVERYTHING,
     LIES,
 ];

@@ -37,6 +37,7 @@ const SHARES: [&[&str]; 4] = [
         "evacuation",
         "stranger",
         "recreated",
+        "reused",
         "four",
     ],
     &["checkpoints", "parts", "lazy"],

@@ -26,7 +26,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::batch::{Batch, BatchState};
 use crate::effect::{Effect, Fact, FenceReason};
 use crate::fold::{ClaimKey, Fold, Halt, Void};
-use crate::ids::{BatchNo, Epoch, Incarnation, LedgerSeq, NodeUuid, Nonce, Offset, Tick};
+use crate::ids::{BatchNo, Epoch, Incarnation, LedgerSeq, NodeUuid, Nonce, Offset, StreamSeq, Tick};
 use crate::input::Input;
 use crate::mutants::{self, Mutant};
 use crate::record::{Body, Record, SourceTerms, Witness};
@@ -162,6 +162,8 @@ pub struct Node {
     pub(crate) room: room::Room,
     /// Sources that seemed to end before what they had given, with since when.
     pub(crate) shrunk: BTreeMap<Incarnation, Tick>,
+    /// The newest message that was looked at in each source, with its publish time.
+    pub(crate) looked: BTreeMap<Incarnation, (StreamSeq, i64)>,
     /// The checkpoint was asked for and has not come.
     pub(crate) loading: Option<(LedgerSeq, LedgerSeq)>,
     /// Up to where a halted node has looked for its own fence.
@@ -232,8 +234,8 @@ impl Node {
                 incarnation,
                 reaches,
                 last,
-                probe,
-            } => self.on_source_seen(now, incarnation, (reaches, last), probe, out),
+                probes,
+            } => self.on_source_seen(now, incarnation, (reaches, last), &probes, out),
             Input::AppendFailed => self.upkeep.on_append_failed(now),
             Input::HubBroken(halt) => self.halt(halt, out),
             Input::LedgerSize { bytes, max } => self.on_ledger_size(now, bytes, max, out),
