@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::run::{self, Failed, Workspace, say};
+use crate::run::{Failed, Workspace, say};
 
 /// Within this time `demo --quick` ends: README.md says so.
 const QUICK_MAX: Duration = Duration::from_secs(20);

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use fanin_config::User;
 use fanin_core::delivery::{Backoff, Policy as DeliveryPolicy};
-use fanin_core::ids::{BatchNo, NodeUuid, TermsVersion};
+use fanin_core::ids::{BatchNo, LedgerSeq, NodeUuid, TermsVersion};
 use fanin_core::node::Identity;
 use fanin_core::recovery::{Disk, recover};
 use fanin_hub::port::{Hub, HubRef};

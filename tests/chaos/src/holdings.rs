@@ -27,14 +27,19 @@ pub(crate) async fn ask(bridge: &Bridge, listed: &mut NodeListed) -> Result<(), 
         let channel = endpoint.connect().await.map_err(|error| told(&error))?;
         let mut service = NodeServiceClient::new(channel).max_decoding_message_size(HOLDINGS_BYTES_MAX);
         let mapping = TOPIC.to_owned();
-        let parts = service.holdings(HoldingsRequest { mapping }).await;
+        let parts = service
+            .holdings(HoldingsRequest {
+                mapping,
+                with_state: false,
+            })
+            .await;
         let mut parts = parts.map_err(|error| told(&error))?.into_inner();
         let (mut batches, mut apps) = (Vec::new(), Vec::new());
         while let Some(part) = parts.message().await.map_err(|error| told(&error))? {
             match part.part {
                 Some(Part::Batch(batch)) => batches.push(batch),
                 Some(Part::App(app)) => apps.push(app),
-                Some(Part::Node(_)) | None => {}
+                Some(Part::Node(_) | Part::State(_)) | None => {}
             }
         }
         Ok((batches, apps))

@@ -36,8 +36,8 @@ impl Halt {
                 "upgrade this bridge to the newest version that any node runs, then restart"
             }
             Halt::SequenceReused { .. } | Halt::SourceShrank { .. } => {
-                "restore the source stream with the messages it has lost and restart, or raise `generation` of this source in every \
-                 node's configuration and restart one node with --accept-terms, which delivers anew what the stream retains"
+                "stop the producers, restore the newest state of the stream and restart; or raise sources[].generation in every node's \
+                 configuration and restart one node with --accept-terms: everything that the stream retains is then delivered anew"
             }
             Halt::SourceRecreated { .. } => {
                 "restore the stream that was there before and restart, or take the new one for good: restart one node with \

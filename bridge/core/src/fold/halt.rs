@@ -139,11 +139,6 @@ pub enum Halt {
     },
 }
 
-/// What an operator can do about a source that was restored to an earlier copy.
-const WAY_OUT: &str = "stop its producers and restore the newest state of the stream; or see `fanin ledger repair`; or raise \
-     sources[].generation on every node and start one with --accept-terms: everything that the stream retains is then \
-     delivered anew";
-
 /// A time, or the span in which it lies.
 struct Times((i64, i64));
 
@@ -217,7 +212,7 @@ impl fmt::Display for Halt {
             } => write!(
                 f,
                 "{stream}:{seq} is another message than the one claimed under this sequence: published {}, claimed was one \
-                 published {}. The stream was restored to an earlier copy and has given sequences away again; {WAY_OUT}",
+                 published {}. The stream was restored to an earlier copy and has given sequences away again",
                 Times(*found_ns),
                 Times(*known_ns)
             ),
@@ -242,7 +237,7 @@ impl fmt::Display for Halt {
                         TimeText(*known_ns)
                     )?;
                 }
-                write!(f, ". The stream was restored to an earlier copy; {WAY_OUT}")
+                write!(f, ". The stream was restored to an earlier copy")
             }
             Halt::TermsOutOfOrder {
                 position,
