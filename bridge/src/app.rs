@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -12,7 +12,7 @@ use fanin_hub::port::HubRef;
 use fanin_hub::{Connection, HubOptions, Login, Secret, TlsOptions};
 use fanin_store::{Class, CommitError, Damage, Op, Options, Recovered, SegmentLog, Store};
 use parking_lot::Mutex;
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -23,8 +23,9 @@ use crate::mapping::disk::{DiskError, Names, is_of_mapping};
 use crate::mapping::driver::DriverError;
 use crate::mapping::join::JoinError;
 use crate::mapping::start::{Mapping, MappingError, MappingHandle};
+use crate::mapping::view::State;
 use crate::running::Running;
-use crate::serve::{ServeOptions, Server, StatusSource, Topics};
+use crate::serve::{ServeOptions, Server, StatusSource, TopicHealth, Topics};
 use crate::topic::BodyCache;
 
 mod error;
@@ -37,6 +38,16 @@ const FIRST_VERDICT: Duration = Duration::from_secs(5);
 
 /// Largest share of `memory.tail` kept for batches read back from disk.
 const READ_CACHE_SHARE: u64 = 4;
+
+// A configuration that passes validation is one that the local log takes.
+const _: () = {
+    use fanin_config::limits as config;
+    use fanin_store::limits as store;
+    assert!(config::SEGMENT_BYTES_MIN >= store::SEGMENT_BYTES_MIN);
+    assert!(config::SEGMENT_BYTES_MAX <= store::SEGMENT_BYTES_MAX);
+    assert!(config::SEGMENT_BYTES_MIN * config::SEGMENTS_MIN >= store::QUOTA_BYTES_MIN);
+    assert!(config::QUOTA_PER_RESERVE == store::QUOTA_PER_RESERVE);
+};
 
 /// The operator's word for this start.
 #[derive(Clone, Copy, Debug, Default)]
@@ -140,6 +151,7 @@ where
         store: Arc::clone(&store),
         mappings: handles,
         admin: Mutex::new(None),
+        deaf: OnceLock::new(),
     });
     let topics = Arc::new(Topics::default());
     for mapping in running.mappings() {
@@ -157,6 +169,16 @@ where
         mode: config.socket_mode.0,
     };
     let server = Server::start(serve, topics, Arc::clone(&running) as Arc<dyn StatusSource>).await?;
+    let deaf = server.deaf();
+    running.deaf.get_or_init(|| deaf.clone());
+    let mut followers = JoinSet::new();
+    for mapping in running.mappings() {
+        followers.spawn(follow(
+            server.health(),
+            mapping.topic_name.clone(),
+            mapping.view.states(),
+        ));
+    }
 
     // Ends after the socket has: what applications still settle must reach the disk.
     let stop = CancellationToken::new();
@@ -172,9 +194,14 @@ where
         loops.spawn(async move { (name, mapping.run(hub, pulls, quiesce, stop, verdict_tx).await) });
     }
     let result = async {
-        first_verdicts(verdicts).await?;
+        let verdicts = shutdown.run_until_cancelled(first_verdicts(verdicts, &hub)).await;
+        verdicts.unwrap_or(Ok(()))?;
+        // A node that is stopping already does not call itself ready.
+        if shutdown.is_cancelled() {
+            return Ok(());
+        }
         ready(Arc::clone(&running), stop.clone()).await?;
-        supervise(&mut loops, &shutdown).await
+        supervise(&mut loops, &deaf, &shutdown).await
     }
     .await;
 
@@ -341,16 +368,22 @@ pub(crate) fn hub_options(config: &Config) -> HubOptions {
 /// Waits a moment for what the hub says to each mapping; what it refuses for good ends the start.
 async fn first_verdicts(
     verdicts: Vec<(String, oneshot::Receiver<Result<(), JoinError>>)>,
+    hub: &Connection,
 ) -> Result<(), AppError> {
     let deadline = tokio::time::Instant::now() + FIRST_VERDICT;
     for (mapping, verdict) in verdicts {
         match tokio::time::timeout_at(deadline, verdict).await {
+            // The node's other mappings are not concerned.
+            Ok(Ok(Err(source))) if source.holds() => {}
             Ok(Ok(Err(source))) => return Err(AppError::Join { mapping, source }),
             Ok(Ok(Ok(())) | Err(_)) => {}
             Err(_) => {
+                let silent = || (fanin_hub::codes::HUB_UNREACHABLE, "no answer yet".to_owned());
+                let (code, reason) = hub.state().why_away().unwrap_or_else(silent);
                 tracing::warn!(
-                    code = "FAN-2001",
+                    code,
                     mapping,
+                    reason,
                     "the hub does not answer yet; serving, and trying on"
                 );
             }
@@ -359,15 +392,29 @@ async fn first_verdicts(
     Ok(())
 }
 
-/// Until the process is told to end, or a mapping's loop ends by itself.
+/// Says in the gRPC health service whether a topic delivers, for as long as its mapping is there.
+async fn follow(health: TopicHealth, topic: String, mut states: watch::Receiver<State>) {
+    loop {
+        let delivers = states.borrow_and_update().delivers();
+        health.set(&topic, delivers).await;
+        if states.changed().await.is_err() {
+            return;
+        }
+    }
+}
+
+/// Until the process is told to end, or a mapping's loop or the socket's server ends by itself.
 async fn supervise(
     loops: &mut JoinSet<(String, Result<(), DriverError>)>,
+    deaf: &CancellationToken,
     shutdown: &CancellationToken,
 ) -> Result<(), AppError> {
     loop {
         tokio::select! {
             biased;
             () = shutdown.cancelled() => return Ok(()),
+            // Nobody could reach it, and nobody would restart it.
+            () = deaf.cancelled() => return Err(AppError::Deaf),
             Some(ended) = loops.join_next() => match ended {
                 Ok((mapping, Err(source))) => return Err(AppError::Driver { mapping, source }),
                 Ok((_, Ok(()))) => {}

@@ -3,8 +3,13 @@
 
 use fanin_core::ids::LedgerSeq;
 use fanin_hub::SourceError;
+use fanin_store::OpenError;
+use tonic_health::pb::{
+    HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient,
+};
 
 use super::*;
+use crate::mapping::view::Shared;
 
 /// A supervisor that notices nothing is found by this.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -22,7 +27,7 @@ async fn a_panic_in_a_mappings_loop_ends_the_process() {
     healthy(&mut loops);
     loops.spawn(async { panic!("a defect, on purpose") });
     let never = CancellationToken::new();
-    let ended = tokio::time::timeout(PATIENCE, supervise(&mut loops, &never)).await;
+    let ended = tokio::time::timeout(PATIENCE, supervise(&mut loops, &never, &never)).await;
     let Ok(Err(error @ AppError::Crashed(_))) = ended else {
         panic!("{ended:?}")
     };
@@ -38,7 +43,7 @@ async fn a_mappings_failure_ends_the_process() {
     loops.spawn(async { ("idle".to_owned(), Ok(())) });
     loops.spawn(async { ("orders".to_owned(), Err(DriverError::Store(CommitError::Closed))) });
     let never = CancellationToken::new();
-    let ended = tokio::time::timeout(PATIENCE, supervise(&mut loops, &never)).await;
+    let ended = tokio::time::timeout(PATIENCE, supervise(&mut loops, &never, &never)).await;
     assert!(
         matches!(&ended, Ok(Err(error @ AppError::Driver { mapping, .. })) if mapping == "orders" && error.exit_code() == 74),
         "{ended:?}"
@@ -46,12 +51,26 @@ async fn a_mappings_failure_ends_the_process() {
 }
 
 #[tokio::test]
+async fn a_server_that_ends_by_itself_ends_the_process() {
+    let mut loops = Loops::new();
+    healthy(&mut loops);
+    let (deaf, never) = (CancellationToken::new(), CancellationToken::new());
+    deaf.cancel();
+    let ended = tokio::time::timeout(PATIENCE, supervise(&mut loops, &deaf, &never)).await;
+    let Ok(Err(error @ AppError::Deaf)) = ended else {
+        panic!("{ended:?}")
+    };
+    assert_eq!((error.code(), error.exit_code()), ("FAN-5029", 1));
+    assert!(crate::cli::errors::lookup(error.code()).is_some());
+}
+
+#[tokio::test]
 async fn only_a_shutdown_ends_it_in_peace() {
     let mut loops = Loops::new();
     healthy(&mut loops);
     loops.spawn(async { ("idle".to_owned(), Ok(())) });
-    let shutdown = CancellationToken::new();
-    let mut supervised = Box::pin(supervise(&mut loops, &shutdown));
+    let (never, shutdown) = (CancellationToken::new(), CancellationToken::new());
+    let mut supervised = Box::pin(supervise(&mut loops, &never, &shutdown));
     for _ in 0..3 {
         let early = futures_util::poll!(&mut supervised);
         assert!(early.is_pending(), "{early:?}");
@@ -164,4 +183,52 @@ fn a_mappings_errors_have_their_own_codes() {
             "FAN-4003", "FAN-4003", "FAN-4004", "FAN-4044", "FAN-4005", "FAN-4002", "FAN-4005", "FAN-4005"
         ]
     );
+}
+
+/// Goal: what the log refuses of a configuration is told as such. Method: both refusals.
+#[test]
+fn a_quota_that_the_log_refuses_is_a_mistake_of_the_configuration() {
+    for refused in [
+        OpenError::QuotaTooSmall { quota: 1, least: 2 },
+        OpenError::ReserveTooLarge { reserve: 2, quota: 3 },
+    ] {
+        let error = AppError::Open(refused);
+        assert_eq!((error.code(), error.exit_code()), ("FAN-1008", 78), "{error}");
+    }
+}
+
+/// Goal: the gRPC health of a topic is whether its mapping delivers. Method: a mapping's view goes through states, asked of the
+/// health service after each.
+#[tokio::test]
+async fn the_health_of_a_topic_follows_its_mapping() {
+    let (reporter, service) = tonic_health::server::health_reporter();
+    let mut client = HealthClient::new(service);
+    let view = Shared::default();
+    tokio::spawn(follow(TopicHealth(reporter), "orders".to_owned(), view.states()));
+    for (state, expected) in [
+        (State::Starting, ServingStatus::NotServing),
+        (State::Joining, ServingStatus::NotServing),
+        (State::Active, ServingStatus::Serving),
+        (State::Gated, ServingStatus::Serving),
+        (State::Fenced, ServingStatus::NotServing),
+        (State::Halted, ServingStatus::Serving),
+        (State::Damaged, ServingStatus::NotServing),
+    ] {
+        view.update(|view| view.state = state);
+        let told = async {
+            loop {
+                let service = format!("{}/orders", crate::serve::SERVICE);
+                let answer = client.check(HealthCheckRequest { service }).await;
+                // Before the first word of a topic it is not known.
+                if answer.is_ok_and(|answer| answer.into_inner().status() == expected) {
+                    return;
+                }
+                tokio::task::yield_now().await;
+            }
+        };
+        assert!(
+            tokio::time::timeout(PATIENCE, told).await.is_ok(),
+            "{state:?} is not told"
+        );
+    }
 }

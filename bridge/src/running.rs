@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 use fanin_config::Durability;
@@ -11,6 +11,7 @@ use fanin_hub::Connection;
 use fanin_proto::v1::{HoldingsPart, HubStatus, StatusResponse, StoreStatus};
 use fanin_store::{SegmentLog, Store};
 use parking_lot::Mutex;
+use tokio_util::sync::CancellationToken;
 
 use crate::mapping::start::MappingHandle;
 use crate::serve::StatusSource;
@@ -25,6 +26,8 @@ pub struct Running {
     pub(crate) store: Arc<SegmentLog>,
     pub(crate) mappings: Vec<MappingHandle>,
     pub(crate) admin: Mutex<Option<SocketAddr>>,
+    /// Cancelled when the socket's server has ended; empty before it runs.
+    pub(crate) deaf: OnceLock<CancellationToken>,
 }
 
 impl Running {
@@ -46,6 +49,12 @@ impl Running {
         &self.store
     }
 
+    /// Whether the socket's server runs.
+    #[must_use]
+    pub fn serves(&self) -> bool {
+        self.deaf.get().is_some_and(|deaf| !deaf.is_cancelled())
+    }
+
     /// Notes where the admin endpoint listens.
     pub fn set_admin(&self, address: SocketAddr) {
         *self.admin.lock() = Some(address);
@@ -54,6 +63,7 @@ impl Running {
     /// The whole status.
     pub async fn status(&self) -> StatusResponse {
         let state = self.hub.state();
+        let reason = state.why_away().map(|(code, why)| format!("{code}: {why}"));
         let usage = self.store.usage();
         let mut mappings = Vec::with_capacity(self.mappings.len());
         for mapping in &self.mappings {
@@ -84,6 +94,7 @@ impl Running {
                     Durability::SyncAlways => "sync_always".to_owned(),
                 },
                 reconnects: state.generation.saturating_sub(1),
+                reason: reason.unwrap_or_default(),
             }),
             store: Some(StoreStatus {
                 bytes: usage.bytes,
@@ -106,6 +117,7 @@ impl StatusSource for Running {
     fn holdings<'a>(
         &'a self,
         mapping: &'a str,
+        with_state: bool,
     ) -> Pin<Box<dyn Future<Output = Result<Vec<HoldingsPart>, tonic::Status>> + Send + 'a>> {
         Box::pin(async move {
             let found = self.mappings.iter().find(|found| found.name == mapping);
@@ -117,7 +129,7 @@ impl StatusSource for Running {
                 );
                 return Err(tonic::Status::not_found(text));
             };
-            found.holdings().await.ok_or_else(|| {
+            found.holdings(with_state).await.ok_or_else(|| {
                 let state = found.view.get().state.word();
                 tonic::Status::unavailable(format!(
                     "mapping {mapping} cannot tell what it holds: it is {state}"

@@ -355,9 +355,9 @@ impl<'s> Section<'s, '_> {
 
 fn wrong_kind(cx: &mut Context<'_>, path: &KeyPath, value: &Value, expected: &str, cure: &str) {
     let (found, text) = match value {
-        Value::Dict(..) => ("a section", None),
-        Value::Array(..) => ("a list", None),
-        Value::Empty(..) => ("nothing", None),
+        Value::Dict(_, entries) => ("a section", Some(format!("a section of {}", entries.len()))),
+        Value::Array(_, items) => ("a list", Some(format!("a list of {}", items.len()))),
+        Value::Empty(..) => ("nothing", Some("null".to_owned())),
         Value::String(_, text) => ("one value", Some(text.clone())),
         Value::Char(..) | Value::Bool(..) | Value::Num(..) => ("one value", None),
     };

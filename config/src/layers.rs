@@ -189,11 +189,13 @@ impl Layer {
                         ),
                     };
                     let origin = place.at(node.line);
+                    // Below a key that is not known anything may stand, a secret too.
+                    let value = Shape::root().knows(path).then(|| text.clone());
                     self.problems.push(error(
                         Code::UndefinedVariable,
                         origin,
                         path.clone(),
-                        None,
+                        value,
                         why,
                         cure,
                     ));
@@ -207,6 +209,7 @@ impl Layer {
         let mut lines: BTreeMap<String, usize> = BTreeMap::new();
         for Entry { key, key_line, value } in entries {
             let path = path.key(&key);
+            let below = shape.and_then(|shape| shape.below(&key));
             if let Some(first) = lines.get(&key) {
                 let why = format!("`{key}` is given at {} already", place.at(*first));
                 let cure = "remove or rename one of the two".to_owned();
@@ -214,14 +217,14 @@ impl Layer {
                     Code::DuplicateKey,
                     place.at(key_line),
                     path,
-                    None,
+                    // What stands below a key that is not known may be a secret.
+                    below.map(|_| value.brief()),
                     why,
                     cure,
                 ));
                 continue;
             }
             lines.insert(key.clone(), key_line);
-            let below = shape.and_then(|shape| shape.below(&key));
             let value = self.value(value, key_line, &path, below, place);
             dict.insert(key, value);
         }
@@ -295,6 +298,7 @@ impl Layer {
             },
         };
         let place = Place::One(origin);
+        let written = shape.map(|_| node.brief());
         let value = self.value(node, 0, &path, shape, &place);
         let origin = place.at(0);
         let mut dict = &mut self.values;
@@ -312,21 +316,21 @@ impl Layer {
                 .entry(key.clone())
                 .or_insert_with(|| Value::Dict(Tag::Default, Dict::new()));
             let Value::Dict(_, below) = below else {
-                return self.conflict(path, origin);
+                return self.conflict(path, origin, written);
             };
             dict = below;
         }
         if dict.contains_key(last) {
-            return self.conflict(path, origin);
+            return self.conflict(path, origin, written);
         }
         dict.insert(last.clone(), value);
     }
 
-    fn conflict(&mut self, path: KeyPath, origin: Origin) {
+    fn conflict(&mut self, path: KeyPath, origin: Origin, written: Option<String>) {
         let why = format!("the {} set this key twice", self.name);
         let cure = "set a section as a whole or its keys one by one, and each key once".to_owned();
         self.problems
-            .push(error(Code::DuplicateKey, origin, path, None, why, cure));
+            .push(error(Code::DuplicateKey, origin, path, written, why, cure));
     }
 }
 

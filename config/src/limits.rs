@@ -12,7 +12,15 @@ pub const CONF_D_FILES_MAX: usize = 256;
 pub const MAPPINGS_MAX: usize = 256;
 /// Most sources of one mapping.
 pub const SOURCES_MAX: usize = 32;
-/// Most subjects in one filter.
+/// Most subjects of one source: what the ledger's terms hold.
+pub const SOURCE_SUBJECTS_MAX: usize = 64;
+/// Most bytes that the names and subjects of one mapping's sources and applications take in the ledger's terms.
+pub const TERMS_BYTES_MAX: usize = 248 * 1024;
+/// Bytes that a source and an application take there besides their names and subjects, at most.
+pub const TERMS_ENTRY_BYTES: usize = 24;
+/// Bytes that a subject takes there besides its own, at most.
+pub const TERMS_SUBJECT_BYTES: usize = 4;
+/// Most subjects in one application's filter.
 pub const SUBJECTS_MAX: usize = 256;
 /// Most applications of one mapping.
 pub const APPLICATIONS_MAX: usize = 256;
@@ -51,12 +59,14 @@ pub const LEASE_MIN: Duration = Duration::from_millis(10);
 /// Smallest segment of the local log, in bytes.
 pub const SEGMENT_BYTES_MIN: u64 = 64 * 1024;
 /// Largest segment of the local log, in bytes.
-pub const SEGMENT_BYTES_MAX: u64 = 4 * 1024 * 1024 * 1024;
+pub const SEGMENT_BYTES_MAX: u64 = 1024 * 1024 * 1024;
 /// Fewest segments the quota must hold, so that whole segments can be freed while others are written.
 pub const SEGMENTS_MIN: u64 = 4;
+/// The quota is at least so many times the reserve, so that intake has half of it.
+pub const QUOTA_PER_RESERVE: u64 = 2;
 /// Smallest ledger, in bytes: its last quarter must take what empties it, records of up to 256 KiB.
 pub const LEDGER_BYTES_MIN: u64 = 16 * 1024 * 1024;
-/// Smallest memory buffer, in bytes.
+/// Smallest memory buffer, and smallest share of `memory.staged` that a source may get, in bytes.
 pub const MEMORY_BYTES_MIN: u64 = 64 * 1024;
 /// Largest size any key takes, in bytes.
 pub const SIZE_BYTES_MAX: u64 = 1 << 50;

@@ -5,6 +5,8 @@ use std::sync::OnceLock;
 
 use serde_json::Value;
 
+use crate::problem::{KeyPath, Segment};
+
 /// What may stand at a place of the configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Shape {
@@ -58,6 +60,20 @@ impl Shape {
             Shape::Map(shape) => Some(shape),
             Shape::Scalar | Shape::List(_) => None,
         }
+    }
+
+    /// Whether a place is known below this.
+    pub(crate) fn knows(&self, path: &KeyPath) -> bool {
+        let mut shape = self;
+        for segment in &path.0 {
+            let next = match segment {
+                Segment::Key(key) => shape.below(key),
+                Segment::Index(_) => shape.item(),
+            };
+            let Some(next) = next else { return false };
+            shape = next;
+        }
+        true
     }
 
     /// What the items of a list are.

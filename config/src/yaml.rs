@@ -46,6 +46,16 @@ impl Node {
         }
     }
 
+    /// The value in a few words: a scalar's text, or how much a list or map holds.
+    pub(crate) fn brief(&self) -> String {
+        match &self.kind {
+            Kind::Null => "null".to_owned(),
+            Kind::Scalar { text, .. } => text.clone(),
+            Kind::List(items) => format!("a list of {}", items.len()),
+            Kind::Map(entries) => format!("a section of {}", entries.len()),
+        }
+    }
+
     fn count(&self) -> usize {
         match &self.kind {
             Kind::Null | Kind::Scalar { .. } => 1,

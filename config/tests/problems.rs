@@ -4,7 +4,7 @@
 mod common;
 
 use common::{Case, VALID};
-use fanin_config::{Code, Origin, Problem, Severity};
+use fanin_config::{Code, Origin, Problem, REDACTED, Severity, limits};
 
 /// `VALID` with the first `from` replaced.
 fn with(from: &str, to: &str) -> String {
@@ -39,6 +39,7 @@ fn one_mistake_each() {
     let hub = |lines: &str| below("  servers: [nats://h:4222]", lines);
     let top = |lines: &str| below("node: n1", lines);
     let source = |text: &str| with("{ stream: ORDERS }", text);
+    let servers: Vec<String> = (0..=limits::SERVERS_MAX).map(|n| format!("h{n}")).collect();
     let table: Vec<(String, Code, usize, &str)> = vec![
         // Syntax.
         (top("a: [1"), Code::Syntax, 3, ""),
@@ -186,6 +187,12 @@ fn one_mistake_each() {
             3,
             "hub.servers[0]",
         ),
+        (
+            with("[nats://h:4222]", &format!("[{}]", servers.join(", "))),
+            Code::BadValue,
+            3,
+            "hub.servers",
+        ),
         (hub("  durability: always"), Code::BadValue, 4, "hub.durability"),
         (
             hub("  ledger_prefix: a.b"),
@@ -324,6 +331,13 @@ fn one_mistake_each() {
             "mappings.orders.batch.bytes",
         ),
         (
+            top("memory: { staged: 96KiB }").replace("{ stream: ORDERS }", "{ stream: A }, { stream: B }")
+                + "    batch: { bytes: 10KiB }\n",
+            Code::Relation,
+            2,
+            "memory.staged",
+        ),
+        (
             mapping("    batch: { linger: 1m }"),
             Code::Relation,
             7,
@@ -354,10 +368,16 @@ fn one_mistake_each() {
             "store.segment",
         ),
         (
-            top("store: { quota: 1GiB, reserve: 1GiB }"),
+            top("store: { quota: 1GiB, reserve: 513MiB }"),
             Code::Relation,
             2,
             "store.reserve",
+        ),
+        (
+            top("memory: { staged: 512KiB }"),
+            Code::Relation,
+            2,
+            "memory.staged",
         ),
         (
             source("{ stream: A, subjects: [\"a.>\", a.b] }"),
@@ -450,7 +470,127 @@ fn one_mistake_each() {
         let got = (problem.code, line(problem), problem.key.to_string());
         assert_eq!(got, (code, expected_line, key.to_owned()), "{text}\n{error}");
         assert!(!problem.why.is_empty() && !problem.cure.is_empty(), "{error}");
+        // A key that is absent has no value, and that of an unknown key may be a secret.
+        let has_value = match problem.code {
+            Code::Syntax | Code::MissingKey | Code::UnknownKey | Code::FileUnreadable => false,
+            Code::BadValue
+            | Code::DuplicateKey
+            | Code::UndefinedVariable
+            | Code::Relation
+            | Code::SharedSource
+            | Code::PlainSecret
+            | Code::NeverMatches
+            | Code::UnknownUser => !key.is_empty(),
+        };
+        assert_eq!(problem.value.is_some(), has_value, "{text}\n{error}");
     }
+}
+
+/// Goal: what would not fit in a TERMS record of the ledger is refused with place, key, value and cure, and what fits is not.
+/// Method: subjects at and above the number one source may have, and names and subjects at and above the size of the record.
+#[test]
+fn what_the_terms_cannot_hold() {
+    use fanin_config::limits::{SOURCE_SUBJECTS_MAX, TERMS_BYTES_MAX};
+    let with_subjects = |count: usize| {
+        let subjects: String = (0..count).map(|n| format!("        - s.{n}\n")).collect();
+        with(
+            "    sources: [{ stream: ORDERS }]\n",
+            &format!("    sources:\n    - stream: ORDERS\n      subjects:\n{subjects}"),
+        )
+    };
+    Case::new(&with_subjects(SOURCE_SUBJECTS_MAX))
+        .load()
+        .expect("at the limit");
+    let error = Case::new(&with_subjects(SOURCE_SUBJECTS_MAX + 2))
+        .load()
+        .expect_err("above the limit");
+    assert_eq!(error.problems.len(), 1, "{error}");
+    let problem = &error.problems[0];
+    assert_eq!((problem.code, line(problem)), (Code::BadValue, 73), "{error}");
+    assert_eq!(problem.key.to_string(), "mappings.orders.sources[0].subjects[64]");
+    assert_eq!(problem.value.as_deref(), Some("s.64"));
+    assert!(problem.cure.contains("wildcards"), "{error}");
+
+    // Thirty sources of ten subjects, each as long as it takes.
+    let with_length = |length: usize| {
+        let sources: String = (0..30)
+            .map(|source| {
+                let subjects: Vec<_> = (0..10)
+                    .map(|n| format!("s{source}x{n}.{}", "y".repeat(length)))
+                    .collect();
+                format!(
+                    "    - {{ stream: S{source}, subjects: [{}] }}\n",
+                    subjects.join(", ")
+                )
+            })
+            .collect();
+        with(
+            "    sources: [{ stream: ORDERS }]\n",
+            &format!("    sources:\n{sources}"),
+        )
+    };
+    let fits = TERMS_BYTES_MAX / 300 - 20;
+    Case::new(&with_length(fits)).load().expect("below the limit");
+    let error = Case::new(&with_length(fits + 20))
+        .load()
+        .expect_err("above the limit");
+    assert_eq!(error.problems.len(), 1, "{error}");
+    let problem = &error.problems[0];
+    assert_eq!((problem.code, line(problem)), (Code::Relation, 6), "{error}");
+    assert_eq!(problem.key.to_string(), "mappings.orders.sources");
+    assert!(
+        problem
+            .value
+            .as_deref()
+            .is_some_and(|value| value.ends_with("bytes")),
+        "{error}"
+    );
+    assert!(problem.cure.contains("split the mapping"), "{error}");
+}
+
+#[test]
+fn the_value_is_the_one_written() {
+    let below_source = |lines: &str| below("    sources: [{ stream: ORDERS }]", lines);
+    let sources = with(
+        "{ stream: ORDERS }",
+        "{ stream: A }, { stream: A, subjects: [x] }",
+    );
+    for (text, value) in [
+        (with("n1", "a-${NOBODY}"), "a-${NOBODY}"),
+        (below("node: n1", "node: n2"), "n2"),
+        (format!("{VALID}  orders: {{ nodes: 1 }}\n"), "a section of 1"),
+        (below_source("    batch: { bytes: 65MiB }"), "65MiB"),
+        (below("node: n1", "memory: { staged: 512KiB }"), "512KiB"),
+        (
+            below("node: n1", "store: { quota: 1GiB, reserve: 513MiB }"),
+            "513MiB",
+        ),
+        (sources, "{ stream: A, subjects: [x] }"),
+        (
+            below("  servers: [nats://h:4222]", "  tls: { cert: a.pem }"),
+            "a.pem",
+        ),
+        (
+            below(
+                "  servers: [nats://h:4222]",
+                "  credentials: { token: \"a-${NOBODY}\" }",
+            ),
+            REDACTED,
+        ),
+    ] {
+        let error = Case::new(&text).load().expect_err(&text);
+        assert_eq!(error.problems[0].value.as_deref(), Some(value), "{text}\n{error}");
+    }
+    // A secret whose key is misspelt is not shown either.
+    let text = below(
+        "  servers: [nats://h:4222]",
+        "  credentials:\n    tken: \"hidden-${NOBODY}\"\n    tken: \"hidden\"",
+    );
+    let error = Case::new(&text).load().expect_err("three mistakes");
+    assert!(
+        error.problems.len() >= 2 && !error.to_string().contains("hidden"),
+        "{error}"
+    );
 }
 
 #[test]

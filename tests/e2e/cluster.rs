@@ -73,9 +73,14 @@ impl Cluster {
 
     /// [`Self::new`] on a hub that runs already.
     pub(crate) async fn on(hub: LocalHub, apps: &[&'static str]) -> Self {
-        let jetstream = connect(&hub.url()).await.unwrap();
+        let jetstream = connect(hub.url()).await.unwrap();
         let subjects = format!("{SUBJECT}.>");
         create_source(&jetstream, STREAM, &[&subjects]).await.unwrap();
+        Self::of(hub, jetstream, apps)
+    }
+
+    /// [`Self::on`] with a connection, on a hub that has the stream.
+    pub(crate) fn of(hub: LocalHub, jetstream: jetstream::Context, apps: &[&'static str]) -> Self {
         Self {
             instances: Vec::new(),
             nodes: Vec::new(),
@@ -101,6 +106,11 @@ impl Cluster {
     /// Options of a node with the usual mapping.
     pub(crate) fn options(&self, node: &str) -> BridgeOptions {
         BridgeOptions::new(node, &self.hub.url(), mapping(&self.apps))
+    }
+
+    /// The same, and its log tells which claims it has not heard of: [`unheard_claims`].
+    pub(crate) fn talkative(&self, node: &str) -> BridgeOptions {
+        self.options(node).with_config(&talkative())
     }
 
     /// Starts a node with `instances` instances of each application.
@@ -235,6 +245,30 @@ impl Cluster {
         first.ok_or_else(|| "no consumer".to_owned())
     }
 
+    /// How often the hub has delivered something again since the consumer was made. The source has no gaps and no other
+    /// subjects, so that what goes beyond one delivery of each sequence is that.
+    pub(crate) async fn redelivered(&self) -> Result<u64, String> {
+        let delivered = self.consumer().await?.delivered;
+        Ok(delivered
+            .consumer_sequence
+            .saturating_sub(delivered.stream_sequence))
+    }
+
+    /// Waits until everything that the hub has delivered up to now is settled, whoever settles it: what a node that cannot
+    /// answer holds has been delivered to another one then.
+    pub(crate) async fn wait_settled_by_others(&self) {
+        let delivered = self.consumer().await.unwrap().delivered.stream_sequence;
+        eventually(LONG, "what was delivered to be settled by others", || async {
+            let floor = self.consumer().await?.ack_floor.stream_sequence;
+            if floor >= delivered {
+                Ok(())
+            } else {
+                Err(format!("{floor} of {delivered}"))
+            }
+        })
+        .await;
+    }
+
     /// Wants every message to have exactly one place in exactly one node's topic. Together with [`Self::wait_rest`] this
     /// judges also the messages whose confirmation was lost, which the checker has to believe.
     pub(crate) async fn assert_published_once(&self) {
@@ -256,6 +290,14 @@ impl Cluster {
         self.recorder.judge(&self.ids, &self.apps)
     }
 
+    /// How many messages were confirmed to `billing` by this node.
+    pub(crate) fn share_of(&self, node: &str) -> usize {
+        let report = self.report();
+        let shares = report.apps["billing"].shares.iter();
+        let own = shares.filter(|((of, _), _)| &**of == node);
+        own.map(|(_, share)| *share).sum()
+    }
+
     /// Waits for the rest, wants every message once per application, and stops everything in order: every instance
     /// without an error, every node with exit code 0.
     pub(crate) async fn finish(mut self) {
@@ -269,6 +311,17 @@ impl Cluster {
         }
         self.report().assert_exactly_once();
     }
+}
+
+/// The log level at which a node tells of each append that was not confirmed.
+pub(crate) fn talkative() -> Value {
+    json!({ "log": { "level": "info,fanin_bridge=debug" } })
+}
+
+/// How many times a node has sent a claim and not heard of it.
+pub(crate) fn unheard_claims(node: &Bridge) -> usize {
+    let is_one = |text: &str| text.contains("an append is not confirmed") && text.contains("\"claim\":");
+    node.log().iter().filter(|line| is_one(&line.text)).count()
 }
 
 /// A feed in the background.

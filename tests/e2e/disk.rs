@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use fanin_tests::logs::Level;
 use fanin_tests::wait::eventually;
 use serde_json::json;
 
@@ -63,6 +64,8 @@ async fn a_full_node_leaves_the_rest_to_the_others() {
 /// How often the disk is filled until something waits, and for how long each time.
 const TRIES: usize = 10;
 const SHORT: Duration = Duration::from_secs(10);
+/// The exit status of a process whose disk failed, after sysexits.
+const IO_EXIT: i32 = 74;
 
 /// Goal: a file system that somebody else has filled is waited out: the node stays, tells why, confirms nothing that is not
 /// durable, and goes on by itself; a stop ends in time and a start is refused with a cure; in the end everything was
@@ -137,6 +140,49 @@ async fn a_full_file_system_is_waited_out() {
         }
     }
     cluster.wait_more(300).await;
+    cluster.stop_stream(trickle).await;
+    cluster.wait_rest().await;
+    cluster.assert_published_once().await;
+    cluster.finish().await;
+}
+
+/// Goal: a sync of the local log that fails ends the process at once, with its code and exit status: what it had been told to be
+/// durable may not be, so nothing is tried again in this life. The next one delivers what is on disk, and everything comes once. Method:
+/// syncs fail while a file exists; three times under load, and once so early that the start itself fails.
+#[tokio::test]
+async fn a_failed_sync_ends_the_process() {
+    let home = tempfile::tempdir().unwrap();
+    let failing = home.path().join("failing");
+    let mut cluster = Cluster::new(&["billing"]).await;
+    let mut options = cluster.options("n1").allow_error("FAN-4002");
+    options
+        .env
+        .insert("FANIN_DISK_FAILING".to_owned(), failing.display().to_string());
+    cluster.add(options, 1).await;
+    let trickle = cluster.stream(Duration::from_millis(10));
+    for round in 1..=3 {
+        cluster.wait_more(200).await;
+        std::fs::write(&failing, "").unwrap();
+        let node = &cluster.nodes[0];
+        let ended = node.wait_exit(LONG).await.unwrap();
+        assert_eq!(ended.code(), Some(IO_EXIT), "{ended}\n{}", node.log_tail());
+        let told = node
+            .log()
+            .iter()
+            .filter(|line| line.level == Level::Error && line.text.contains("FAN-4002"))
+            .count();
+        assert!(told >= round, "told {told} times\n{}", node.log_tail());
+        if round == 3 {
+            // Nothing has been repaired: the next life cannot write either, and says the same.
+            let node = &mut cluster.nodes[0];
+            node.respawn().unwrap();
+            let ended = node.wait_exit(LONG).await.unwrap();
+            assert_eq!(ended.code(), Some(IO_EXIT), "{ended}\n{}", node.log_tail());
+        }
+        std::fs::remove_file(&failing).unwrap();
+        cluster.nodes[0].restart().await.unwrap();
+    }
+    cluster.wait_more(200).await;
     cluster.stop_stream(trickle).await;
     cluster.wait_rest().await;
     cluster.assert_published_once().await;

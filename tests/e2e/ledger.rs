@@ -2,13 +2,17 @@
 
 use std::time::Duration;
 
+use fanin_core::ids::{NodeUuid, Nonce};
+use fanin_core::record::{Body, EpochRecord, NodeState, Record, Witness};
 use fanin_tests::apps::Decision;
+use fanin_tests::line::Line;
 use fanin_tests::logs::Level;
+use fanin_tests::process::BridgeOptions;
 use fanin_tests::wait::eventually;
-use futures_util::TryStreamExt;
+use futures_util::{StreamExt, TryStreamExt};
 use serde_json::json;
 
-use crate::cluster::{Cluster, LEDGER, LONG, at_rest, orders};
+use crate::cluster::{Cluster, LEDGER, LONG, at_rest, mapping, orders};
 
 /// A record of format version 2, which this version does not know.
 const NEWER_RECORD: &[u8] = &[0x08, 0x02, 0x52, 0x00];
@@ -62,7 +66,7 @@ async fn ledger_end(cluster: &Cluster) -> u64 {
 }
 
 /// Goal: a record of a newer version halts the mapping on every node: nothing is pulled, claimed or appended any more, what
-/// was won keeps flowing, status and exactly one ERROR say why (P10). Method: append one by hand while slow applications work on a
+/// was won keeps flowing, status and exactly one ERROR say why and what to do (P10). Method: append one by hand while slow applications work on a
 /// backlog, then feed more.
 #[tokio::test]
 async fn a_newer_record_halts_the_mapping_and_what_was_won_keeps_flowing() {
@@ -95,7 +99,10 @@ async fn a_newer_record_halts_the_mapping_and_what_was_won_keeps_flowing() {
             orders(status).state == "halted"
         });
         let reason = orders(&halted.await.unwrap()).reason.clone();
-        assert!(reason.contains("FAN-4030"), "{reason}");
+        assert!(
+            reason.contains("FAN-4030") && reason.contains("cure: upgrade this bridge"),
+            "{reason}"
+        );
     }
     let end = ledger_end(&cluster).await;
     let won = cluster.ids.clone();
@@ -133,8 +140,162 @@ async fn a_newer_record_halts_the_mapping_and_what_was_won_keeps_flowing() {
             .filter(|line| line.level == Level::Error)
             .collect();
         assert_eq!(errors.len(), 1, "{}: {errors:?}", node.node());
+        assert!(
+            errors[0].text.contains("\"cure\":\"upgrade this bridge"),
+            "{}",
+            errors[0]
+        );
         node.stop().await.unwrap();
     }
+}
+
+/// Goal: a mapping that halts drops the settlements that it had begun (I15). Method: the acknowledgements of a node go astray on
+/// the line, so that it tries them again and again; it halts, the line is honest again, and the node ends, which waits for what
+/// is being settled: the hub hears of none.
+#[tokio::test]
+async fn a_halted_mapping_drops_what_it_was_settling() {
+    let mut cluster = Cluster::new(&["billing"]).await;
+    let line = Line::start(cluster.hub.port()).await.unwrap();
+    let far = BridgeOptions::new("n1", &line.url(), mapping(&["billing"])).allow_error("FAN-4030");
+    // Somebody takes them in and does not answer, as a hub that stands still.
+    let client = async_nats::connect(cluster.hub.url()).await.unwrap();
+    let mut astray = client.subscribe("$JS.ACk.>").await.unwrap();
+    line.rewrite("$JS.ACK.", "$JS.ACk.", u64::MAX);
+    cluster.add(far, 1).await;
+    cluster.feed(20).await;
+    cluster.wait_more(20).await;
+    astray.next().await.unwrap();
+    let record = cluster
+        .jetstream
+        .publish("fanin.orders.claim.n9", NEWER_RECORD.into());
+    record.await.unwrap().await.unwrap();
+    let halted = cluster.nodes[0].wait_status(LONG, "the mapping to halt", |status| {
+        orders(status).state == "halted"
+    });
+    halted.await.unwrap();
+    line.stop_rewriting();
+    cluster.nodes[0].stop().await.unwrap();
+    let consumer = cluster.consumer().await.unwrap();
+    assert_eq!(
+        consumer.num_ack_pending, 20,
+        "a halted node settled: {consumer:?}"
+    );
+    assert_eq!(consumer.ack_floor.stream_sequence, 0, "{consumer:?}");
+}
+
+/// Goal: a halted node delivers on, and stops at once when another body takes its name (P8). Method: halt it on a record of a newer
+/// version while a slow application works on its backlog, then append the EPOCH of another data directory by hand.
+#[tokio::test]
+async fn a_halted_node_is_fenced_all_the_same() {
+    let mut cluster = Cluster::new(&["billing"]).await;
+    let options = cluster
+        .options("n1")
+        .allow_error("FAN-4030")
+        .allow_error("FAN-3008");
+    cluster.add(options, 0).await;
+    cluster
+        .instance(0, "billing", "b1", |options| {
+            options
+                .credit_messages(5)
+                .decide(|_| Decision::AckAfter(Duration::from_millis(200)))
+        })
+        .await;
+    cluster.feed(400).await;
+    eventually(LONG, "the node to hold everything", || cluster.hub_at_rest()).await;
+    let newer = cluster
+        .jetstream
+        .publish("fanin.orders.claim.n9", NEWER_RECORD.into());
+    newer.await.unwrap().await.unwrap();
+    let halted = cluster.nodes[0].wait_status(LONG, "the mapping to halt", |status| {
+        orders(status).state == "halted"
+    });
+    halted.await.unwrap();
+    cluster.wait_more(5).await;
+    let record = Record {
+        witness: Witness::default(),
+        body: Body::Epoch(EpochRecord {
+            node_uuid: NodeUuid(7),
+            node: "n1".to_owned(),
+            nonce: Nonce(7),
+            hosts: ["billing".to_owned()].into(),
+            state: NodeState::Active,
+        }),
+    };
+    let other = cluster
+        .jetstream
+        .publish("fanin.orders.epoch.n1", record.encode().into());
+    other.await.unwrap().await.unwrap();
+    let fenced = cluster.nodes[0].wait_status(LONG, "the node to be fenced", |status| {
+        orders(status).state == "fenced"
+    });
+    let reason = orders(&fenced.await.unwrap()).reason.clone();
+    assert!(reason.contains("FAN-3008"), "{reason}");
+    assert!(
+        cluster.recorder.count() < 400,
+        "the application was too fast for this test"
+    );
+    let status = cluster.nodes[0].status().await.unwrap();
+    let delivered = orders(&status).apps[0].deliveries;
+    assert!(delivered < 400, "a fenced node delivers on: {status:?}");
+}
+
+/// Goal: a ledger with another setting is refused by its name, before anything is written to it. Method: one setting after the
+/// other changed by hand, as far as the server lets it be changed.
+#[tokio::test]
+async fn a_ledger_that_differs_is_refused_by_the_setting() {
+    let mut cluster = Cluster::new(&["billing"]).await;
+    let options = cluster.options("n1");
+    cluster.add(options, 1).await;
+    cluster.feed(40).await;
+    cluster.wait_rest().await;
+    cluster.nodes[0].stop().await.unwrap();
+    let end = ledger_end(&cluster).await;
+    let good = cluster
+        .jetstream
+        .get_stream(LEDGER)
+        .await
+        .unwrap()
+        .cached_info()
+        .config
+        .clone();
+    type Change = fn(&mut async_nats::jetstream::stream::Config);
+    let table: [(&str, Change); 6] = [
+        ("max_age", |config| config.max_age = Duration::from_secs(3600)),
+        ("discard", |config| {
+            config.discard = async_nats::jetstream::stream::DiscardPolicy::Old
+        }),
+        ("max_msgs_per_subject", |config| {
+            config.max_messages_per_subject = 5
+        }),
+        ("allow_direct", |config| config.allow_direct = true),
+        ("duplicate_window", |config| {
+            config.duplicate_window = Duration::from_secs(10)
+        }),
+        ("max_msg_size", |config| config.max_message_size = 1_024),
+    ];
+    for (setting, change) in table {
+        let mut config = good.clone();
+        change(&mut config);
+        cluster.jetstream.update_stream(&config).await.unwrap();
+        cluster.nodes[0].respawn().unwrap();
+        let ended = cluster.nodes[0].wait_exit(LONG).await.unwrap();
+        assert_eq!(
+            ended.code(),
+            Some(78),
+            "{setting}: {}",
+            cluster.nodes[0].log_tail()
+        );
+        let told = cluster.nodes[0].log_tail();
+        assert!(
+            told.contains("FAN-2014") && told.contains(setting),
+            "{setting} is not in {told}"
+        );
+        assert_eq!(ledger_end(&cluster).await, end, "{setting}: it was written to");
+    }
+    cluster.jetstream.update_stream(&good).await.unwrap();
+    cluster.nodes[0].restart().await.unwrap();
+    cluster.feed(40).await;
+    cluster.finish().await;
 }
 
 /// Goal: the ledger is truncated behind a checkpoint while claims go on, and a restarted as well as a new node go on from

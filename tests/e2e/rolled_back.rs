@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use crate::cluster::{Cluster, LEDGER, LONG, STREAM};
+use crate::cluster::{Cluster, LEDGER, LONG, STREAM, orders};
 use crate::identity::copy;
 
 /// Goal: a node whose epoch the ledger has lost takes no part, says so with the cure, and delivers nothing twice; once the hub
@@ -41,12 +41,14 @@ async fn a_hub_that_lost_an_epoch_is_not_joined_until_it_is_restored() {
         node.respawn().unwrap();
     }
     for node in &cluster.nodes {
-        let ended = node.wait_exit(LONG).await.unwrap();
-        assert_eq!(ended.code(), Some(78), "{}", node.log_tail());
-        let log = node.log_tail();
-        for told in ["FAN-4019", "FANIN-orders", "restore the hub"] {
-            assert!(log.contains(told), "{}: {log}", node.node());
+        let held = node.wait_status(LONG, "the mapping to be held", |status| {
+            orders(status).state == "halted"
+        });
+        let reason = orders(&held.await.unwrap()).reason.clone();
+        for told in ["FAN-4019", "FANIN-orders", "restore the hub", "ledger repair"] {
+            assert!(reason.contains(told), "{}: {reason}", node.node());
         }
+        assert!(node.log_tail().contains("the mapping cannot take part"));
     }
     let old = cluster.consumer().await.unwrap();
     assert_eq!(
@@ -59,8 +61,9 @@ async fn a_hub_that_lost_an_epoch_is_not_joined_until_it_is_restored() {
     fs::remove_dir_all(cluster.hub.store_dir()).unwrap();
     copy(&newer, &cluster.hub.store_dir());
     cluster.hub.restart().await.unwrap();
-    for node in &mut cluster.nodes {
-        node.restart().await.unwrap();
+    // They have waited for it.
+    for node in &cluster.nodes {
+        node.wait_joined().await.unwrap();
     }
     cluster.feed(100).await;
     cluster.wait_rest().await;
@@ -103,12 +106,13 @@ async fn records_lost_behind_the_last_epoch_are_missed() {
 
     let before = cluster.recorder.count();
     cluster.nodes[0].respawn().unwrap();
-    let ended = cluster.nodes[0].wait_exit(LONG).await.unwrap();
-    let log = cluster.nodes[0].log_tail();
-    assert_eq!(ended.code(), Some(78), "{log}");
+    let held = cluster.nodes[0].wait_status(LONG, "the mapping to be held", |status| {
+        orders(status).state == "halted"
+    });
+    let reason = orders(&held.await.unwrap()).reason.clone();
     assert!(
-        log.contains("FAN-4019") && log.contains("has read it up to"),
-        "{log}"
+        reason.contains("FAN-4019") && reason.contains("has read it up to"),
+        "{reason}"
     );
     let consumer = cluster.consumer().await.unwrap();
     assert_eq!(
@@ -121,7 +125,7 @@ async fn records_lost_behind_the_last_epoch_are_missed() {
     fs::remove_dir_all(cluster.hub.store_dir()).unwrap();
     copy(&newer, &cluster.hub.store_dir());
     cluster.hub.restart().await.unwrap();
-    cluster.nodes[0].restart().await.unwrap();
+    cluster.nodes[0].wait_joined().await.unwrap();
     cluster.feed(100).await;
     cluster.wait_rest().await;
     cluster.assert_published_once().await;

@@ -5,6 +5,7 @@
 
 use std::os::unix::process::ExitStatusExt;
 
+use fanin_tests::hub::create_source;
 use fanin_tests::line::Line;
 use fanin_tests::process::BridgeOptions;
 use fanin_tests::wait::eventually;
@@ -106,4 +107,57 @@ async fn a_checkpoint_read_that_does_not_cover_the_gap_is_repeated() {
     assert!(state.cached_info().state.messages < 2_000);
     eventually(LONG, "everything to be settled", || cluster.hub_at_rest()).await;
     cluster.finish().await;
+}
+
+/// Goal: a ledger that one answer says is gone, or is another one, is looked at again, for longer than a leader that was replaced
+/// goes on answering; nothing is sent meanwhile, and work goes on when it is there after all. When it stays, the mapping halts.
+/// Method: what the node asks of its ledger is answered for a stream that is missing, and for another one, behind each restart of the
+/// hub, until the node has told of its doubt; the last time for ever.
+#[tokio::test]
+async fn a_ledger_that_seems_gone_is_looked_at_again() {
+    let mut cluster = Cluster::new(&["billing"]).await;
+    let line = Line::start(cluster.hub.port()).await.unwrap();
+    let far = BridgeOptions::new("n1", &line.url(), mapping(&["billing"]));
+    cluster.add(far, 1).await;
+    cluster.feed(100).await;
+    cluster.wait_rest().await;
+    // Of the same length as the ledger's name.
+    create_source(&cluster.jetstream, "DECOY-stream", &["decoy"])
+        .await
+        .unwrap();
+
+    let asked = format!("$JS.API.STREAM.INFO.{LEDGER}");
+    for (other, code) in [("MISSING-none", "FAN-2013"), ("DECOY-stream", "FAN-2016")] {
+        let doubts = told(&cluster, code);
+        line.rewrite(&asked, &format!("$JS.API.STREAM.INFO.{other}"), u64::MAX);
+        cluster.hub.restart().await.unwrap();
+        eventually(LONG, "the node to doubt", || async {
+            told(&cluster, code) > doubts
+        })
+        .await;
+        line.stop_rewriting();
+        cluster.feed(100).await;
+        cluster.wait_rest().await;
+        let status = cluster.nodes[0].status().await.unwrap();
+        assert_eq!(orders(&status).state, "active", "{status:?}");
+        cluster.nodes[0].assert_no_errors();
+    }
+    cluster.assert_published_once().await;
+
+    cluster.nodes[0].options_mut().allowed_errors = vec!["FAN-4030".to_owned()];
+    line.rewrite(&asked, "$JS.API.STREAM.INFO.MISSING-none", u64::MAX);
+    cluster.hub.restart().await.unwrap();
+    let halted = cluster.nodes[0].wait_status(LONG, "the mapping to halt", |status| {
+        orders(status).state == "halted"
+    });
+    halted.await.unwrap();
+}
+
+/// How often the node has told with this code that it looks again.
+fn told(cluster: &Cluster, code: &str) -> usize {
+    let log = cluster.nodes[0].log();
+    let doubts = log
+        .iter()
+        .filter(|line| line.text.contains(code) && line.text.contains("looked at again"));
+    doubts.count()
 }

@@ -100,6 +100,11 @@ impl Line {
             .sum()
     }
 
+    /// Passes requests as they are from now on.
+    pub fn stop_rewriting(&self) {
+        self.state.send_modify(|state| state.rewrites.clear());
+    }
+
     /// Lets replies pass up to the `nth` occurrence of `text` (from 1), counted over all connections; then none passes until
     /// [`Self::release`].
     pub fn hold_replies_at(&self, text: &str, nth: u64) {

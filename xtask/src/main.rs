@@ -4,6 +4,9 @@
 
 mod cargo_deny;
 mod chaos;
+mod demo;
+mod fuzz;
+mod mutants;
 mod run;
 mod sim;
 mod test;
@@ -27,6 +30,11 @@ cargo xtask COMMAND
                               five minutes of faults: one server and three, then both with lost power
   sim [ARGUMENT...]           the deterministic simulation, optimised and with every assertion: --seeds N --from S
                               --time SECONDS --jobs J --plan honest|malicious|broken|identity, --trace, --shrunk
+  fuzz [--seconds N] [TARGET...]
+                              hostile bytes for N seconds each: cargo-fuzz where it and a nightly toolchain are
+                              installed, else the property tests with many cases; it says which
+  mutants [--shard K/N] [FILE...]
+                              cargo-mutants on the protocol core: which small changes does no test notice
   lint                        format, clippy with warnings as errors, and tidy
   tidy                        the repository's own rules: file sizes, leftovers, sleeps in tests, crate dependencies
   deny                        licences, banned crates, sources and, when its database can be reached, advisories
@@ -46,6 +54,8 @@ fn main() -> ExitCode {
         "test" => test::run(&workspace, &rest),
         "chaos" => chaos::run(&workspace, &rest),
         "sim" => sim::run(&workspace, &rest),
+        "fuzz" => fuzz::run(&workspace, &rest),
+        "mutants" => mutants::run(&workspace, &rest),
         "lint" => no_arguments(&rest).and_then(|()| lint(&workspace)),
         "tidy" => no_arguments(&rest).and_then(|()| tidy::run(&workspace)),
         "deny" => no_arguments(&rest).and_then(|()| cargo_deny::run(&workspace)),
@@ -102,5 +112,5 @@ fn ci(workspace: &Workspace) -> Result<(), Failed> {
         let words: Vec<String> = slice.split(' ').map(str::to_owned).collect();
         chaos::run(workspace, &words)?;
     }
-    workspace.cargo(&["run", "--release", "--", "demo", "--quick"])
+    demo::run(workspace)
 }

@@ -91,8 +91,8 @@ pub enum Input {
         reaches: StreamSeq,
         /// The last sequence that the stream says it has given.
         last: StreamSeq,
-        /// The message that was to be looked at, with its publish time, when the stream still has it.
-        probe: Option<(StreamSeq, i64)>,
+        /// The messages that were to be looked at, with their publish times, as far as the stream still has them. At most two.
+        probes: Vec<(StreamSeq, i64)>,
     },
     /// The local log refused a batch (full): nothing of it is on disk.
     StageRefused(BatchNo),

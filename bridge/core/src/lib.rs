@@ -4,7 +4,8 @@
 //! model checker and in the simulator.
 //!
 //! Read in this order: [`ids`] and [`record`] (what is said), [`fold`] (who owns what), [`batch`] and [`node`] (what one
-//! bridge does about it), [`recovery`] (how it begins again), [`delivery`] (how one application gets its messages).
+//! bridge does about it), [`recovery`] (how it begins again), [`repair`] (a ledger that the hub lost, from what is left),
+//! [`delivery`] (how one application gets its messages).
 #![warn(missing_docs)]
 
 pub mod batch;
@@ -22,6 +23,7 @@ pub mod mutants;
 pub mod node;
 pub mod record;
 pub mod recovery;
+pub mod repair;
 pub mod seq_set;
 pub mod time_text;
 pub mod wire;

@@ -39,6 +39,10 @@ pub const NAME_BYTES_MAX: usize = 256;
 /// Longest filter subject in bytes.
 pub const SUBJECT_BYTES_MAX: usize = 1024;
 
+/// Most bytes of encoded terms; the rest of `RECORD_BYTES_MAX` is for the envelope. Names and subjects at their limits take
+/// more, so that this is a bound of its own.
+pub const TERMS_BYTES_MAX: usize = RECORD_BYTES_MAX - 8 * 1024;
+
 /// Most features a GENESIS record may activate.
 pub const FEATURES_MAX: usize = 64;
 
@@ -82,6 +86,10 @@ pub const LEDGER_BRISK_EIGHTHS: u64 = 4;
 /// A checkpoint pays when the purge behind it frees so many eighths of what the ledger holds.
 pub const LEDGER_GAIN_EIGHTHS: u64 = 1;
 
+/// How far above every position known a repaired ledger begins: more than a node that could not be asked may have read beyond
+/// what is known, and room for the positions of claims that only disks know.
+pub const REPAIR_GAP: u64 = 1 << 32;
+
 /// What a CHECKPOINT record takes in the ledger besides the state's bytes, at most.
 pub const CHECKPOINT_OVERHEAD_BYTES: usize = 512;
 
@@ -91,5 +99,6 @@ const _: () = assert!(CHECKPOINT_OVERHEAD_BYTES < CHECKPOINT_PART_BYTES);
 const _: () = assert!(CHECKPOINT_PART_BYTES + 16 * 1024 <= RECORD_BYTES_MAX);
 const _: () = assert!(CLAIM_RANGES_MAX * RANGE_BYTES_MAX + 4096 <= RECORD_BYTES_MAX);
 const _: () = assert!(DONE_RANGES_MAX * RANGE_BYTES_MAX + 4096 <= RECORD_BYTES_MAX);
-const _: () = assert!(APPS_MAX * (NAME_BYTES_MAX + 16) + SOURCES_MAX * FILTERS_MAX * 32 <= RECORD_BYTES_MAX);
+const _: () = assert!(APPS_MAX * (NAME_BYTES_MAX + 16) + 4096 <= RECORD_BYTES_MAX);
+const _: () = assert!(APPS_MAX * (NAME_BYTES_MAX + 16) < TERMS_BYTES_MAX);
 const _: () = assert!(UNRESOLVED_BATCHES_MAX * 4 <= DONE_RANGES_MAX);

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::batch::{Batch, BatchState};
 use crate::fold::Fold;
-use crate::ids::{BatchNo, Epoch, Incarnation, Nonce, Offset};
+use crate::ids::{BatchNo, Epoch, Incarnation, LedgerSeq, Nonce, Offset};
 use crate::mutants::{self, Mutant};
 use crate::node::{Identity, Node, Phase, Policy};
 use crate::record::{ClaimKind, Witness};
@@ -71,7 +71,9 @@ pub fn recover(identity: Identity, policy: Policy, disk: Disk) -> Node {
         upkeep: Default::default(),
         room: Default::default(),
         shrunk: BTreeMap::new(),
+        looked: BTreeMap::new(),
         loading: None,
+        watched: LedgerSeq(0),
     };
     for kept in disk.batches {
         node.next_batch = node.next_batch.max(kept.number.next());

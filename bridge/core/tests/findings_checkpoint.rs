@@ -3,6 +3,7 @@
 
 mod support;
 
+use fanin_core::effect::Fact;
 use fanin_core::fold::Halt;
 use fanin_core::ids::{BatchNo, LedgerSeq, StreamSeq};
 use fanin_core::node::Phase;
@@ -302,6 +303,74 @@ fn narrowed_filter_keeps_what_was_staged() {
     );
     w.run_all();
     assert_eq!(w.publishers("x", 1), [B]);
+}
+
+/// Round two, the same row to its end: the source is closed over the hole before the staged copy is claimed. The copy is dropped
+/// then, which is told and not silent, and no node publishes it.
+#[test]
+fn narrowed_filter_closed_before_the_claim() {
+    let mut w = World::started(2, 1);
+    w.stage(B, &[1]);
+    w.hold(B);
+    w.terms(&["x"], &["t"]);
+    // Only a node whose configuration is that of the terms judges what is a hole.
+    w.crash(A);
+    w.bridges[A].sources = std::collections::BTreeMap::from([(support::INC, support::source_terms(&["t"]))]);
+    w.start(A);
+    for _ in 0..3 {
+        w.tail_all(A);
+        w.floor(A);
+        w.later(A, 1_100);
+        w.answer_audits(A);
+        w.land_all(A);
+    }
+    assert_eq!(w.closed(), StreamSeq(1));
+    assert!(
+        w.bridges[A]
+            .facts
+            .iter()
+            .any(|fact| matches!(fact, Fact::Holes { count: 1, .. }))
+    );
+    w.run_all();
+    w.later(B, 600);
+    w.run_all();
+    assert_eq!(w.node(B).unresolved(), 0);
+    assert!(w.publishers("x", 1).is_empty());
+    let told = |fact: &Fact| matches!(fact, Fact::ClaimResolved { won: 0, lost: 0, .. });
+    assert!(w.bridges[B].facts.iter().any(told), "{:?}", w.bridges[B].facts);
+}
+
+/// Round two: every node's hosts and state stand in a checkpoint, also of those that are not active: a reader that knows them
+/// only from there decides as one that saw the records.
+#[test]
+fn checkpoint_has_hosts_and_states() {
+    use fanin_core::ids::{NodeUuid, Nonce};
+    use fanin_core::record::{EpochRecord, NodeState};
+    let mut w = World::started(2, 1);
+    w.crash(A);
+    let states = [
+        NodeState::Draining,
+        NodeState::Closed,
+        NodeState::Evacuated,
+        NodeState::Active,
+    ];
+    for (n, &state) in states.iter().enumerate() {
+        w.put(RecordBody::Epoch(EpochRecord {
+            node_uuid: NodeUuid(50 + n as u128),
+            node: format!("m{n}"),
+            nonce: Nonce(5_000),
+            hosts: support::names(&["x", "y"]),
+            state,
+        }));
+    }
+    w.tail_all(B);
+    w.checkpoint_and_purge(B);
+    w.start(A);
+    assert_eq!(w.node(A).fold().nodes(), w.truth.fold.nodes());
+    for (n, &state) in states.iter().enumerate() {
+        let entry = &w.node(A).fold().nodes()[&NodeUuid(50 + n as u128)];
+        assert_eq!((entry.state, &entry.hosts), (state, &support::names(&["x", "y"])));
+    }
 }
 
 /// "A slow node whose claim was purged before it tailed it: void => absent, claims again, wins nothing at or below W."

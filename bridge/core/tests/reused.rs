@@ -35,8 +35,10 @@ fn anew(seq: u64) -> i64 {
 
 /// The source is looked at: what the node wanted to know, as of before.
 fn see(w: &mut World, who: usize, last: u64, time_of: impl Fn(u64) -> Option<i64>) {
-    let SourceProbe { reaches, newest } = w.node(who).source_probe(INC);
-    let probe = newest.and_then(|seq| Some((seq, time_of(seq.0)?)));
+    let probe = w.node(who).source_probe(INC);
+    let reaches = probe.reaches;
+    let probes = probe.messages().filter_map(|seq| Some((seq, time_of(seq.0)?)));
+    let probes = probes.collect();
     let last = StreamSeq(last);
     w.step(
         who,
@@ -44,7 +46,7 @@ fn see(w: &mut World, who: usize, last: u64, time_of: impl Fn(u64) -> Option<i64
             incarnation: INC,
             reaches,
             last,
-            probe,
+            probes,
         },
     );
 }
@@ -218,6 +220,7 @@ fn shrunk() {
             SourceProbe {
                 reaches: StreamSeq(8),
                 newest: Some(StreamSeq(8)),
+                before: None,
             }
         );
         see(&mut w, who, 5, |_| None);
@@ -258,6 +261,37 @@ fn regrown() {
     assert_eq!(reused(&w, A).0, 3);
 }
 
+/// The newest claim may be of a message that has come since the source went back. The one that was looked at before tells.
+#[test]
+fn regrown_and_claimed_anew() {
+    for claimed_before in [false, true] {
+        let mut w = World::started(2, 9);
+        w.stage(A, &[1]);
+        if claimed_before {
+            w.run_all();
+        }
+        see(&mut w, A, 1, |seq| Some(Source::published_ns(seq)));
+        w.run_all();
+        arrive(&mut w, B, &[(2, anew(2))]);
+        w.run_all();
+        w.close_by(A);
+        assert_eq!(w.closed(), StreamSeq(2));
+        see(&mut w, B, 2, |seq| Some(anew(seq)));
+        assert_eq!(*w.phase(B), Phase::Active, "it has not looked before");
+        see(&mut w, A, 2, |seq| (seq == 2).then(|| anew(seq)));
+        assert_eq!(*w.phase(A), Phase::Active, "what is gone says nothing");
+    }
+    let mut w = World::started(2, 9);
+    w.stage(A, &[1]);
+    see(&mut w, A, 1, |seq| Some(Source::published_ns(seq)));
+    w.run_all();
+    arrive(&mut w, B, &[(2, anew(2))]);
+    w.run_all();
+    w.close_by(A);
+    see(&mut w, A, 2, |seq| Some(anew(seq)));
+    assert_eq!(reused(&w, A), (1, (anew(1), anew(1)), times(1, 1)));
+}
+
 /// What is claimed while the source is being looked at plays no part: the answer is from before.
 #[test]
 fn a_slow_answer_is_no_cause() {
@@ -271,7 +305,7 @@ fn a_slow_answer_is_no_cause() {
             incarnation: INC,
             reaches,
             last: StreamSeq(seq - 1),
-            probe: None,
+            probes: Vec::new(),
         };
         w.step(A, input);
         assert_eq!(*w.phase(A), Phase::Active);

@@ -43,6 +43,55 @@ fn round_without_a(w: &mut World) {
     }
 }
 
+/// P9, P10: a node whose configuration names more than a TERMS record can hold writes none, says why, and goes on under
+/// the terms in force; the guard of these tests reads every record that is sent. Method: sources of other streams, with more
+/// subjects than one may have, then more sources than there may be, then more bytes than a record has.
+#[test]
+fn p9_terms_that_nobody_could_read_are_never_written() {
+    use fanin_core::ids::Incarnation;
+    use fanin_core::limits::{FILTERS_MAX, SOURCES_MAX, SUBJECT_BYTES_MAX};
+    use fanin_core::record::SourceTerms;
+    use fanin_core::wire::DecodeError;
+    let source = |n: u64, filters: usize, length: usize| {
+        let stream = format!("T{n}");
+        let filters = (0..filters).map(|f| format!("{f:0length$}")).collect();
+        (Incarnation(1_000 + n), SourceTerms { stream, filters })
+    };
+    let one = |filters| vec![source(1, filters, 4)];
+    let many = |count: usize| (1..=count as u64).map(|n| source(n, 1, 4)).collect::<Vec<_>>();
+    let long = |count: u64| {
+        (1..=count)
+            .map(|n| source(n, 60, SUBJECT_BYTES_MAX))
+            .collect::<Vec<_>>()
+    };
+    // The source of the tests is one of them.
+    let table = [
+        (one(FILTERS_MAX), None),
+        (one(FILTERS_MAX + 1), Some("filters of a source")),
+        (many(SOURCES_MAX - 1), None),
+        (many(SOURCES_MAX), Some("sources of the terms")),
+        (long(4), None),
+        (long(5), Some("bytes of the terms")),
+    ];
+    for (sources, refused) in table {
+        let first = sources[0].0;
+        let mut w = World::new(1, &["x"], 1);
+        w.bridges[A].sources.extend(sources);
+        w.start(A);
+        for _ in 0..4 {
+            w.later(A, 600);
+            w.run(A);
+        }
+        assert_eq!(*w.phase(A), Phase::Active);
+        let expected = refused.map(|limit| Withheld::TermsUnfit(DecodeError::Limit(limit)));
+        assert_eq!(w.node(A).may_pull(first).err(), expected);
+        assert_eq!(w.node(A).may_pull(INC), Ok(()), "the terms in force stay");
+        w.stage(A, &[1]);
+        w.run(A);
+        w.assert_once([1]);
+    }
+}
+
 /// P6, P9: a node whose configuration filters otherwise than the terms say neither looks for holes nor closes, though its
 /// rank is the lowest; the next one does both, and finds the message that the hub skipped. Configured alike again, the first
 /// one closes at once.

@@ -60,16 +60,16 @@ codes! {
         "Re-create it behind the watermark by starting one bridge with --recreate-consumer.";
     LEDGER_MISSING = "FAN-2013", "The ledger stream is missing.",
         "This node has worked with a ledger that the hub no longer has.",
-        "Restore the stream from a backup. Only if the whole mapping is to start anew: remove the data directories of all its nodes first.";
+        "The mapping is held. Restore the stream from a backup, or see what `fanin ledger repair --dry-run` says. Only if the whole mapping is to start anew: remove the data directories of all its nodes first.";
     LEDGER_DIFFERS = "FAN-2014", "The ledger's settings are not what fanin needs.",
         "Somebody created or changed the ledger stream with other settings.",
         "Restore the settings named in the message with `nats stream edit`; an empty ledger may be deleted, fanin creates it anew.";
     LEDGER_SHRANK = "FAN-2015", "The ledger ends before a position that was already read.",
         "The hub lost acknowledged records: a power loss without sync_interval: always, a restored backup, or a damaged disk.",
-        "The mapping halts. Restore the hub, then restart the bridges; `fanin ledger verify` tells what is in doubt.";
+        "The mapping halts. Restore the hub, then restart the bridges; or see what `fanin ledger repair --dry-run` says.";
     LEDGER_RECREATED = "FAN-2016", "The ledger was deleted and created again.",
         "The stream's creation time changed: its records are others now.",
-        "The mapping halts. Restore the old stream, or start the mapping anew on every node.";
+        "The mapping halts. After `fanin ledger repair` restart the bridge. Otherwise restore the old stream, or see what `fanin ledger repair --dry-run` says.";
     LEDGER_FULL = "FAN-2017", "The ledger is full.",
         "Its size limit is reached: a backlog that nobody finishes keeps claims in it.",
         "Raise the stream's max_bytes, and see with `fanin status` which node or application is behind.";

@@ -1,25 +1,27 @@
 //! One connection to the hub: it comes back by itself, says where it stands, and refuses to queue while it is away.
 
 use std::collections::VecDeque;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use async_nats::connection::State;
-use async_nats::{
-    Client, ConnectErrorKind, Event, HeaderMap, Message, Request, RequestErrorKind, ServerError, Subscriber,
-};
+use async_nats::{Client, Event, HeaderMap, Message, Request, RequestErrorKind, ServerError, Subscriber};
 use bytes::Bytes;
 use parking_lot::RwLock;
 use tokio::sync::{Notify, watch};
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::api::ApiError;
+use crate::away::Away;
 use crate::codes;
 use crate::limits;
 use crate::options::{HubOptions, prepare};
 use crate::reply::AckSubject;
+
+mod error;
+
+pub use error::ConnectError;
 
 /// Where a connection stands.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -39,118 +41,23 @@ pub struct ConnectionState {
     pub max_payload: usize,
     /// The last error the server or the client library reported, for people.
     pub last_error: Option<String>,
+    /// Why no server is connected, once an attempt has failed; `None` while one is.
+    pub away: Option<Away>,
 }
 
-/// Why the hub could not be reached at start.
-#[derive(Debug, thiserror::Error)]
-pub enum ConnectError {
-    /// The list of servers is empty.
-    #[error("no hub server is configured; set hub.servers or NATS_URL")]
-    NoServers,
-    /// An address cannot be read.
-    #[error("a hub server's address is not valid; write it as nats://host:port or tls://host:port")]
-    BadAddress {
-        /// What is wrong with it.
-        source: std::io::Error,
-    },
-    /// A certificate without key, or a key without certificate.
-    #[error(
-        "a client certificate needs both its certificate file and its key file; set hub.tls.cert and hub.tls.key, or --tlscert and --tlskey"
-    )]
-    HalfCertificate,
-    /// A file with a secret or certificate cannot be read.
-    #[error("cannot read {}; check the path and that this user may read it", path.display())]
-    Unreadable {
-        /// The file.
-        path: PathBuf,
-        /// Why not.
-        source: std::io::Error,
-    },
-    /// The hub refused the login.
-    #[error(
-        "the hub refused the login; check user, password, token, nkey or credentials file, and the account"
-    )]
-    LoginRefused {
-        /// As the client library says it.
-        source: async_nats::ConnectError,
-    },
-    /// The encrypted connection could not be made.
-    #[error(
-        "no TLS connection to the hub; check the authority (hub.tls.ca, --tlsca), the server's name and the client certificate"
-    )]
-    Tls {
-        /// As the client library says it.
-        source: async_nats::ConnectError,
-    },
-    /// No server answered.
-    #[error("no hub server answers; check the addresses, the network, and that nats-server runs")]
-    Unreachable {
-        /// The last server's failure.
-        source: async_nats::ConnectError,
-    },
-    /// A server answered, but JetStream does not.
-    #[error(
-        "the hub at {server} has no JetStream for this account; start nats-server with -js, enable it for the account, or name servers of the domain that has the streams"
-    )]
-    HubWithoutJetStream {
-        /// The connected server.
-        server: String,
-        /// What the request for account information ended with.
-        source: ApiError,
-    },
-}
-
-impl ConnectError {
-    /// True when trying again later may help without any change.
+impl ConnectionState {
+    /// Why no server is connected, with the code of that and the cure in the text; `None` while one is.
     #[must_use]
-    pub fn retryable(&self) -> bool {
-        match self {
-            ConnectError::Unreachable { .. } | ConnectError::HubWithoutJetStream { .. } => true,
-            ConnectError::NoServers
-            | ConnectError::BadAddress { .. }
-            | ConnectError::HalfCertificate
-            | ConnectError::Unreadable { .. }
-            | ConnectError::LoginRefused { .. }
-            | ConnectError::Tls { .. } => false,
+    pub fn why_away(&self) -> Option<(&'static str, String)> {
+        if self.connected {
+            return None;
         }
+        Some(match (&self.away, &self.last_error) {
+            (Some(away), _) => (away.code(), away.to_string()),
+            (None, Some(error)) => (codes::HUB_UNREACHABLE, error.clone()),
+            (None, None) => (codes::HUB_UNREACHABLE, "no server answered yet".to_owned()),
+        })
     }
-
-    /// The stable code users can look up.
-    #[must_use]
-    pub fn code(&self) -> &'static str {
-        match self {
-            ConnectError::NoServers | ConnectError::BadAddress { .. } | ConnectError::Unreachable { .. } => {
-                codes::HUB_UNREACHABLE
-            }
-            ConnectError::HalfCertificate | ConnectError::Tls { .. } => codes::TLS_FAILED,
-            ConnectError::Unreadable { .. } => codes::SECRET_UNREADABLE,
-            ConnectError::LoginRefused { .. } => codes::LOGIN_REFUSED,
-            ConnectError::HubWithoutJetStream { .. } => codes::HUB_WITHOUT_JETSTREAM,
-        }
-    }
-
-    fn of_client(source: async_nats::ConnectError) -> ConnectError {
-        match source.kind() {
-            ConnectErrorKind::Authentication | ConnectErrorKind::AuthorizationViolation => {
-                ConnectError::LoginRefused { source }
-            }
-            ConnectErrorKind::Tls => ConnectError::Tls { source },
-            // A failed handshake reaches us as a plain I/O error of the TLS library.
-            ConnectErrorKind::Io if mentions_tls(&source.to_string()) => ConnectError::Tls { source },
-            ConnectErrorKind::ServerParse
-            | ConnectErrorKind::Dns
-            | ConnectErrorKind::TimedOut
-            | ConnectErrorKind::Io
-            | ConnectErrorKind::MaxReconnects => ConnectError::Unreachable { source },
-        }
-    }
-}
-
-fn mentions_tls(text: &str) -> bool {
-    let text = text.to_lowercase();
-    ["certificate", "tls", "handshake", "corrupt message"]
-        .iter()
-        .any(|word| text.contains(word))
 }
 
 /// Permission violations seen lately; the hub reports them apart from the request they belong to.
@@ -437,6 +344,18 @@ async fn start_client(options: &HubOptions, notes: &Arc<Notes>) -> Result<Client
         note(&end.0, event);
         std::future::ready(())
     });
+    // Called before each attempt; the choice of the server is left to the library.
+    let notes = Arc::clone(notes);
+    let nats = nats.reconnect_to_server_callback(move |servers, _| {
+        if let Some(away) = Away::of_pool(&servers) {
+            notes.state.send_if_modified(|s| {
+                let is_new = s.away.as_ref() != Some(&away);
+                s.away = Some(away);
+                is_new
+            });
+        }
+        std::future::ready(None)
+    });
     nats.connect(servers).await.map_err(ConnectError::of_client)
 }
 
@@ -447,6 +366,7 @@ fn note(notes: &Notes, event: Event) {
         Event::Connected => state.send_modify(|s| {
             s.connected = true;
             s.lame_duck = false;
+            s.away = None;
             s.generation += 1;
             // Filled in again once the new server's greeting has been taken over.
             s.version.clear();
@@ -463,9 +383,21 @@ fn note(notes: &Notes, event: Event) {
             {
                 notes.denied.send_modify(|d| d.push(subject));
             }
-            state.send_modify(|s| s.last_error = Some(error.to_string()));
+            state.send_modify(|s| {
+                s.last_error = Some(error.to_string());
+                if let Some(away) = Away::of_server(&error) {
+                    s.away = Some(away);
+                }
+            });
         }
-        Event::ClientError(error) => state.send_modify(|s| s.last_error = Some(error.to_string())),
+        Event::ClientError(error) => state.send_modify(|s| {
+            s.last_error = Some(error.to_string());
+            // What a server of the pool said tells more.
+            let is_told = s.away.as_ref().is_some_and(|away| !away.server.is_empty());
+            if !s.connected && !is_told {
+                s.away = Away::of_attempt(&error).or(s.away.take());
+            }
+        }),
     }
     notes.wake.notify_one();
 }
@@ -546,7 +478,10 @@ async fn replace_client(client: &RwLock<Client>, notes: &Arc<Notes>, options: &H
 #[cfg(test)]
 mod tests {
     //! Goal: events change the state as documented. Method: feed events to the pure part.
+    use async_nats::ClientError;
+
     use super::*;
+    use crate::away::AwayKind;
 
     #[test]
     fn events() {
@@ -570,6 +505,28 @@ mod tests {
         assert!(
             denied.since(0, "$JS.API.INFO") && !denied.since(1, "$JS.API.INFO") && !denied.since(0, "other")
         );
+    }
+
+    #[test]
+    fn the_reason_of_an_absence_goes_with_it() {
+        let (state, _keep) = watch::channel(ConnectionState::default());
+        let (denied, _keep2) = watch::channel(Denied::default());
+        let notes = Notes {
+            state,
+            denied,
+            wake: Notify::new(),
+            ended: AtomicBool::new(false),
+        };
+        let kind = || notes.state.borrow().away.as_ref().map(|away| away.kind);
+        let failed = |text: &str| note(&notes, Event::ClientError(ClientError::Other(text.to_owned())));
+        failed("IO error");
+        assert_eq!(kind(), Some(AwayKind::Unreachable));
+        failed("authorization violation");
+        assert_eq!(kind(), Some(AwayKind::LoginRefused));
+        note(&notes, Event::Connected);
+        assert_eq!(kind(), None);
+        failed("IO error");
+        assert_eq!(kind(), None, "a server is connected");
     }
 
     #[test]

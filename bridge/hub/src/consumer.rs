@@ -86,9 +86,8 @@ pub struct SharedConsumer {
     pub info: ConsumerInfo,
     /// True when this call created it.
     pub created: bool,
-    /// Settings that only cost speed when they differ (after a change of `nodes`, for instance); see
-    /// [`SharedConsumer::tune`].
-    pub tuning: Vec<Mismatch>,
+    /// Sizes that this call raised, as more nodes share the consumer now.
+    pub grown: Vec<Mismatch>,
 }
 
 /// Why there is no usable shared consumer.
@@ -106,7 +105,7 @@ pub enum ConsumerError {
     },
     /// It exists with settings the protocol cannot work with.
     #[error(
-        "the shared consumer {name} on {stream} differs: {}; restore these settings",
+        "the shared consumer {name} on {stream} differs: {}; restore these settings, or make the configurations of all nodes alike",
         sentence(mismatches)
     )]
     Differs {
@@ -176,6 +175,9 @@ struct ConsumerReply {
     num_waiting: u64,
     #[serde(default)]
     num_pending: u64,
+    /// An operator has paused it, and that has not ended yet.
+    #[serde(default)]
+    paused: bool,
 }
 
 #[derive(Deserialize)]
@@ -204,8 +206,8 @@ impl ConsumerReply {
     }
 }
 
-/// Settings on which the rules rest; a consumer that differs here is refused.
-const BINDING: [&str; 9] = [
+/// Settings compared as they stand (design section 4); a consumer that differs here is refused.
+const BINDING: [&str; 15] = [
     "durable_name",
     "ack_policy",
     "max_deliver",
@@ -215,9 +217,16 @@ const BINDING: [&str; 9] = [
     "deliver_subject",
     "backoff",
     "priority_policy",
+    "ack_wait",
+    "max_ack_pending",
+    "max_waiting",
+    "max_batch",
+    "num_replicas",
+    "rate_limit_bps",
 ];
-/// Settings that only cost speed.
-const TUNING: [&str; 4] = ["ack_wait", "max_ack_pending", "max_waiting", "max_batch"];
+/// Sizes that grow with the number of nodes. Where nothing else differs, a bridge may raise them and never lowers them: too
+/// small a size stalls the cluster, and of two configurations the larger one is right for both.
+const SIZES: [&str; 2] = ["max_ack_pending", "max_waiting"];
 
 impl ConsumerSpec {
     /// The consumer's name: `<prefix>-<mapping>-<first 8 digits of the incarnation>`, with `-g<n>` behind it from
@@ -282,8 +291,8 @@ impl ConsumerSpec {
         ])
     }
 
-    /// Compares a consumer's configuration with this one: settings that must agree, and settings that should.
-    fn verify(&self, found: &Value, policy: CreatePolicy) -> (Vec<Mismatch>, Vec<Mismatch>) {
+    /// The settings in which a consumer's configuration differs from this one.
+    fn verify(&self, found: &Value, policy: CreatePolicy) -> Vec<Mismatch> {
         let wanted = self.config(policy);
         let mut binding = differences(found, &wanted, &BINDING);
         let filters = filters_of(found);
@@ -324,13 +333,38 @@ impl ConsumerSpec {
                 });
             }
         }
-        (binding, differences(found, &wanted, &TUNING))
+        binding
+    }
+
+    /// Whether these are nothing but sizes that are too small.
+    fn only_grows(&self, found: &Value, mismatches: &[Mismatch]) -> bool {
+        let wanted = self.config(CreatePolicy::Never);
+        let size = |config: &Value, name: &str| config.get(name).and_then(Value::as_u64);
+        mismatches.iter().all(|mismatch| {
+            let name = mismatch.setting.as_str();
+            // Left out, zero and -1 mean a limit of the server, which is not a size of ours.
+            let found = size(found, name).filter(|&found| found > 0);
+            SIZES.contains(&name) && found.is_some_and(|found| Some(found) < size(&wanted, name))
+        })
+    }
+
+    /// Raises the sizes of a consumer that is right otherwise. Nothing is re-created: its acknowledgement state stays.
+    async fn grow(&self, connection: &Connection, mut config: Value) -> Result<ConsumerReply, ConsumerError> {
+        let (name, wanted) = (self.name(), self.config(CreatePolicy::Never));
+        for size in SIZES {
+            config[size] = wanted[size].clone();
+        }
+        let body = json!({ "stream_name": self.stream, "config": config, "action": "update" });
+        connection
+            .api(&format!("CONSUMER.CREATE.{}.{name}", self.stream), &body)
+            .await
+            .map_err(|error| of_api(&self.stream, &name, error))
     }
 
     /// Makes sure that the consumer exists with the needed settings. Several nodes may do this at once.
     ///
     /// # Errors
-    /// [`ConsumerError`]; an existing consumer is never changed here.
+    /// [`ConsumerError`]; of an existing consumer nothing is changed but sizes, which may grow.
     pub async fn ensure(
         &self,
         connection: &Connection,
@@ -341,7 +375,7 @@ impl ConsumerSpec {
             Err(ConsumerError::Missing { .. }) => None,
             Err(error) => return Err(error),
         };
-        let (reply, created) = match existing {
+        let (mut reply, created) = match existing {
             Some(reply) => (reply, false),
             None if policy == CreatePolicy::Never => {
                 return Err(ConsumerError::Missing {
@@ -351,12 +385,27 @@ impl ConsumerSpec {
             }
             None => self.create(connection, policy).await?,
         };
-        let (binding, tuning) = self.verify(&reply.config, policy);
-        if !binding.is_empty() {
+        let mut grown = Vec::new();
+        let mut mismatches = self.verify(&reply.config, policy);
+        if !mismatches.is_empty() && !reply.paused && self.only_grows(&reply.config, &mismatches) {
+            reply = self.grow(connection, reply.config).await?;
+            grown = std::mem::replace(&mut mismatches, self.verify(&reply.config, policy));
+        }
+        if reply.paused {
+            mismatches.push(Mismatch {
+                setting: "pause_until".to_owned(),
+                found: reply
+                    .config
+                    .get("pause_until")
+                    .map_or_else(String::new, Value::to_string),
+                wanted: "unset".to_owned(),
+            });
+        }
+        if !mismatches.is_empty() {
             return Err(ConsumerError::Differs {
                 stream: self.stream.clone(),
                 name: self.name(),
-                mismatches: binding,
+                mismatches,
             });
         }
         Ok(SharedConsumer {
@@ -364,7 +413,7 @@ impl ConsumerSpec {
             name: self.name(),
             info: reply.info(),
             created,
-            tuning,
+            grown,
         })
     }
 
@@ -448,26 +497,6 @@ impl SharedConsumer {
     pub async fn info(&self, connection: &Connection) -> Result<ConsumerInfo, ConsumerError> {
         Ok(fetch(connection, &self.stream, &self.name).await?.info())
     }
-
-    /// Brings the settings of speed to what `spec` says; nothing else changes.
-    ///
-    /// # Errors
-    /// [`ConsumerError`].
-    pub async fn tune(&mut self, connection: &Connection, spec: &ConsumerSpec) -> Result<(), ConsumerError> {
-        let mut config = fetch(connection, &self.stream, &self.name).await?.config;
-        let wanted = spec.config(CreatePolicy::Never);
-        for name in TUNING {
-            config[name] = wanted[name].clone();
-        }
-        let body = json!({ "stream_name": self.stream, "config": config, "action": "update" });
-        let reply: ConsumerReply = connection
-            .api(&format!("CONSUMER.CREATE.{}.{}", self.stream, self.name), &body)
-            .await
-            .map_err(|error| of_api(&self.stream, &self.name, error))?;
-        self.info = reply.info();
-        self.tuning = differences(&reply.config, &wanted, &TUNING);
-        Ok(())
-    }
 }
 
 async fn fetch(connection: &Connection, stream: &str, name: &str) -> Result<ConsumerReply, ConsumerError> {
@@ -522,7 +551,7 @@ mod tests {
     #[test]
     fn an_equal_one_is_accepted_and_single_filters_are_too() {
         let config = spec().config(CreatePolicy::FromStart);
-        assert_eq!(spec().verify(&config, CreatePolicy::Never), (vec![], vec![]));
+        assert_eq!(spec().verify(&config, CreatePolicy::Never), vec![]);
         let one = ConsumerSpec {
             filter_subjects: vec!["a".into()],
             ..spec()
@@ -530,29 +559,76 @@ mod tests {
         let mut config = one.config(CreatePolicy::FromStart);
         config["filter_subject"] = json!("a");
         config["filter_subjects"] = Value::Null;
-        assert_eq!(one.verify(&config, CreatePolicy::Never), (vec![], vec![]));
+        assert_eq!(one.verify(&config, CreatePolicy::Never), vec![]);
     }
 
     #[test]
-    fn each_binding_setting_is_named() {
+    fn each_setting_is_named() {
         for (setting, value) in [
+            ("durable_name", json!("other")),
             ("ack_policy", json!("none")),
             ("max_deliver", json!(5)),
+            ("replay_policy", json!("original")),
             ("filter_subjects", json!(["a"])),
             ("headers_only", json!(true)),
+            ("mem_storage", json!(true)),
+            ("deliver_subject", json!("x")),
             ("inactive_threshold", json!(1)),
             ("backoff", json!([1])),
+            ("priority_policy", json!("overflow")),
+            ("ack_wait", json!(1)),
+            ("max_ack_pending", json!(1_000)),
+            ("max_waiting", json!(1)),
+            ("max_batch", json!(1)),
+            ("num_replicas", json!(1)),
+            ("rate_limit_bps", json!(1)),
             ("deliver_policy", json!("new")),
         ] {
             let mut config = spec().config(CreatePolicy::FromStart);
             config[setting] = value;
-            let (binding, tuning) = spec().verify(&config, CreatePolicy::Never);
+            let mismatches = spec().verify(&config, CreatePolicy::Never);
             assert_eq!(
-                binding.iter().map(|m| m.setting.as_str()).collect::<Vec<_>>(),
+                mismatches.iter().map(|m| m.setting.as_str()).collect::<Vec<_>>(),
                 [setting]
             );
-            assert_eq!(tuning, vec![]);
+            let grows = ["max_ack_pending", "max_waiting"].contains(&setting);
+            assert_eq!(spec().only_grows(&config, &mismatches), grows, "{setting}");
         }
+        for name in ["fanin.mapping", "fanin.incarnation", "fanin.generation"] {
+            let mut config = spec().config(CreatePolicy::FromStart);
+            config["metadata"][name] = json!("other");
+            let mismatches = spec().verify(&config, CreatePolicy::Never);
+            assert_eq!(
+                mismatches.iter().map(|m| m.setting.as_str()).collect::<Vec<_>>(),
+                [format!("metadata {name}")]
+            );
+        }
+    }
+
+    #[test]
+    fn sizes_only_grow_and_only_alone() {
+        let judge = |changes: &[(&str, Value)]| {
+            let mut config = spec().config(CreatePolicy::FromStart);
+            for (setting, value) in changes {
+                config[*setting] = value.clone();
+            }
+            spec().only_grows(&config, &spec().verify(&config, CreatePolicy::Never))
+        };
+        assert!(judge(&[
+            ("max_ack_pending", json!(5_999)),
+            ("max_waiting", json!(511))
+        ]));
+        for larger in [json!(6_001), json!(-1), Value::Null] {
+            assert!(!judge(&[("max_ack_pending", larger)]));
+        }
+        assert!(!judge(&[
+            ("max_ack_pending", json!(5_999)),
+            ("max_waiting", json!(513))
+        ]));
+        assert!(!judge(&[
+            ("max_ack_pending", json!(5_999)),
+            ("ack_wait", json!(1))
+        ]));
     }
 
     #[test]

@@ -150,9 +150,14 @@ impl PullFlow {
         self.owed
     }
 
-    /// Makes sure that about `target` messages are asked for: sends a request when less than half of it is owed.
-    /// Cancel safe.
-    pub(crate) async fn ask(&mut self, target: usize, max_bytes: Option<usize>) -> Result<(), PullError> {
+    /// Makes sure that about `target` messages are asked for: sends a request when less than half of it is owed and fewer than
+    /// `open_max` requests are open. `max_bytes` holds for each request. Cancel safe.
+    pub(crate) async fn ask(
+        &mut self,
+        target: usize,
+        max_bytes: Option<usize>,
+        open_max: usize,
+    ) -> Result<(), PullError> {
         let generation = self.connection.generation().ok_or(PullError::Disconnected)?;
         if generation != self.generation {
             // Requests of an earlier connection are gone with it; the subscription is renewed by the client library.
@@ -184,7 +189,7 @@ impl PullFlow {
         } else {
             target.clamp(1, limits::PULL_BATCH_MAX)
         };
-        if self.owed > target / 2 || self.open.len() >= limits::OPEN_PULLS_MAX {
+        if self.owed > target / 2 || self.open.len() >= open_max.clamp(1, limits::OPEN_PULLS_MAX) {
             return Ok(());
         }
         let batch = target - self.owed;

@@ -15,6 +15,12 @@ pub const UNREADABLE_HEADERS: &str = "Fanin-Unreadable-Headers";
 /// The wire order of different names is not kept by the client library; sorting makes two readers of one message agree.
 pub type Headers = Vec<(String, String)>;
 
+/// Bytes that a message counts as: subject, headers with what separates them, and body.
+pub(crate) fn message_size(subject: &str, headers: &[(String, String)], body_bytes: usize) -> usize {
+    let headers = headers.iter().map(|(name, value)| name.len() + value.len() + 4);
+    body_bytes + subject.len() + headers.sum::<usize>()
+}
+
 pub(crate) fn to_list(map: Option<&HeaderMap>) -> Headers {
     let Some(map) = map else { return Headers::new() };
     let mut list: Headers = map

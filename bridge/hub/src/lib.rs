@@ -6,6 +6,7 @@
 //! | part | what it does |
 //! |---|---|
 //! | [`connection`] | one connection, its state, requests that fail fast instead of queueing while the hub is away |
+//! | [`away`] | why no server is connected |
 //! | [`source`] | facts of a source stream, its [`fanin_core::ids::Incarnation`] |
 //! | [`consumer`] | the shared durable pull consumer: ensure, verify, info |
 //! | [`puller`] | pulling batches from it |
@@ -18,6 +19,7 @@
 #![warn(missing_docs)]
 
 pub mod api;
+pub mod away;
 pub mod codes;
 pub mod connection;
 pub mod consumer;
@@ -37,11 +39,12 @@ mod timestamp;
 pub mod verify;
 
 pub use api::ApiError;
+pub use away::{Away, AwayKind};
 pub use connection::{ConnectError, Connection, ConnectionState};
 pub use consumer::{ConsumerError, ConsumerInfo, ConsumerSpec, CreatePolicy, SharedConsumer};
 pub use flow::PullError;
 pub use headers::{Headers, UNREADABLE_HEADERS, parse_block as parse_header_block};
-pub use ledger::{Ledger, LedgerError, LedgerInfo, LedgerOptions};
+pub use ledger::{FoundLedger, Ledger, LedgerError, LedgerInfo, LedgerOptions, Renewal};
 pub use messages::{StoredMessage, fetch_message, next_matching};
 pub use options::{HubOptions, Login, Secret, TlsOptions};
 pub use publish::{Outgoing, PublishError, Publisher};

@@ -35,7 +35,7 @@ pub const DENIED_REMEMBERED: usize = 32;
 
 /// The most messages one pull request may ask for; also the consumer's `max_batch`.
 pub const PULL_BATCH_MAX: usize = 1_000;
-/// Pull requests of one puller open at the hub at once.
+/// Pull requests of one puller open at the hub at once, each of which may bring a batch's bytes.
 pub const OPEN_PULLS_MAX: usize = 4;
 /// After a connection broke under open pulls, this many messages are asked for one at a time.
 pub const CAREFUL_MESSAGES: usize = 1_000;

@@ -27,6 +27,14 @@ pub struct StoredMessage {
     pub published_ns: u64,
 }
 
+impl StoredMessage {
+    /// Bytes of subject, headers and body, as [`crate::Pulled::size`] counts them.
+    #[must_use]
+    pub fn size(&self) -> usize {
+        headers::message_size(&self.subject, &self.headers, self.payload.len())
+    }
+}
+
 #[derive(Deserialize)]
 struct Reply {
     message: Wire,

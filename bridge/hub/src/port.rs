@@ -34,6 +34,11 @@ pub trait Hub: Send + Sync + 'static {
     /// Why the connection was lost, or could not be made, last.
     fn last_error(&self) -> Option<String>;
 
+    /// Why no server is connected, with its code and what to do; `None` while one is, and where nobody can tell.
+    fn why_away(&self) -> Option<String> {
+        None
+    }
+
     /// Waits until a server is connected.
     fn wait_connected(&self) -> BoxFuture<'_, ()>;
 
@@ -98,6 +103,11 @@ pub trait LedgerStream: Send + Sync + 'static {
 
     /// When the stream was created, nanoseconds since 1970.
     fn created_ns(&self) -> u64;
+
+    /// Whether a repair has begun the stream anew in the place of the one created at that time.
+    fn succeeds(&self, _created_ns: u64) -> bool {
+        false
+    }
 
     /// The ledger's size and last position.
     fn info(&self) -> BoxFuture<'_, Result<LedgerInfo, LedgerError>>;
@@ -166,7 +176,14 @@ impl Hub for Connection {
     }
 
     fn last_error(&self) -> Option<String> {
-        self.state().last_error
+        let state = self.state();
+        state.away.map(|away| away.to_string()).or(state.last_error)
+    }
+
+    fn why_away(&self) -> Option<String> {
+        self.state()
+            .why_away()
+            .map(|(code, why)| format!("{code}: {why}"))
     }
 
     fn wait_connected(&self) -> BoxFuture<'_, ()> {
@@ -249,6 +266,10 @@ impl LedgerStream for Ledger {
 
     fn created_ns(&self) -> u64 {
         Ledger::created_ns(self)
+    }
+
+    fn succeeds(&self, created_ns: u64) -> bool {
+        self.predecessors().contains(&created_ns)
     }
 
     fn info(&self) -> BoxFuture<'_, Result<LedgerInfo, LedgerError>> {

@@ -30,12 +30,19 @@ pub struct Pulled {
     pub ack: AckSubject,
 }
 
+impl Pulled {
+    /// Bytes of subject, headers and body: what a batch's limit and the room in memory count.
+    #[must_use]
+    pub fn size(&self) -> usize {
+        headers::message_size(&self.subject, &self.headers, self.payload.len())
+    }
+}
+
 /// Pulls batches from the shared consumer.
 ///
 /// One inbox, with one request kept ahead: while a batch is being worked on, the hub already sends the next one. So the
-/// hub may hand this node up to `max_messages` more messages than the last [`Puller::fetch`] returned, and up to
-/// four times `max_bytes` (that limit holds for each of at most four open requests); they wait here, in
-/// a bounded buffer, for the next call. What waits longer than the hub's acknowledgement wait is dropped, as another
+/// hub may hand this node up to `max_messages` more messages than the last [`Puller::fetch`] returned, and bytes up to
+/// [`ahead_bytes_max`]; they wait here, in a bounded buffer, for the next call. What waits longer than the hub's acknowledgement wait is dropped, as another
 /// node has it by then; a dropped message is never lost, it comes back by redelivery. To stop, call
 /// [`Puller::release`], which gives waiting messages back at once.
 ///
@@ -86,8 +93,8 @@ impl Puller {
     /// The next batch: up to `max_messages` (at most 1000) and about `max_bytes` of subject, headers and body.
     ///
     /// Returns when the batch is full, when the linger time has passed since its first message, or with an empty list
-    /// after `wait` without any. Asks the hub for as much as fits into `max_bytes`, but never for less than one message of the
-    /// largest size, which could not be had otherwise. Cancel safe: what was received stays for the next call.
+    /// after `wait` without any. Each request asks the hub for as much as fits into `max_bytes`, but never for less than one message
+    /// of the largest size, which could not be had otherwise; then fewer requests are open at once. Cancel safe: what was received stays for the next call.
     ///
     /// # Errors
     /// [`PullError`]; messages received before stay for the next call.
@@ -99,7 +106,8 @@ impl Puller {
     ) -> Result<Vec<Pulled>, PullError> {
         self.drop_stale();
         let max_messages = max_messages.clamp(1, limits::PULL_BATCH_MAX);
-        let ask_bytes = max_bytes.max(self.connection.max_payload() + limits::MESSAGE_OVERHEAD_BYTES);
+        let message_bytes = self.connection.max_payload() + limits::MESSAGE_OVERHEAD_BYTES;
+        let (ask_bytes, open_max) = asks(max_bytes, message_bytes);
         let deadline = Instant::now() + wait;
         let mut complete: Option<Instant> = None;
 
@@ -111,7 +119,7 @@ impl Puller {
                 complete = Some(Instant::now() + self.linger);
             }
             let full = self.waiting.len() >= max_messages || self.waiting_bytes >= max_bytes;
-            if !full && let Err(error) = self.flow.ask(max_messages, Some(ask_bytes)).await {
+            if !full && let Err(error) = self.flow.ask(max_messages, Some(ask_bytes), open_max).await {
                 // What is here can still be worked on, and the error shows again on the next call.
                 if self.waiting.is_empty() {
                     self.last_fetch = Instant::now();
@@ -137,7 +145,11 @@ impl Puller {
         let batch = self.hand_out(max_messages, max_bytes);
         if self.waiting.is_empty() && !batch.is_empty() {
             // Ask ahead, so that the hub works while the caller does. A failure shows on the next call.
-            let _ = self.flow.ask(max_messages, Some(ask_bytes)).await.is_err();
+            let _ = self
+                .flow
+                .ask(max_messages, Some(ask_bytes), open_max)
+                .await
+                .is_err();
         }
         Ok(batch)
     }
@@ -189,7 +201,7 @@ impl Puller {
             payload: message.payload,
             ack: AckSubject(reply),
         };
-        self.waiting_bytes += size(&pulled);
+        self.waiting_bytes += pulled.size();
         self.waiting.push_back(pulled);
     }
 
@@ -198,10 +210,10 @@ impl Puller {
         let mut count = 0;
         for pulled in self.waiting.iter().take(max_messages) {
             // The first one goes out whatever its size.
-            if count > 0 && bytes + size(pulled) > max_bytes {
+            if count > 0 && bytes + pulled.size() > max_bytes {
                 break;
             }
-            bytes += size(pulled);
+            bytes += pulled.size();
             count += 1;
         }
         self.waiting_bytes -= bytes;
@@ -221,11 +233,37 @@ impl Puller {
     }
 }
 
-fn size(pulled: &Pulled) -> usize {
-    let headers: usize = pulled
-        .headers
-        .iter()
-        .map(|(name, value)| name.len() + value.len() + 4)
-        .sum();
-    pulled.payload.len() + pulled.subject.len() + headers
+/// Bytes of subjects, headers and bodies that a puller may be handed ahead of what its caller has fetched, when `max_bytes` are
+/// fetched at a time and no message of the hub is larger than `message_bytes`: `OPEN_PULLS_MAX` times `max_bytes`, or one message
+/// of the largest size.
+#[must_use]
+pub fn ahead_bytes_max(max_bytes: usize, message_bytes: usize) -> usize {
+    (limits::OPEN_PULLS_MAX * max_bytes).max(message_bytes)
+}
+
+/// The bytes of one request, and how many may be open at once.
+fn asks(max_bytes: usize, message_bytes: usize) -> (usize, usize) {
+    let ask_bytes = max_bytes.max(message_bytes);
+    let open_max = ahead_bytes_max(max_bytes, message_bytes) / ask_bytes.max(1);
+    (ask_bytes, open_max.clamp(1, limits::OPEN_PULLS_MAX))
+}
+
+#[cfg(test)]
+mod tests {
+    // Goal: what the open requests may bring together stays within the bound. Method: batches far below and above one message.
+    use super::*;
+
+    #[test]
+    fn requests_bring_no_more_than_the_bound() {
+        for message_bytes in [1, 64 * 1024, 1 << 20, 64 << 20] {
+            for max_bytes in [1, 1024, 300_000, 1 << 20, 5 << 20, 1 << 30] {
+                let (ask_bytes, open_max) = asks(max_bytes, message_bytes);
+                assert!(ask_bytes >= message_bytes, "a message could not be had");
+                assert!((1..=limits::OPEN_PULLS_MAX).contains(&open_max));
+                assert!(ask_bytes * open_max <= ahead_bytes_max(max_bytes, message_bytes));
+            }
+        }
+        assert_eq!(asks(5 << 20, 1 << 20), (5 << 20, 4));
+        assert_eq!(asks(1 << 10, 1 << 20), (1 << 20, 1));
+    }
 }

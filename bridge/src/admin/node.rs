@@ -13,7 +13,7 @@ use crate::mapping::start::MappingHandle;
 use crate::mapping::view::{State, View};
 use crate::running::Running;
 use crate::serve::StatusSource;
-use crate::telemetry::{metrics as names, node_codes};
+use crate::telemetry::{codes, metrics as names, node_codes};
 
 const STATES: [State; 10] = [
     State::Starting,
@@ -60,18 +60,20 @@ impl NodeHealth {
         }
     }
 
-    fn hub(&self) -> Check {
-        let state = self.node.hub().state();
-        if state.connected {
-            return Check::pass("hub");
+    fn socket(&self) -> Check {
+        if self.node.serves() {
+            Check::pass("socket")
+        } else {
+            let why = format!("{}: nobody serves it; the process ends", codes::SERVING_ENDED);
+            Check::fail("socket", why)
         }
-        let why = state
-            .last_error
-            .unwrap_or_else(|| "no server answered yet".to_owned());
-        Check::condition(
-            "hub",
-            format!("{}: not connected: {why}", fanin_hub::codes::HUB_UNREACHABLE),
-        )
+    }
+
+    fn hub(&self) -> Check {
+        match self.node.hub().state().why_away() {
+            None => Check::pass("hub"),
+            Some((code, why)) => Check::condition("hub", format!("{code}: not connected: {why}")),
+        }
     }
 }
 
@@ -98,8 +100,9 @@ impl StatusSource for NodeHealth {
     fn holdings<'a>(
         &'a self,
         mapping: &'a str,
+        with_state: bool,
     ) -> Pin<Box<dyn Future<Output = Result<Vec<HoldingsPart>, tonic::Status>> + Send + 'a>> {
-        StatusSource::holdings(&*self.node, mapping)
+        StatusSource::holdings(&*self.node, mapping, with_state)
     }
 }
 
@@ -120,7 +123,7 @@ impl Health for NodeHealth {
     }
 
     fn checks(&self) -> Vec<Check> {
-        let mut checks = vec![self.store(), Check::pass("socket"), self.hub()];
+        let mut checks = vec![self.store(), self.socket(), self.hub()];
         checks.extend(self.node.mappings().iter().map(ledger));
         checks
     }
@@ -137,6 +140,7 @@ impl Health for NodeHealth {
         metrics::gauge!(names::STORE_SEGMENTS).set(usage.segments as f64);
         let hub = self.node.hub().state();
         metrics::gauge!(names::HUB_CONNECTED).set(f64::from(u8::from(hub.connected)));
+        metrics::counter!(names::CONNECTIONS_REFUSED).increment(0);
         metrics::counter!(names::HUB_RECONNECTS).absolute(hub.generation.saturating_sub(1));
         for mapping in self.node.mappings() {
             observe_mapping(mapping);
@@ -144,16 +148,84 @@ impl Health for NodeHealth {
     }
 }
 
+/// What happens rarely, by mapping: it counts from 0, so that a first event is seen as an increase.
+const RARE: [&str; 7] = [
+    names::HOLE_MESSAGES,
+    names::HUB_FETCHED_MESSAGES,
+    names::LOST_MESSAGES,
+    names::MENDED_BATCHES,
+    names::REPAIRED_MESSAGES,
+    names::STAGED_MESSAGES,
+    names::UNREADABLE_MESSAGES,
+];
+
 fn observe_mapping(mapping: &MappingHandle) {
     let view = mapping.view.get();
     let name = || mapping.name.clone();
-    metrics::gauge!(names::LEDGER_POSITION, "mapping" => name()).set(view.position as f64);
-    metrics::gauge!(names::LEDGER_LAG, "mapping" => name()).set(view.lag as f64);
-    metrics::gauge!(names::EPOCH, "mapping" => name()).set(view.epoch as f64);
-    let ack_pending: u64 = view.sources.values().map(|source| source.ack_pending).sum();
-    metrics::gauge!(names::HUB_ACK_PENDING_MESSAGES, "mapping" => name()).set(ack_pending as f64);
+    let gauge = |metric: &'static str, value: u64| {
+        metrics::gauge!(metric, "mapping" => name()).set(value as f64);
+    };
+    gauge(names::LEDGER_POSITION, view.position);
+    gauge(names::LEDGER_LAG, view.lag);
+    gauge(names::EPOCH, view.epoch);
+    let sources = || view.sources.values();
+    gauge(
+        names::HUB_PENDING_MESSAGES,
+        sources().map(|source| source.pending).sum(),
+    );
+    gauge(
+        names::HUB_ACK_PENDING_MESSAGES,
+        sources().map(|source| source.ack_pending).sum(),
+    );
+    let is_paused = f64::from(u8::from(view.state != State::Active));
+    metrics::gauge!(names::PAUSED, "mapping" => name(), "axis" => "intake").set(is_paused);
+    for metric in RARE {
+        metrics::counter!(metric, "mapping" => name()).increment(0);
+    }
     for state in STATES {
         let is_in = f64::from(u8::from(view.state == state));
         metrics::gauge!(names::MAPPING_STATE, "mapping" => name(), "state" => state.word()).set(is_in);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    //! Goal: figures of a mapping are those of all its sources. Method: a mapping with two, and a recorder of this test.
+    use fanin_core::ids::Incarnation;
+    use metrics_exporter_prometheus::PrometheusBuilder;
+
+    use super::*;
+    use crate::mapping::disk::DiskError;
+    use crate::mapping::view::SourceView;
+
+    #[test]
+    fn sources_are_added_up() {
+        let damaged = DiskError::Damaged {
+            segment: 1,
+            position: 2,
+            what: "a cursor".to_owned(),
+        };
+        let mapping = MappingHandle::held("orders", "orders", &damaged);
+        mapping.view.update(|view| {
+            for (incarnation, pending) in [(1, 30), (2, 12)] {
+                let source = SourceView {
+                    pending,
+                    ack_pending: 1,
+                    ..SourceView::default()
+                };
+                view.sources.insert(Incarnation(incarnation), source);
+            }
+        });
+        let recorder = PrometheusBuilder::new().build_recorder();
+        metrics::with_local_recorder(&recorder, || observe_mapping(&mapping));
+        let text = recorder.handle().render();
+        for line in [
+            "fanin_hub_pending_messages{mapping=\"orders\"} 42",
+            "fanin_hub_ack_pending_messages{mapping=\"orders\"} 2",
+            "fanin_paused{mapping=\"orders\",axis=\"intake\"} 1",
+            "fanin_lost_messages_total{mapping=\"orders\"} 0",
+        ] {
+            assert!(text.contains(line), "{line} is not in\n{text}");
+        }
     }
 }

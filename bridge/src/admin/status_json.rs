@@ -29,6 +29,7 @@ fn hub(hub: &HubStatus) -> Value {
         "server_version": hub.server_version,
         "durability": hub.durability,
         "reconnects": hub.reconnects,
+        "reason": hub.reason,
     })
 }
 

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use fanin_store::{CommitError, OpenError};
 
+use crate::cli::exit::{Exit, connect_exit};
 use crate::identity::IdentityError;
 use crate::mapping::disk::DiskError;
 use crate::mapping::driver::DriverError;
@@ -59,6 +60,11 @@ pub enum AppError {
     /// A mapping's loop met a defect.
     #[error("FAN-5014: a mapping's loop ended by a defect: {0}")]
     Crashed(tokio::task::JoinError),
+    /// The socket's server ended by itself.
+    #[error(
+        "FAN-5029: nobody serves the socket any more: its server ended by itself, the log says why; restart the bridge"
+    )]
+    Deaf,
     /// The hub's options cannot be used.
     #[error("{code}: {0}", code = .0.code())]
     Hub(#[from] fanin_hub::ConnectError),
@@ -93,12 +99,16 @@ impl AppError {
             AppError::DataDir { .. } => "FAN-4001",
             AppError::Open(OpenError::Locked { .. }) => "FAN-4009",
             AppError::Open(OpenError::NoSpace { .. }) => "FAN-4048",
+            AppError::Open(OpenError::QuotaTooSmall { .. } | OpenError::ReserveTooLarge { .. }) => {
+                fanin_config::Code::Relation.info().code
+            }
             AppError::Open(_) | AppError::Store(_) => "FAN-4002",
             AppError::Identity(error) => error.code(),
             AppError::Mapping { source, .. } => mapping_code(source),
             AppError::Driver { source, .. } => driver_code(source),
             AppError::Join { source, .. } => source.code(),
             AppError::Crashed(_) => "FAN-5014",
+            AppError::Deaf => "FAN-5029",
             AppError::Hub(error) => error.code(),
             AppError::Socket(_) => "FAN-4015",
             AppError::Damaged { .. } => "FAN-4007",
@@ -117,7 +127,8 @@ impl AppError {
             AppError::Identity(IdentityError::Copied { .. } | IdentityError::OtherNode { .. }) => 78,
             AppError::Identity(_) | AppError::Mapping { .. } => 74,
             AppError::Join { source, .. } => match source {
-                JoinError::Hub(_) | JoinError::Connect(_) | JoinError::Append(_) => 69,
+                JoinError::Connect(error) => connect_exit(error, Exit::Config).code(),
+                JoinError::Hub(_) | JoinError::Append(_) => 69,
                 JoinError::Store(_) | JoinError::Encode(_) => 74,
                 JoinError::Source(_)
                 | JoinError::Unfit(_)
@@ -125,11 +136,12 @@ impl AppError {
                 | JoinError::LedgerRecreated { .. }
                 | JoinError::LedgerShort { .. }
                 | JoinError::LedgerShrank { .. }
+                | JoinError::LedgerUnfinished { .. }
                 | JoinError::IdentityConflict { .. }
                 | JoinError::UnknownEpoch { .. } => 78,
             },
-            AppError::Crashed(_) => 1,
-            AppError::Hub(_) => 69,
+            AppError::Crashed(_) | AppError::Deaf => 1,
+            AppError::Hub(error) => connect_exit(error, Exit::Config).code(),
             AppError::Socket(_) | AppError::Admin { .. } => 73,
         }
     }

@@ -413,6 +413,7 @@ mod tests {
             decided: true,
             base: Some(Offset(10)),
             terms: TermsVersion(1),
+            ..BatchView::default()
         };
         let app = AppHolding {
             app: "x".to_owned(),
@@ -430,6 +431,7 @@ mod tests {
             done: SeqSet::new(),
             batches: BTreeMap::from([(BatchNo(1), batch)]),
             apps: vec![app],
+            ..NodeView::default()
         }
     }
 

@@ -17,5 +17,18 @@ pub const NODE_WAIT_MAX: Duration = Duration::from_secs(15);
 /// Most bytes of one part of a node's answer.
 pub const PART_BYTES_MAX: usize = 16 << 20;
 
+/// Most bytes of the state of a node's fold: what a checkpoint may hold.
+pub const STATE_BYTES_MAX: usize =
+    fanin_core::limits::CHECKPOINT_PART_BYTES * fanin_core::limits::CHECKPOINT_PARTS_MAX as usize;
+
+/// Longest line of a backup of a ledger: a record in base64, with what stands around it.
+pub const BACKUP_LINE_BYTES_MAX: usize = 2 * fanin_core::limits::RECORD_BYTES_MAX;
+
+/// How long a repair waits for bridges to have read a ledger that it has sealed.
+pub const SETTLE_WAIT_MAX: Duration = Duration::from_secs(20);
+
+/// Pause between two looks at that.
+pub const SETTLE_PAUSE: Duration = Duration::from_millis(200);
+
 /// Most batches of one node that are taken in.
 pub const NODE_BATCHES_MAX: usize = 1 << 20;

@@ -1,5 +1,5 @@
 //! The guarantee, recomputed from outside: the ledger is folded anew from the hub, and what it says is compared with what every
-//! reachable node holds. Nothing is changed anywhere.
+//! reachable node holds. Nothing is changed anywhere, but by what an operator's repair does with [`repair`].
 //!
 //! | part | what it does |
 //! |---|---|
@@ -7,13 +7,17 @@
 //! | [`nodes`] | asks nodes what they hold |
 //! | [`gaps`] | finds messages below the consumer's acknowledgement floor that nobody claimed |
 //! | [`judge`] | compares; no I/O |
+//! | [`backup`] | a ledger's records in a file, and back |
+//! | [`repair`] | what is known of a damaged ledger, and the state to begin another with |
 //! | [`trace`] | one message: where it is, for each application |
 
+pub mod backup;
 pub mod gaps;
 pub mod judge;
 pub mod ledger;
 pub mod limits;
 pub mod nodes;
+pub mod repair;
 pub mod trace;
 
 pub use judge::{AppTotals, Finding, Report, judge};

@@ -2,15 +2,16 @@
 
 use std::collections::BTreeMap;
 
-use fanin_core::ids::{BatchNo, Incarnation, LedgerSeq, NodeUuid, Offset, TermsVersion};
+use fanin_core::fold::Fold;
+use fanin_core::ids::{BatchNo, Incarnation, LedgerSeq, NodeUuid, Offset, StreamSeq, TermsVersion};
 use fanin_core::seq_set::SeqSet;
 use fanin_proto::v1::{
-    AppHolding, BatchHolding, HoldingsPart, HoldingsRequest, NodeHoldings, SeqRange, holdings_part::Part,
-    node_service_client::NodeServiceClient,
+    AppHolding, BatchHolding, HoldingsPart, HoldingsRequest, NodeHoldings, SeqRange, StatePart,
+    holdings_part::Part, node_service_client::NodeServiceClient,
 };
 use fanin_sdk::{Client, ConnectError};
 
-use super::limits::{NODE_BATCHES_MAX, NODE_WAIT_MAX, PART_BYTES_MAX};
+use super::limits::{NODE_BATCHES_MAX, NODE_WAIT_MAX, PART_BYTES_MAX, STATE_BYTES_MAX};
 
 /// A node as it told about itself.
 #[derive(Clone, Debug, Default)]
@@ -31,6 +32,20 @@ pub struct NodeView {
     pub batches: BTreeMap<BatchNo, BatchView>,
     /// The applications.
     pub apps: Vec<AppHolding>,
+    /// The highest W of each source that it ever knew.
+    pub closed: BTreeMap<Incarnation, StreamSeq>,
+    /// The highest ledger position it ever read, in earlier lives too.
+    pub read: LedgerSeq,
+    /// When the ledger it works with was created, nanoseconds since 1970; 0 for none.
+    pub ledger_created_ns: u64,
+    /// Why it is not active, with the code.
+    pub reason: String,
+    /// The newest terms it knows.
+    pub terms: TermsVersion,
+    /// It holds the ledger for damaged.
+    pub ledger_suspect: bool,
+    /// Its fold, when it was asked for it and has one in memory.
+    pub memory: Option<Fold>,
 }
 
 /// A batch of a node.
@@ -48,6 +63,10 @@ pub struct BatchView {
     pub base: Option<Offset>,
     /// The terms it was won under.
     pub terms: TermsVersion,
+    /// Publish time of its oldest and newest message, nanoseconds since 1970.
+    pub published_ns: (i64, i64),
+    /// Why it was fetched, as claims have it.
+    pub kind: u32,
 }
 
 /// Why a node could not be asked.
@@ -80,12 +99,12 @@ pub enum NodeError {
     },
 }
 
-/// Asks the bridge at a socket.
+/// Asks the bridge at a socket, with the fold in its memory if wanted.
 ///
 /// # Errors
 /// `NodeError`.
-pub async fn ask_node(socket: &str, mapping: &str) -> Result<NodeView, NodeError> {
-    let asked = tokio::time::timeout(NODE_WAIT_MAX, ask(socket, mapping)).await;
+pub async fn ask_node(socket: &str, mapping: &str, with_state: bool) -> Result<NodeView, NodeError> {
+    let asked = tokio::time::timeout(NODE_WAIT_MAX, ask(socket, mapping, with_state)).await;
     asked.unwrap_or_else(|_| {
         Err(NodeError::Timeout {
             socket: socket.to_owned(),
@@ -93,7 +112,7 @@ pub async fn ask_node(socket: &str, mapping: &str) -> Result<NodeView, NodeError
     })
 }
 
-async fn ask(socket: &str, mapping: &str) -> Result<NodeView, NodeError> {
+async fn ask(socket: &str, mapping: &str, with_state: bool) -> Result<NodeView, NodeError> {
     let failed = |status: tonic::Status| NodeError::Call {
         socket: socket.to_owned(),
         source: Box::new(status),
@@ -107,9 +126,11 @@ async fn ask(socket: &str, mapping: &str) -> Result<NodeView, NodeError> {
         NodeServiceClient::new(client.channel().await?).max_decoding_message_size(PART_BYTES_MAX);
     let request = HoldingsRequest {
         mapping: mapping.to_owned(),
+        with_state,
     };
     let mut parts = service.holdings(request).await.map_err(failed)?.into_inner();
     let mut view: Option<NodeView> = None;
+    let mut state = State::default();
     while let Some(HoldingsPart { part }) = parts.message().await.map_err(failed)? {
         match (part, &mut view) {
             (Some(Part::Node(node)), None) => view = Some(of_node(node).map_err(malformed)?),
@@ -117,12 +138,51 @@ async fn ask(socket: &str, mapping: &str) -> Result<NodeView, NodeError> {
                 view.batches.insert(BatchNo(batch.batch), of_batch(batch));
             }
             (Some(Part::App(app)), Some(view)) => view.apps.push(app),
+            (Some(Part::State(part)), Some(_)) => state.add(&part).map_err(malformed)?,
             (Some(_), _) => return Err(malformed("parts out of order, or too many")),
             // A part of a later version.
             (None, _) => {}
         }
     }
-    view.ok_or_else(|| malformed("no node"))
+    let mut view = view.ok_or_else(|| malformed("no node"))?;
+    view.memory = state.fold().map_err(malformed)?;
+    Ok(view)
+}
+
+/// The parts of a fold's state, as they come in.
+#[derive(Default)]
+struct State {
+    bytes: Vec<u8>,
+    next: u32,
+    parts: u32,
+    hash: Vec<u8>,
+}
+
+impl State {
+    fn add(&mut self, part: &StatePart) -> Result<(), &'static str> {
+        if part.part != self.next || self.bytes.len() + part.bytes.len() > STATE_BYTES_MAX {
+            return Err("parts of its state out of order, or too many");
+        }
+        self.bytes.extend_from_slice(&part.bytes);
+        self.next += 1;
+        self.parts = part.parts;
+        self.hash = part.hash.to_vec();
+        Ok(())
+    }
+
+    fn fold(self) -> Result<Option<Fold>, &'static str> {
+        if self.next == 0 {
+            return Ok(None);
+        }
+        if self.next != self.parts {
+            return Err("its state is not complete");
+        }
+        let fold = Fold::decode(&self.bytes).map_err(|_| "its state")?;
+        if fold.hash().to_bytes().as_slice() != self.hash {
+            return Err("its state is not what its hash says");
+        }
+        Ok(Some(fold))
+    }
 }
 
 fn of_node(node: NodeHoldings) -> Result<NodeView, &'static str> {
@@ -135,6 +195,15 @@ fn of_node(node: NodeHoldings) -> Result<NodeView, &'static str> {
         state: node.state,
         batches: BTreeMap::new(),
         apps: Vec::new(),
+        closed: (node.closed.iter())
+            .map(|mark| (Incarnation(mark.incarnation), StreamSeq(mark.through)))
+            .collect(),
+        read: LedgerSeq(node.read_position),
+        ledger_created_ns: node.ledger_created_ns,
+        reason: node.reason,
+        terms: TermsVersion(node.terms_version),
+        ledger_suspect: node.ledger_suspect,
+        memory: None,
     })
 }
 
@@ -145,6 +214,8 @@ fn of_batch(batch: BatchHolding) -> BatchView {
         decided: batch.decided,
         base: batch.base_offset.map(Offset),
         terms: TermsVersion(batch.terms_version),
+        published_ns: (batch.oldest_ns, batch.newest_ns),
+        kind: batch.kind,
         state: batch.state,
     }
 }

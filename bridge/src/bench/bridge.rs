@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use fanin_proto::v1::{AppStatus, MappingStatus};
 use fanin_sdk::Client;
@@ -11,7 +11,7 @@ use serde_json::{Map, Value, json};
 use super::child::Child;
 use super::error::BenchError;
 use super::limits::{
-    ACK_WAIT, BRIDGE_BATCH, BRIDGE_IN_FLIGHT, CREDIT_MESSAGES, POLL_INTERVAL, READY_TIMEOUT, SETTLE_TIMEOUT,
+    ACK_WAIT, BRIDGE_IN_FLIGHT, CREDIT_MESSAGES, POLL_INTERVAL, READY_TIMEOUT, SETTLE_TIMEOUT,
 };
 use super::source::{STREAM, late};
 
@@ -30,10 +30,13 @@ pub(super) struct Options {
     pub(super) apps: Vec<String>,
     /// Bytes the local log may take.
     pub(super) quota: u64,
+    /// Messages that are pulled, staged and claimed together at most.
+    pub(super) batch: u32,
 }
 
 impl Options {
-    fn socket(&self) -> String {
+    /// The address of its socket.
+    pub(super) fn socket(&self) -> String {
         format!("unix://{}", self.dir.join("n.sock").display())
     }
 
@@ -60,7 +63,7 @@ impl Options {
                 "ack_wait": format!("{}s", ACK_WAIT.as_secs()),
                 "nodes": 1,
                 "in_flight": BRIDGE_IN_FLIGHT,
-                "batch": { "messages": BRIDGE_BATCH },
+                "batch": { "messages": self.batch },
                 "intake": if self.intake_always { "always" } else { "connected" },
                 "applications": apps,
             }},
@@ -80,13 +83,30 @@ pub(super) struct Bridge {
 impl Bridge {
     /// Starts it and returns when its mapping has joined the ledger.
     pub(super) async fn start(program: &Path, options: &Options) -> Result<Self, BenchError> {
+        let child = Self::launch(program, options, None)?;
+        Self::joined(child, options).await
+    }
+
+    /// Starts its process. Whoever listens at `notify` hears from it as a service manager does.
+    pub(super) fn launch(
+        program: &Path,
+        options: &Options,
+        notify: Option<&Path>,
+    ) -> Result<Child, BenchError> {
         let config = options.dir.join("fanin.yaml");
         let made = std::fs::create_dir_all(&options.dir);
         made.and_then(|()| std::fs::write(&config, options.render()))
             .map_err(BenchError::io("writing the bridge's configuration"))?;
         let mut command = Command::new(program);
         command.arg("run").arg("--config").arg(&config);
-        let mut child = Child::logged("bridge", &options.dir, command)?;
+        if let Some(socket) = notify {
+            command.env("NOTIFY_SOCKET", socket);
+        }
+        Child::logged("bridge", &options.dir, command)
+    }
+
+    /// Waits until the mapping of a process has joined the ledger.
+    pub(super) async fn joined(mut child: Child, options: &Options) -> Result<Self, BenchError> {
         let socket = options.socket();
         let deadline = Instant::now() + READY_TIMEOUT;
         let client = loop {
@@ -131,7 +151,17 @@ impl Bridge {
         what: &str,
         wanted: impl Fn(&MappingStatus) -> bool,
     ) -> Result<(), BenchError> {
-        let deadline = Instant::now() + SETTLE_TIMEOUT;
+        self.wait_for(SETTLE_TIMEOUT, what, wanted).await
+    }
+
+    /// The same with another limit.
+    pub(super) async fn wait_for(
+        &mut self,
+        limit: Duration,
+        what: &str,
+        wanted: impl Fn(&MappingStatus) -> bool,
+    ) -> Result<(), BenchError> {
+        let deadline = Instant::now() + limit;
         loop {
             self.check()?;
             let status = self.client.status().await?;
@@ -140,7 +170,7 @@ impl Bridge {
                 return Ok(());
             }
             let hint = || (what.to_owned(), mapping.map(describe).unwrap_or_default());
-            late(deadline, SETTLE_TIMEOUT, hint)?;
+            late(deadline, limit, hint)?;
             tokio::time::sleep(POLL_INTERVAL).await;
         }
     }
@@ -152,6 +182,12 @@ impl Bridge {
             !mapping.apps.iter().any(left)
         })
         .await
+    }
+
+    /// Bytes that its local log takes.
+    pub(super) async fn store_bytes(&self) -> Result<u64, BenchError> {
+        let status = self.client.status().await?;
+        Ok(status.store.map_or(0, |store| store.bytes))
     }
 
     /// What waits for an application, in messages and bytes.
@@ -180,6 +216,7 @@ fn describe(mapping: &MappingStatus) -> String {
 #[cfg(test)]
 mod tests {
     // Goal: what is written is a valid configuration. Method: load it.
+    use super::super::limits::BRIDGE_BATCH;
     use super::*;
 
     #[test]
@@ -192,6 +229,7 @@ mod tests {
             intake_always: true,
             apps: vec!["app-1".to_owned(), "app-2".to_owned()],
             quota: 5 << 30,
+            batch: BRIDGE_BATCH,
         };
         let file = dir.path().join("fanin.yaml");
         std::fs::write(&file, options.render()).unwrap();

@@ -22,6 +22,14 @@ pub const REPEAT_DEFAULT: u32 = 3;
 pub const REPEAT_MAX: u32 = 1000;
 /// Backlog of the stalled application unless told otherwise, in bytes of payload.
 pub const BACKLOG_DEFAULT: &str = "2GiB";
+/// Messages of the backlog that a killed bridge comes back with, unless told otherwise.
+pub const RECOVERY_MESSAGES_DEFAULT: u64 = 1_000_000;
+/// Starts of a killed bridge unless told otherwise.
+pub const RECOVERY_STARTS_DEFAULT: u32 = 3;
+/// Bytes that the local log may take for each message of a backlog, beyond its payload: a batch may hold a single one.
+pub const RECOVERY_MESSAGE_SPARE: u64 = 4 * 1024;
+/// Bytes of one note to the service manager.
+pub const NOTE_BYTES_MAX: usize = 4 * 1024;
 /// Applications that go on while one stands still.
 pub const RUNNING_APPS: u32 = 2;
 

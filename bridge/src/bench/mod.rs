@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `compare` | fanin beside one durable per application, repetition by repetition |
 //! | `stalled` | the bridge's memory while an application stands still |
+//! | `recovery` | how long a bridge with a backlog takes to be back after SIGKILL |
 //! | `sides` | the measured phase of either side |
 //! | `source`, `bridge`, `child` | the hub with its stream, the bridge, the processes of the applications |
 //! | `fanin_app`, `native_app` | what those processes do |
@@ -20,6 +21,7 @@ mod figures;
 pub mod limits;
 mod machine;
 mod native_app;
+mod recovery;
 mod report;
 mod sides;
 mod source;
@@ -48,6 +50,8 @@ enum What {
     FaninVsNative(compare::Args),
     /// Resident memory of the bridge while one application stands still and a backlog grows
     StalledApp(stalled::Args),
+    /// Time from the start of a killed bridge to readiness and to the first delivery, with a backlog on disk
+    Recovery(recovery::Args),
 }
 
 impl Args {
@@ -57,6 +61,7 @@ impl Args {
         match &self.what {
             What::FaninVsNative(args) => args.json,
             What::StalledApp(args) => args.json,
+            What::Recovery(args) => args.json,
         }
     }
 }
@@ -72,6 +77,7 @@ pub async fn run(args: &Args) -> Result<Exit, Failure> {
         match &args.what {
             What::FaninVsNative(args) => Box::pin(compare::run(args)).await,
             What::StalledApp(args) => Box::pin(stalled::run(args)).await,
+            What::Recovery(args) => Box::pin(recovery::run(args)).await,
         }
     };
     let measured = stop.run_until_cancelled(measure).await;

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use super::bridge::{Bridge, Options, TOPIC};
 use super::child::App;
 use super::error::BenchError;
-use super::limits::{PER_DELIVERY, PHASE_TIMEOUT};
+use super::limits::{BRIDGE_BATCH, PER_DELIVERY, PHASE_TIMEOUT};
 use super::machine::Cpu;
 use super::source::{Fill, STREAM, Source};
 use super::tally::{Done, now_us};
@@ -88,6 +88,7 @@ impl Run {
             intake_always: false,
             apps: self.apps.clone(),
             quota: self.fill.messages * u64::from(self.fill.size) + QUOTA_SPARE,
+            batch: BRIDGE_BATCH,
         };
         let mut bridge = Bridge::start(&self.program, &options).await?;
         let mut apps = Vec::new();

@@ -11,8 +11,8 @@ use super::child::App;
 use super::compare::{find_server, temporary_dir};
 use super::error::BenchError;
 use super::limits::{
-    BACKLOG_DEFAULT, MESSAGES_MAX, PER_DELIVERY, PHASE_TIMEOUT, RSS_INTERVAL, RUNNING_APPS, SIZE_DEFAULT,
-    SIZE_MAX, SIZE_MIN,
+    BACKLOG_DEFAULT, BRIDGE_BATCH, MESSAGES_MAX, PER_DELIVERY, PHASE_TIMEOUT, RSS_INTERVAL, RUNNING_APPS,
+    SIZE_DEFAULT, SIZE_MAX, SIZE_MIN,
 };
 use super::sides::app_command;
 use super::source::{Fill, Source};
@@ -38,9 +38,9 @@ pub(super) struct Args {
 
 /// What the bridge took while something lasted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct Memory {
-    max: u64,
-    last: u64,
+pub(super) struct Memory {
+    pub(super) max: u64,
+    pub(super) last: u64,
 }
 
 impl Memory {
@@ -96,6 +96,7 @@ pub(super) async fn run(args: &Args) -> Result<String, BenchError> {
         intake_always: true,
         apps: names,
         quota: 2 * args.backlog.0 + (4 << 30),
+        batch: BRIDGE_BATCH,
     };
     // The stalled application is connected and frozen before the first message is pulled: the others come later.
     let mut bridge = Bridge::start(&program, &options).await?;
@@ -152,7 +153,7 @@ fn resident(bridge: &Bridge) -> Result<u64, BenchError> {
 }
 
 /// Looks at the bridge's memory until `end` comes.
-async fn watch(
+pub(super) async fn watch(
     bridge: &mut Bridge,
     end: impl Future<Output = Result<(), BenchError>>,
 ) -> Result<Memory, BenchError> {

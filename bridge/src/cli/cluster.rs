@@ -8,7 +8,7 @@ use fanin_core::ids::{Incarnation, StreamSeq};
 use fanin_hub::port::Hub;
 use fanin_hub::{Connection, CreatePolicy, LedgerOptions};
 
-use super::exit::Exit;
+use super::exit::{Exit, connect_exit};
 use super::failure::Failure;
 use super::load::{self, Overrides};
 use crate::audit::gaps::{Sweep, sweep};
@@ -60,7 +60,7 @@ impl ClusterArgs {
         reach.wait_for_hub = false;
         let hub = Connection::connect(reach)
             .await
-            .map_err(|error| Failure::of(Exit::Unavailable, error.code(), error))?;
+            .map_err(|error| Failure::of(connect_exit(&error, Exit::Config), error.code(), error))?;
         let Listen::Unix(own) = &loaded.config.listen;
         let sockets = if self.nodes.is_empty() {
             vec![format!("unix://{}", own.display())]
@@ -102,9 +102,18 @@ impl ClusterArgs {
 impl Cluster {
     /// Asks every node; those that do not answer are named on standard error.
     pub(super) async fn ask_nodes(&self) -> Vec<NodeView> {
+        self.ask(false).await
+    }
+
+    /// [`Self::ask_nodes`], with the folds in their memory.
+    pub(super) async fn ask_memories(&self) -> Vec<NodeView> {
+        self.ask(true).await
+    }
+
+    async fn ask(&self, with_state: bool) -> Vec<NodeView> {
         let mut views: Vec<NodeView> = Vec::new();
         for socket in &self.sockets {
-            match ask_node(socket, &self.options.name).await {
+            match ask_node(socket, &self.options.name, with_state).await {
                 Ok(view) => views.push(view),
                 Err(error) => super::output::note(&format!("note: {error}")),
             }
@@ -114,12 +123,7 @@ impl Cluster {
 
     /// Reads the ledger.
     pub(super) async fn read(&self) -> Result<Folded, Failure> {
-        let options = LedgerOptions {
-            prefix: self.options.prefix.clone(),
-            may_create: false,
-            ..LedgerOptions::new(&self.options.name)
-        };
-        read_ledger(&self.hub, &options)
+        read_ledger(&self.hub, &self.ledger())
             .await
             .map_err(|error: AuditError| {
                 let exit = if error.retryable() {
@@ -129,6 +133,15 @@ impl Cluster {
                 };
                 Failure::of(exit, error.code(), error)
             })
+    }
+
+    /// Which ledger is meant. It is not created.
+    pub(super) fn ledger(&self) -> LedgerOptions {
+        LedgerOptions {
+            prefix: self.options.prefix.clone(),
+            may_create: false,
+            ..LedgerOptions::new(&self.options.name)
+        }
     }
 
     /// Looks at every configured source.

@@ -56,7 +56,7 @@ pub(crate) fn check(loaded: &Loaded) -> Vec<Finding> {
     add(&["data_dir"], &config.data_dir, not_creatable(&config.data_dir));
     let Listen::Unix(socket) = &config.listen;
     let directory = socket.parent().unwrap_or(Path::new("/"));
-    add(&["listen"], directory, not_a_directory(directory));
+    add(&["listen"], directory, not_creatable(directory));
     findings
 }
 
@@ -76,7 +76,7 @@ fn not_a_directory(path: &Path) -> Option<String> {
     }
 }
 
-/// The bridge creates its data directory and what is missing above it.
+/// The bridge creates its data directory, that of its socket, and what is missing above them.
 fn not_creatable(path: &Path) -> Option<String> {
     let existing = path
         .ancestors()

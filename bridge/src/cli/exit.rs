@@ -2,6 +2,8 @@
 
 use std::process::ExitCode;
 
+use fanin_hub::ConnectError;
+
 /// How a command ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Exit {
@@ -64,6 +66,20 @@ impl Exit {
     }
 }
 
+/// How a command, or the bridge, ends that cannot connect to the hub. `asked` is the exit of whatever named the hub wrongly:
+/// the command line, or the configuration.
+#[must_use]
+pub fn connect_exit(error: &ConnectError, asked: Exit) -> Exit {
+    match error {
+        ConnectError::NoServers | ConnectError::BadAddress { .. } | ConnectError::HalfCertificate => asked,
+        ConnectError::Unreadable { .. } => Exit::Io,
+        ConnectError::LoginRefused { .. } => Exit::NotPermitted,
+        ConnectError::Tls { .. }
+        | ConnectError::Unreachable { .. }
+        | ConnectError::HubWithoutJetStream { .. } => Exit::Unavailable,
+    }
+}
+
 impl From<Exit> for ExitCode {
     fn from(exit: Exit) -> ExitCode {
         ExitCode::from(exit.code())
@@ -73,7 +89,15 @@ impl From<Exit> for ExitCode {
 #[cfg(test)]
 mod tests {
     //! Goal: numbers and meanings are one to one. Method: round trip.
+    use std::io;
+
+    use async_nats::ConnectErrorKind;
+
     use super::*;
+
+    fn attempt(kind: ConnectErrorKind) -> async_nats::ConnectError {
+        async_nats::ConnectError::new(kind)
+    }
 
     #[test]
     fn round_trip() {
@@ -81,5 +105,50 @@ mod tests {
             assert_eq!(Exit::of(exit.code()), exit);
         }
         assert_eq!(Exit::of(42), Exit::Failed);
+    }
+
+    /// Goal: a hub that cannot be reached ends every command alike. Method: the reasons that need no server; `online.rs` has the
+    /// rest.
+    #[test]
+    fn reasons_of_a_failed_connection() {
+        let failed = || io::Error::other("on purpose");
+        let path = "a.creds".into();
+        for (error, asked, exit) in [
+            (ConnectError::NoServers, Exit::Usage, 2),
+            (ConnectError::NoServers, Exit::Config, 78),
+            (ConnectError::BadAddress { source: failed() }, Exit::Config, 78),
+            (ConnectError::HalfCertificate, Exit::Usage, 2),
+            (
+                ConnectError::Unreadable {
+                    path,
+                    source: failed(),
+                },
+                Exit::Config,
+                74,
+            ),
+            (
+                ConnectError::Tls {
+                    source: attempt(ConnectErrorKind::Tls),
+                },
+                Exit::Config,
+                69,
+            ),
+            (
+                ConnectError::Unreachable {
+                    source: attempt(ConnectErrorKind::Io),
+                },
+                Exit::Usage,
+                69,
+            ),
+            (
+                ConnectError::LoginRefused {
+                    source: attempt(ConnectErrorKind::AuthorizationViolation),
+                },
+                Exit::Config,
+                77,
+            ),
+        ] {
+            assert_eq!(connect_exit(&error, asked).code(), exit, "{error}");
+        }
     }
 }

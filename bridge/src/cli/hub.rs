@@ -10,7 +10,7 @@ use fanin_config::Config;
 use fanin_hub::{Connection, SourceError, SourceInfo};
 use serde_json::json;
 
-use super::exit::Exit;
+use super::exit::{Exit, connect_exit};
 use super::failure::Failure;
 use super::load::{self, Overrides};
 use super::output;
@@ -84,7 +84,7 @@ pub(super) async fn execute(args: &Args) -> Result<Exit, Failure> {
         .wait
         .connect(options)
         .await
-        .map_err(|error| Failure::of(Exit::Unavailable, error.code(), error))?;
+        .map_err(|error| Failure::of(connect_exit(&error, Exit::Config), error.code(), error))?;
     let lines = look(&hub, &loaded.config, create).await?;
     if common.json {
         let all: Vec<_> = lines

@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 
 use clap::{Args as ClapArgs, Subcommand};
+use fanin_core::fold::Halt;
 use fanin_core::record::NodeState;
 use serde_json::{Value, json};
 
@@ -11,6 +12,7 @@ use super::exit::Exit;
 use super::failure::Failure;
 use super::human;
 use super::output;
+use super::repair::{self, RepairArgs};
 use crate::audit::{Finding, Folded, Report, judge};
 use crate::telemetry::codes;
 
@@ -27,6 +29,8 @@ enum LedgerCommand {
     Info(InfoArgs),
     /// Recompute who owns what from the ledger and compare it with what the nodes hold
     Verify(VerifyArgs),
+    /// Put another ledger in the place of one that the hub truncated, split or lost
+    Repair(Box<RepairArgs>),
 }
 
 #[derive(Debug, ClapArgs)]
@@ -58,6 +62,7 @@ impl Args {
         match &self.command {
             LedgerCommand::Info(args) => args.json,
             LedgerCommand::Verify(args) => args.json,
+            LedgerCommand::Repair(args) => args.json,
         }
     }
 }
@@ -66,6 +71,7 @@ pub(super) async fn execute(args: &Args) -> Result<Exit, Failure> {
     match &args.command {
         LedgerCommand::Info(args) => info(args).await,
         LedgerCommand::Verify(args) => verify(args).await,
+        LedgerCommand::Repair(args) => repair::execute(args).await,
     }
 }
 
@@ -144,6 +150,7 @@ fn info_json(cluster: &Cluster, folded: &Folded) -> Value {
         "records": folded.info.messages,
         "checkpoint": folded.checkpoint.map(|position| position.0),
         "halt": folded.halt.as_ref().map(ToString::to_string),
+        "cure": folded.halt.as_ref().map(Halt::cure),
         "terms": {
             "version": fold.terms().version.0,
             "apps": fold.terms().apps.iter().map(|(app, since)| (app.clone(), since.0)).collect::<std::collections::BTreeMap<_, _>>(),
@@ -201,7 +208,7 @@ fn info_text(cluster: &Cluster, folded: &Folded) -> String {
         None => text.push_str("no checkpoint yet\n"),
     }
     if let Some(halt) = &folded.halt {
-        let _ = writeln!(text, "HALTED: {halt}");
+        let _ = writeln!(text, "HALTED: {halt}\ncure: {}", halt.cure());
     }
     let apps: Vec<_> = fold.terms().apps.keys().map(String::as_str).collect();
     let _ = writeln!(text, "terms {}: {}", fold.terms().version, apps.join(", "));

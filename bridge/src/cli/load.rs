@@ -67,12 +67,17 @@ pub(crate) fn unprintable(error: RenderError) -> Failure {
     Failure::of(Exit::Failed, Code::BadValue.info().code, error)
 }
 
-/// One problem as JSON.
-pub(crate) fn problem_json(problem: &Problem) -> Value {
-    let (file, line) = match &problem.origin {
+/// The file and the line in it, where there are any.
+pub(crate) fn file_and_line(origin: &Origin) -> (Option<String>, Option<usize>) {
+    match origin {
         Origin::File { path, line } => (Some(path.display().to_string()), (*line > 0).then_some(*line)),
         Origin::Env { .. } | Origin::Flag { .. } | Origin::Default => (None, None),
-    };
+    }
+}
+
+/// One problem as JSON.
+pub(crate) fn problem_json(problem: &Problem) -> Value {
+    let (file, line) = file_and_line(&problem.origin);
     json!({
         "severity": match problem.severity {
             Severity::Error => "error",

@@ -26,6 +26,7 @@ mod message_line;
 mod msg;
 pub(crate) mod output;
 mod publish;
+mod repair;
 mod run;
 pub(crate) mod signals;
 mod status;
@@ -75,7 +76,7 @@ pub enum Command {
     Hub(hub::Args),
     /// Show hub, mappings, ledger, backlogs and instances of this node
     Status(status::Args),
-    /// Look at a mapping's ledger, or verify it against its nodes
+    /// Look at a mapping's ledger, verify it against its nodes, or repair it
     Ledger(ledger::Args),
     /// Trace a message: source, owner, and each application
     Msg(msg::Args),

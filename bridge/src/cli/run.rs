@@ -133,21 +133,32 @@ async fn announce(
     Ok(())
 }
 
-/// Says once when the hub goes, whatever the number of attempts to reconnect. The adapter says when it is back.
+/// Says once when the hub goes, and again when it stays away for another reason, whatever the number of attempts to
+/// reconnect. The adapter says when it is back.
 async fn watch_hub(node: Arc<Running>, end: CancellationToken) {
     let mut state = node.hub().watch();
     let watching = async {
-        while state.wait_for(|state| state.connected).await.is_ok() {
-            let Ok(away) = state.wait_for(|state| !state.connected).await else {
+        // Of a hub that never came the start has told.
+        let now = state.borrow_and_update().clone();
+        let mut told = now
+            .why_away()
+            .map(|(code, _)| code)
+            .filter(|_| now.generation == 0);
+        loop {
+            let why = state.borrow_and_update().why_away();
+            if let Some((code, reason)) = &why
+                && told != Some(*code)
+            {
+                tracing::warn!(
+                    code,
+                    reason,
+                    "the hub is away; applications go on from the backlog, and the bridge reconnects by itself"
+                );
+            }
+            told = why.map(|(code, _)| code);
+            if state.changed().await.is_err() {
                 return;
-            };
-            let reason = away.last_error.clone().unwrap_or_default();
-            drop(away);
-            tracing::warn!(
-                code = fanin_hub::codes::HUB_UNREACHABLE,
-                reason,
-                "the hub is away; applications go on from the backlog, and the bridge reconnects by itself"
-            );
+            }
         }
     };
     end.run_until_cancelled(watching).await;

@@ -38,6 +38,9 @@ pub(crate) fn render(status: &StatusResponse) -> String {
             "  durability {}  reconnects {}",
             hub.durability, hub.reconnects
         );
+        if !hub.reason.is_empty() {
+            let _ = writeln!(text, "       {}", hub.reason);
+        }
     }
     if let Some(store) = &status.store {
         let _ = write!(
@@ -218,6 +221,7 @@ mod tests {
             node: "n1".to_owned(),
             hub: Some(HubStatus {
                 server: "hub-1".to_owned(),
+                reason: "FAN-2002: the hub refused the login".to_owned(),
                 ..HubStatus::default()
             }),
             store: Some(StoreStatus {
@@ -232,6 +236,7 @@ mod tests {
         for part in [
             "node   n1",
             "NOT CONNECTED, last hub-1",
+            "\n       FAN-2002: the hub refused the login\n",
             "2.0 GiB of 8.0 GiB",
             "mapping orders  topic orders  gated: shipping has no instance here",
             "  delivery: exactly_once, because the hub syncs",

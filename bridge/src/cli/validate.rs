@@ -114,11 +114,14 @@ fn finding_text(finding: &Finding) -> String {
 }
 
 fn finding_json(finding: &Finding) -> Value {
+    let (file, line) = load::file_and_line(&finding.origin);
     json!({
         "severity": "error",
         "code": codes::ENVIRONMENT,
         "title": environment_info().0,
         "origin": finding.origin.to_string(),
+        "file": file,
+        "line": line,
         "key": finding.key.to_string(),
         "value": finding.path.display().to_string(),
         "why": finding.why,

@@ -9,6 +9,7 @@ use fanin_hub::{AckSubject, Pulled, StoredMessage};
 use super::batches::{Flying, Permits};
 use super::driver::Driver;
 use crate::stage::StagedMessage;
+use crate::telemetry::metrics as names;
 
 /// One arrival.
 #[derive(Debug)]
@@ -52,7 +53,7 @@ impl Arrival {
 
 impl Driver {
     pub(super) fn on_pulled(&mut self, incarnation: Incarnation, pulled: Vec<Pulled>, permits: Permits) {
-        metrics::counter!("fanin_hub_fetched_messages_total", "mapping" => self.options.name.clone())
+        metrics::counter!(names::HUB_FETCHED_MESSAGES, "mapping" => self.options.name.clone())
             .increment(pulled.len() as u64);
         let messages = pulled.into_iter().map(|pulled| {
             let message = StagedMessage {
@@ -74,17 +75,19 @@ impl Driver {
         );
     }
 
-    pub(super) fn on_repaired(&mut self, incarnation: Incarnation, message: StoredMessage) {
+    pub(super) fn on_repaired(
+        &mut self,
+        incarnation: Incarnation,
+        message: StoredMessage,
+        mut permits: Permits,
+    ) {
+        if !self.repair_room.fit(&mut permits, message.size() as u64) {
+            tracing::debug!(mapping = self.options.name, %incarnation, seq = message.seq.0, "no room for a fetched message; it is fetched again");
+            return;
+        }
         let ack = self.ack_by_seq(incarnation, message.seq);
         let messages = vec![(super::watch::staged_message(message), ack)];
-        self.arrive(
-            incarnation,
-            ClaimKind::Repair,
-            Arrival {
-                messages,
-                permits: Permits::default(),
-            },
-        );
+        self.arrive(incarnation, ClaimKind::Repair, Arrival { messages, permits });
     }
 
     fn arrive(&mut self, incarnation: Incarnation, kind: ClaimKind, arrival: Arrival) {

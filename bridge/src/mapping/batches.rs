@@ -8,8 +8,9 @@ use fanin_core::ids::{BatchNo, StreamSeq};
 use fanin_core::seq_set::SeqSet;
 use fanin_hub::AckSubject;
 use fanin_store::Location;
-use tokio::sync::OwnedSemaphorePermit;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+use super::limits::{REPAIR_BYTES_MAX, REPAIR_FETCH_BYTES};
 use crate::stage::{StageHead, StagedBatch};
 
 /// Room in the node's in-flight window and in memory, given back when dropped.
@@ -17,8 +18,56 @@ use crate::stage::{StageHead, StagedBatch};
 pub struct Permits {
     /// One per message.
     pub messages: Option<OwnedSemaphorePermit>,
-    /// One per KiB of payload.
+    /// One per KiB of subjects, headers and payloads.
     pub kib: Option<OwnedSemaphorePermit>,
+}
+
+/// The room in memory of messages that a mapping fetches by sequence, apart from that of pulling: an intake that waits for
+/// messages holds a whole batch's room, and a message that the hub had skipped must not wait behind it.
+#[derive(Debug)]
+pub struct RepairRoom(Arc<Semaphore>);
+
+impl Default for RepairRoom {
+    fn default() -> Self {
+        RepairRoom(Arc::new(Semaphore::new(kib(REPAIR_BYTES_MAX) as usize)))
+    }
+}
+
+impl RepairRoom {
+    /// The room to begin a fetch with; `None` when too much is in memory. The core asks for the message again.
+    #[must_use]
+    pub fn begin(&self) -> Option<Permits> {
+        let taken = Arc::clone(&self.0).try_acquire_many_owned(kib(REPAIR_FETCH_BYTES));
+        Some(Permits {
+            messages: None,
+            kib: Some(taken.ok()?),
+        })
+    }
+
+    /// Makes it the room of a message of so many bytes, which takes no more than all there is. False when it does not fit now: the
+    /// message is to be dropped, and the core asks for it again.
+    #[must_use]
+    pub fn fit(&self, permits: &mut Permits, bytes: u64) -> bool {
+        let needed = kib(bytes.clamp(1, REPAIR_BYTES_MAX)) as usize;
+        let Some(held) = &mut permits.kib else {
+            return false;
+        };
+        let has = held.num_permits();
+        drop(held.split(has.saturating_sub(needed)));
+        let more = u32::try_from(needed.saturating_sub(has)).unwrap_or(u32::MAX);
+        match Arc::clone(&self.0).try_acquire_many_owned(more) {
+            Ok(more) => {
+                held.merge(more);
+                true
+            }
+            Err(_) => false,
+        }
+    }
+}
+
+/// Whole KiB that bytes take.
+fn kib(bytes: u64) -> u32 {
+    u32::try_from(bytes.div_ceil(1024)).unwrap_or(u32::MAX)
 }
 
 /// A batch on its way.
@@ -108,5 +157,39 @@ impl Batches {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.flying.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    //! Goal: messages fetched by sequence are bounded in bytes, and the largest one gets in when it is alone. Method: fetches of
+    //! many sizes until there is no room.
+
+    use super::*;
+
+    #[test]
+    fn repairs_are_bounded_in_bytes() {
+        let room = RepairRoom::default();
+        let all = room.0.available_permits();
+        let mut held = Vec::new();
+        while let Some(mut permits) = room.begin() {
+            assert!(room.fit(&mut permits, 100 * 1024));
+            held.push(permits);
+        }
+        assert!(held.len() as u64 > REPAIR_BYTES_MAX / REPAIR_FETCH_BYTES);
+        assert!(all - room.0.available_permits() <= kib(REPAIR_BYTES_MAX) as usize);
+
+        held.truncate(10);
+        let mut large = room.begin().unwrap();
+        assert!(!room.fit(&mut large, 2 * REPAIR_BYTES_MAX), "others are there");
+        drop(large);
+        let mut some = room.begin().unwrap();
+        assert!(room.fit(&mut some, 3 * REPAIR_FETCH_BYTES));
+        drop((some, held));
+        let mut large = room.begin().unwrap();
+        assert!(room.fit(&mut large, 2 * REPAIR_BYTES_MAX));
+        assert!(room.begin().is_none(), "the largest one is alone");
+        drop(large);
+        assert_eq!(room.0.available_permits(), all);
     }
 }

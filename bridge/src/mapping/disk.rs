@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use fanin_core::hash::Hash128;
-use fanin_core::ids::{BatchNo, LedgerSeq, Nonce, Offset};
+use fanin_core::ids::{BatchNo, Incarnation, LedgerSeq, Nonce, Offset, StreamSeq};
 use fanin_core::record::{ClaimKind, Witness};
 use fanin_core::recovery::{Disk, DiskBatch};
 use fanin_core::seq_set::SeqSet;
@@ -20,6 +20,9 @@ const DONE_RANGES_MAX: usize = 1 << 20;
 
 /// A witness on disk: its position and its hash, big end first.
 const WITNESS_BYTES: usize = 8 + 16;
+
+/// A source's W on disk: the incarnation and the sequence, big end first.
+const CLOSED_BYTES: usize = 8 + 8;
 
 /// Why the local log's records of a mapping cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -71,10 +74,21 @@ pub enum DiskError {
 pub struct Epochs {
     /// The newest confirmed epoch; 0 for none.
     pub last: u64,
-    /// Nonces written before an EPOCH was sent and not heard of since.
-    pub intents: BTreeSet<u64>,
+    /// Nonces written before an EPOCH was sent and not heard of since, oldest first; at most `INTENTS_MAX`.
+    pub intents: Vec<u64>,
     /// When the ledger was created, nanoseconds since the Unix epoch; 0 before the first epoch.
     pub ledger_created_ns: u64,
+}
+
+impl Epochs {
+    /// Remembers the nonce of an EPOCH that is about to be sent. Beyond the bound the oldest is forgotten: the newest ones are
+    /// those whose EPOCH may still be the last record.
+    pub fn intend(&mut self, nonce: Nonce) {
+        self.intents.retain(|&known| known != nonce.0);
+        self.intents.push(nonce.0);
+        let excess = self.intents.len().saturating_sub(super::limits::INTENTS_MAX);
+        self.intents.drain(..excess);
+    }
 }
 
 /// The newest terms a disk knows. Older ones, met again while the ledger is read, must not replace them.
@@ -135,6 +149,12 @@ impl Names {
         format!("witness/{}", self.space)
     }
 
+    /// The value that holds the highest W of each source. Of no use but to an operator who repairs a ledger.
+    #[must_use]
+    pub fn closed(&self) -> String {
+        format!("closed/{}", self.space)
+    }
+
     /// The key of a batch's records.
     #[must_use]
     pub fn batch(&self, batch: BatchNo) -> Key {
@@ -153,6 +173,7 @@ impl Names {
             self.head(),
             self.terms(),
             self.witness(),
+            self.closed(),
         ]
         .contains(&value.to_owned())
             || value.starts_with(&cursor_name(self.space, ""))
@@ -190,6 +211,20 @@ impl Names {
         }
     }
 
+    /// Sets the highest W of each source.
+    #[must_use]
+    pub fn put_closed(&self, closed: &BTreeMap<Incarnation, StreamSeq>) -> Op {
+        let mut value = BytesMut::with_capacity(CLOSED_BYTES * closed.len());
+        for (incarnation, through) in closed {
+            value.put_u64(incarnation.0);
+            value.put_u64(through.0);
+        }
+        Op::Put {
+            name: self.closed(),
+            value: value.freeze(),
+        }
+    }
+
     /// Sets the offset behind everything published.
     #[must_use]
     pub fn put_head(&self, head: Offset) -> Op {
@@ -203,9 +238,11 @@ impl Names {
 /// Whether a named value belongs to some mapping, and not to the node.
 #[must_use]
 pub fn is_of_mapping(value: &str) -> bool {
-    ["epochs/", "done/", "head/", "terms/", "witness/", "cursor/"]
-        .iter()
-        .any(|prefix| value.starts_with(prefix))
+    [
+        "epochs/", "done/", "head/", "terms/", "witness/", "closed/", "cursor/",
+    ]
+    .iter()
+    .any(|prefix| value.starts_with(prefix))
 }
 
 /// A batch that was staged, with where its body lies.
@@ -238,6 +275,8 @@ pub struct Kept {
     pub head: Offset,
     /// What had been read of the ledger when a batch was decided last.
     pub witness: Witness,
+    /// The highest W of each source that was known then.
+    pub closed: BTreeMap<Incarnation, StreamSeq>,
 }
 
 impl Kept {
@@ -277,6 +316,15 @@ impl Kept {
                 position: LedgerSeq(value.get_u64()),
                 hash: Hash128(value.get_u128()),
             };
+        }
+        if let Some(mut value) = recovered.values.get(&names.closed()).cloned() {
+            if value.len() % CLOSED_BYTES != 0 {
+                return Err(bad(&names.closed(), "length".to_owned()));
+            }
+            while value.has_remaining() {
+                let incarnation = Incarnation(value.get_u64());
+                kept.closed.insert(incarnation, StreamSeq(value.get_u64()));
+            }
         }
         kept.take_damaged(recovered, space)?;
         for record in recovered
@@ -425,4 +473,70 @@ pub fn set_to_runs(set: &SeqSet) -> Vec<(fanin_core::ids::StreamSeq, fanin_core:
         .iter()
         .map(|&(first, last)| (seq(first), seq(last)))
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    //! Goal: what the disk keeps of a mapping is read as it was written, what older versions wrote is read too, and damaged bytes are
+    //! refused; an interrupted start is recognised as the own one, however many there were. Method: the values of a recovered log by
+    //! hand; nonces in falling order, so that the newest is the smallest number.
+    use super::*;
+
+    #[test]
+    fn the_oldest_intent_is_forgotten() {
+        let most = super::super::limits::INTENTS_MAX as u64;
+        let mut epochs = Epochs::default();
+        for nonce in (1..=most + 10).rev() {
+            epochs.intend(Nonce(nonce));
+            assert_eq!(epochs.intents.last(), Some(&nonce));
+        }
+        assert_eq!(epochs.intents, (1..=most).rev().collect::<Vec<_>>());
+        // One that is tried again is the newest.
+        epochs.intend(Nonce(most));
+        assert_eq!(
+            (epochs.intents.len() as u64, epochs.intents.last()),
+            (most, Some(&most))
+        );
+        let written = r#"{"last":7,"intents":[3,5],"ledger_created_ns":9}"#;
+        let read: Epochs = serde_json::from_str(written).expect("readable");
+        assert_eq!((read.last, read.intents), (7, vec![3, 5]));
+    }
+
+    fn recovered(closed: Option<Bytes>) -> Recovered {
+        let names = Names::of(3);
+        let witness = Witness {
+            position: LedgerSeq(9),
+            hash: Hash128(7),
+        };
+        let mut recovered = Recovered::default();
+        let Op::Put { name, value } = names.put_witness(witness) else {
+            panic!("a value is put")
+        };
+        recovered.values.insert(name, value);
+        if let Some(value) = closed {
+            recovered.values.insert(names.closed(), value);
+        }
+        recovered
+    }
+
+    #[test]
+    fn watermarks_are_read_back() {
+        let closed = BTreeMap::from([
+            (Incarnation(1), StreamSeq(5)),
+            (Incarnation(2), StreamSeq(u64::MAX)),
+        ]);
+        let Op::Put { value, .. } = Names::of(3).put_closed(&closed) else {
+            panic!("a value is put")
+        };
+        let kept = Kept::of(&recovered(Some(value.clone())), 3).unwrap();
+        assert_eq!((kept.closed, kept.witness.position), (closed, LedgerSeq(9)));
+        let older = Kept::of(&recovered(None), 3).unwrap();
+        assert_eq!((older.closed.len(), older.witness.position), (0, LedgerSeq(9)));
+        let cut = value.slice(1..);
+        assert!(matches!(
+            Kept::of(&recovered(Some(cut)), 3),
+            Err(DiskError::Value { .. })
+        ));
+        assert!(is_of_mapping(&Names::of(3).closed()) && Names::of(3).owns("closed/3"));
+    }
 }

@@ -26,13 +26,13 @@ use tokio_util::sync::CancellationToken;
 
 use super::batches::{Batches, Permits};
 use super::disk::Names;
-use super::holdings::Question;
+use super::holdings::{Question, Remembered};
 use super::intake::IntakeTask;
 use super::join::Source;
 use super::ledger_io::{Appended, TailTask};
 use super::limits::{EVENTS_MAX, TICK};
 use super::mend::Mending;
-use super::settle::SettleQueue;
+use super::outgoing::Outgoing;
 use super::storing::Stored;
 use super::stuck::PullLink;
 use super::view::{Counts, Shared};
@@ -72,6 +72,11 @@ pub enum Event {
     },
     /// The ledger or a source is not what it was.
     HubBroken(Halt),
+    /// The ledger seems not to be what was read; it is looked at again.
+    LedgerDoubted {
+        /// Which tail says so.
+        number: u64,
+    },
     /// The ledger's size.
     LedgerLooked(LedgerInfo),
     /// Messages arrived.
@@ -100,6 +105,8 @@ pub enum Event {
         incarnation: Incarnation,
         /// The message.
         message: Box<StoredMessage>,
+        /// The room it takes.
+        permits: Permits,
     },
     /// A source was looked at.
     SourceSeen {
@@ -109,8 +116,8 @@ pub enum Event {
         reaches: StreamSeq,
         /// The last sequence it says it has given.
         last: StreamSeq,
-        /// The newest claimed message with its publish time, when it was looked for and is there.
-        probe: Option<(StreamSeq, i64)>,
+        /// The messages that were looked for and are there, with their publish times.
+        probes: Vec<(StreamSeq, i64)>,
     },
     /// A source's consumer is there; its tasks run.
     SourceReady {
@@ -180,6 +187,8 @@ pub struct DriverParts {
     pub damaged: BTreeSet<BatchNo>,
     /// The version of the newest terms on disk.
     pub terms_known: u32,
+    /// What the disk remembers of the ledger.
+    pub remembered: Remembered,
     /// Where status looks.
     pub view: Shared,
 }
@@ -197,17 +206,17 @@ pub struct Driver {
     pub(super) topic: Topic,
     pub(super) batches: Batches,
     pub(super) terms_known: u32,
+    pub(super) remembered: Remembered,
     pub(super) view: Shared,
     pub(super) counts: Counts,
     pub(super) lag: u64,
     pub(super) events_tx: mpsc::Sender<Event>,
     pub(super) stored: FuturesOrdered<BoxFuture<'static, Result<Stored, DriverError>>>,
-    pub(super) appends: FuturesUnordered<BoxFuture<'static, Appended>>,
+    pub(super) outgoing: Outgoing,
     /// Looks for holes and fetches of single messages, at most `LOOKS_MAX`.
     pub(super) looks: FuturesUnordered<BoxFuture<'static, Option<Event>>>,
-    /// What takes its time: consumers that are waited for, checkpoints read, purges, damaged batches fetched.
+    /// What takes its time and changes nothing at the hub: checkpoints read, damaged batches fetched.
     pub(super) errands: FuturesUnordered<BoxFuture<'static, Option<Event>>>,
-    pub(super) settles: SettleQueue,
     pub(super) tail: Option<TailTask>,
     pub(super) tails: u64,
     pub(super) watches: BySource<WatchTask>,
@@ -219,6 +228,7 @@ pub struct Driver {
     pub(super) missing: BySource<String>,
     pub(super) ledger_room: super::room::LedgerRoom,
     pub(super) mending: Mending,
+    pub(super) repair_room: super::batches::RepairRoom,
     /// Room in the local log without which pulling is in vain: about what it refused last; 0 when it refused nothing.
     pub(super) room_wanted: u64,
     /// Applications that have been connected here in this process.
@@ -239,7 +249,7 @@ impl Driver {
     pub fn new(parts: DriverParts) -> (Driver, TopicEvents, mpsc::Receiver<Event>) {
         let (events_tx, events) = mpsc::channel(EVENTS_MAX);
         let driver = Driver {
-            settles: SettleQueue::new(Arc::clone(&parts.hub)),
+            outgoing: Outgoing::new(Arc::clone(&parts.hub)),
             options: parts.options,
             node: parts.node,
             hub: parts.hub,
@@ -251,12 +261,12 @@ impl Driver {
             topic: parts.topic,
             batches: parts.batches,
             terms_known: parts.terms_known,
+            remembered: parts.remembered,
             view: parts.view,
             counts: Counts::default(),
             lag: 0,
             events_tx,
             stored: FuturesOrdered::new(),
-            appends: FuturesUnordered::new(),
             looks: FuturesUnordered::new(),
             errands: FuturesUnordered::new(),
             tail: None,
@@ -268,6 +278,7 @@ impl Driver {
             missing: BTreeMap::new(),
             ledger_room: super::room::LedgerRoom::new(parts.ledger_size),
             mending: Mending::of(parts.damaged),
+            repair_room: super::batches::RepairRoom::default(),
             room_wanted: 0,
             ever_present: BTreeSet::new(),
             tickets: 0,
@@ -307,8 +318,13 @@ impl Driver {
                     self.look_over();
                 }
                 Some(stored) = self.stored.next() => self.on_stored(stored?)?,
-                Some(appended) = self.appends.next() => self.on_appended(&appended),
-                () = self.settles.progress() => {}
+                Some(appended) = self.outgoing.appends.next(), if !self.outgoing.held => self.on_appended(&appended),
+                () = self.outgoing.settles.progress(), if !self.outgoing.held => {}
+                Some(request) = self.outgoing.requests.next(), if !self.outgoing.held => {
+                    if let Some(event) = request {
+                        self.on_event(event);
+                    }
+                }
                 Some(look) = self.looks.next() => {
                     if let Some(event) = look {
                         self.on_event(event);
@@ -322,7 +338,7 @@ impl Driver {
                 _ = clock.tick() => self.on_tick(),
                 Some(question) = questions.recv() => {
                     // An error means that nobody waits for the answer any more.
-                    drop(question.send(self.holdings()));
+                    drop(question.reply.send(self.holdings(question.with_state)));
                 }
                 event = topic_events.next() => self.on_topic(event)?,
                 // The gate opens as soon as the last application is there.
@@ -344,8 +360,11 @@ impl Driver {
         while let Some(stored) = self.stored.next().await {
             self.on_stored(stored?)?;
         }
-        while !self.settles.is_empty() {
-            self.settles.progress().await;
+        // Not waited for: the log is closed behind it, and nothing rests on it but an operator's repair of the ledger.
+        let closed = self.put_closed();
+        drop(self.store.commit(fanin_store::Class::Finish, vec![closed]));
+        while !self.outgoing.held && !self.outgoing.settles.is_empty() {
+            self.outgoing.settles.progress().await;
         }
         Ok(())
     }
@@ -380,6 +399,7 @@ impl Driver {
                     return;
                 }
                 self.lag = lag;
+                self.outgoing.held = false;
                 for item in super::ledger_io::records(events) {
                     self.feed(Input::Record {
                         position: item.seq,
@@ -391,6 +411,9 @@ impl Driver {
             }
             Event::Checkpoint(checkpoint) => self.feed(Input::Checkpoint(checkpoint)),
             Event::HubBroken(halt) => self.feed(Input::HubBroken(halt)),
+            Event::LedgerDoubted { number } => {
+                self.outgoing.held |= self.tail.as_ref().is_some_and(|tail| tail.number == number);
+            }
             Event::LedgerLooked(info) => self.on_ledger_looked(info),
             Event::Pulled {
                 incarnation,
@@ -410,11 +433,13 @@ impl Driver {
                 }
             }
             Event::Refetched(refetched) => self.on_refetched(*refetched),
-            Event::Repaired { incarnation, message } => self.on_repaired(incarnation, *message),
+            Event::Repaired {
+                incarnation,
+                message,
+                permits,
+            } => self.on_repaired(incarnation, *message, permits),
             Event::Floor { incarnation, info } => {
                 self.missing.remove(&incarnation);
-                metrics::gauge!("fanin_hub_pending_messages", "mapping" => self.options.name.clone())
-                    .set(info.pending as f64);
                 self.view.update(|view| {
                     let source = view.sources.entry(incarnation).or_default();
                     source.pending = info.pending;
@@ -436,13 +461,13 @@ impl Driver {
                 incarnation,
                 reaches,
                 last,
-                probe,
+                probes,
             } => {
                 self.feed(Input::SourceSeen {
                     incarnation,
                     reaches,
                     last,
-                    probe,
+                    probes,
                 });
             }
             Event::SourceReady { incarnation, started } => {
@@ -513,7 +538,8 @@ impl Driver {
             | AppendError::Timeout
             | AppendError::Disconnected
             | AppendError::NoStream => {
-                tracing::debug!(code = error.code(), %error, "an append is not confirmed")
+                let claim = appended.claim.map(|batch| batch.0);
+                tracing::debug!(code = error.code(), %error, claim, "an append is not confirmed");
             }
             AppendError::TooLarge { .. } | AppendError::Other { .. } => {
                 tracing::warn!(code = error.code(), mapping = self.options.name, error = %super::ledger_io::error_chain(error), "an append failed; it is tried again");
@@ -546,7 +572,7 @@ impl Driver {
     /// Acknowledges won messages of a published batch.
     pub(super) fn settle(&mut self, batch: BatchNo, won: &SeqSet) {
         if let Some((acks, permits)) = self.batches.settle(batch, won) {
-            self.settles.acknowledge(acks, permits);
+            self.outgoing.settles.acknowledge(acks, permits);
         }
     }
 }

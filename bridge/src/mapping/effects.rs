@@ -17,6 +17,7 @@ use super::ledger_io::{append, load_checkpoint, purge};
 use super::limits::LOOKS_MAX;
 use super::watch::{audit, repair};
 use crate::codes::{Code, Refusal};
+use crate::telemetry::metrics as names;
 
 impl Driver {
     pub(super) fn perform(&mut self, effect: Effect) {
@@ -27,7 +28,7 @@ impl Driver {
                 claim,
             } => {
                 let nonce = self.node.identity().nonce;
-                self.appends.push(Box::pin(append(
+                self.outgoing.append(Box::pin(append(
                     self.ledger.clone(),
                     record,
                     expect,
@@ -49,19 +50,20 @@ impl Driver {
                 }
             }
             Effect::FetchRepair { incarnation, seq } => {
-                if let Some(source) = self
-                    .sources
-                    .get(&incarnation)
-                    .filter(|_| self.looks.len() < LOOKS_MAX)
+                let source = self.sources.get(&incarnation);
+                // Beyond either bound the core asks again when due.
+                if let Some(source) = source.filter(|_| self.looks.len() < LOOKS_MAX)
+                    && let Some(permits) = self.repair_room.begin()
                 {
-                    let fetch = repair(self.hub.clone(), incarnation, source.clone(), seq);
+                    let fetch = repair(self.hub.clone(), incarnation, source.clone(), seq, permits);
                     self.looks.push(Box::pin(fetch));
                 }
             }
             Effect::Fact(fact) => self.count(fact),
             Effect::Fence(reason) => self.fence(&reason),
             Effect::Halt(halt) => {
-                tracing::error!(code = halt_code(&halt), mapping = self.options.name, reason = %halt, "the mapping halts: nothing is claimed or settled; what was won keeps flowing");
+                tracing::error!(code = halt_code(&halt), mapping = self.options.name, reason = %halt, cure = halt.cure(), "the mapping halts: nothing is claimed or settled; what was won keeps flowing");
+                self.outgoing.fall_silent();
                 self.look_over();
             }
             Effect::Joined(epoch) => self.on_joined(epoch),
@@ -75,7 +77,7 @@ impl Driver {
             Effect::PersistDone(done) => self.persist_done(&done),
             Effect::Purge { through, keep } => {
                 let ledger = self.ledger.clone();
-                self.errands.push(Box::pin(async move {
+                self.outgoing.request(Box::pin(async move {
                     purge(ledger, through, keep).await;
                     None
                 }));
@@ -129,9 +131,9 @@ impl Driver {
                         .or_default()
                         .extend(arrival.acks(|arrived| arrived == seq));
                 }
-                self.settles.acknowledge(acks, Default::default());
+                self.outgoing.settles.acknowledge(acks, Default::default());
                 for (ms, acks) in by_delay {
-                    self.settles.give_back(acks, Duration::from_millis(ms));
+                    self.outgoing.settles.give_back(acks, Duration::from_millis(ms));
                 }
             }
         }
@@ -158,9 +160,8 @@ impl Driver {
                 } else {
                     "partial"
                 };
-                metrics::counter!("fanin_claims_total", "mapping" => mapping(), "result" => result)
-                    .increment(1);
-                metrics::histogram!("fanin_claim_duration_seconds").record(took_ms as f64 / 1_000.0);
+                metrics::counter!(names::CLAIMS, "mapping" => mapping(), "result" => result).increment(1);
+                metrics::histogram!(names::CLAIM_DURATION).record(took_ms as f64 / 1_000.0);
                 if tombstoned > 0 {
                     tracing::warn!(
                         code = "FAN-4040",
@@ -172,8 +173,7 @@ impl Driver {
                 }
             }
             Fact::ClaimVoid(why) => {
-                metrics::counter!("fanin_claims_total", "mapping" => mapping(), "result" => "void")
-                    .increment(1);
+                metrics::counter!(names::CLAIMS, "mapping" => mapping(), "result" => "void").increment(1);
                 tracing::debug!(mapping = mapping(), ?why, "a claim was void; it goes out again");
             }
             Fact::DamagedForgotten(batch) => {
@@ -187,7 +187,7 @@ impl Driver {
                 count,
                 seqs,
             } => {
-                metrics::counter!("fanin_hole_messages_total", "mapping" => mapping()).increment(count);
+                metrics::counter!(names::HOLE_MESSAGES, "mapping" => mapping()).increment(count);
                 let source = self.node.fold().terms().sources.get(&incarnation);
                 // With filters a hole is mostly a message that nobody wants.
                 if source.is_some_and(|source| source.filters.is_empty()) {
@@ -211,7 +211,7 @@ impl Driver {
             }
             Fact::Repair { incarnation, seq } => {
                 self.counts.repaired += 1;
-                metrics::counter!("fanin_repaired_messages_total", "mapping" => mapping()).increment(1);
+                metrics::counter!(names::REPAIRED_MESSAGES, "mapping" => mapping()).increment(1);
                 tracing::warn!(code = "FAN-4041", mapping = mapping(), %incarnation, seq = seq.0, "the hub had skipped a message; it is fetched by sequence");
             }
             Fact::Stuck { incarnation, seq } => self.tell_stuck(incarnation, seq),
@@ -234,6 +234,7 @@ impl Driver {
 
     fn fence(&mut self, reason: &FenceReason) {
         tracing::error!(code = "FAN-3008", mapping = self.options.name, reason = %reason, "this node is fenced: it delivers nothing more");
+        self.outgoing.fall_silent();
         self.intakes.clear();
         self.tail = None;
         self.topic

@@ -14,7 +14,7 @@ use super::ledger_io::error_chain;
 use super::limits::AHEAD_FACTOR;
 use super::source_check;
 use super::view::State;
-use super::watch::{WatchTask, consumer_spec};
+use super::watch::{WatchTask, consumer_spec, look_at_source};
 use crate::telemetry::node_codes;
 
 /// Status while what finishes waits for room in the file system.
@@ -68,13 +68,20 @@ impl Driver {
         let (probe, probes) = watch::channel(self.node.source_probe(incarnation));
         self.probes.insert(incarnation, probe);
         let mapping = self.options.name.clone();
-        self.errands.push(Box::pin(async move {
+        self.outgoing.request(Box::pin(async move {
             let mut tries = 0;
             loop {
                 match hub.ensure_consumer(&spec, policy).await {
                     Ok(consumer) => {
-                        if !consumer.tuning.is_empty() {
-                            tracing::warn!(code = "FAN-4021", mapping, consumer = consumer.name, differs = ?consumer.tuning, "the consumer's settings of speed differ from the configuration");
+                        if !consumer.grown.is_empty() {
+                            tracing::info!(code = "FAN-4021", mapping, consumer = consumer.name, raised = ?consumer.grown, "the shared consumer has grown with the number of nodes");
+                        }
+                        // Before the first message arrives, so that nothing of a source that is not what it was is taken.
+                        let asked = *probes.borrow();
+                        if let Some(seen) = look_at_source(&*hub, incarnation, &source, asked).await
+                            && events.send(seen).await.is_err()
+                        {
+                            return None;
                         }
                         let started = Started {
                             watch: WatchTask::start(&hub, incarnation, &source, consumer.clone(), probes, events.clone()),
@@ -115,11 +122,6 @@ impl Driver {
         }
         let fold = self.node.fold();
         let name = self.options.name.clone();
-        metrics::gauge!("fanin_ledger_lag_messages", "mapping" => name.clone()).set(self.lag as f64);
-        metrics::gauge!("fanin_epoch", "mapping" => name.clone())
-            .set(self.node.epoch().unwrap_or_default().0 as f64);
-        metrics::gauge!("fanin_paused", "mapping" => name.clone(), "axis" => "intake")
-            .set(if state == State::Active { 0.0 } else { 1.0 });
         self.view.update(|view| {
             if view.state != state || code_of(&view.reason) != code_of(&reason) {
                 tracing::info!(mapping = name, state = state.word(), reason, "state");
@@ -151,7 +153,10 @@ impl Driver {
         }
         match self.node.phase() {
             Phase::Joining => return (State::Joining, String::new()),
-            Phase::Halted(halt) => return (State::Halted, format!("{}: {halt}", halt_code(halt))),
+            Phase::Halted(halt) => {
+                let reason = format!("{}: {halt}; cure: {}", halt_code(halt), halt.cure());
+                return (State::Halted, reason);
+            }
             Phase::Fenced(reason) => return (State::Fenced, format!("FAN-3008: {reason}")),
             Phase::Active => {}
         }
@@ -217,6 +222,10 @@ impl Driver {
                  configurations of all nodes alike, then start one with --accept-terms"
                     .to_owned()
             }
+            Withheld::TermsUnfit(error) => format!(
+                "FAN-4061: the terms that this node's configuration asks for cannot be written: {error}; name fewer or shorter \
+                 subjects and applications, or split the mapping"
+            ),
             Withheld::Void(Void::Terms) => "FAN-4027: no terms are in force yet".to_owned(),
             Withheld::Void(Void::UnknownSource) => "FAN-4028: the terms in force do not name this source".to_owned(),
             Withheld::Void(Void::NotHosted) => {

@@ -1,62 +1,216 @@
-//! What a mapping holds on this node, put together by its driver for tools that compare nodes with the ledger.
+//! What a mapping holds on this node, put together by its driver, or from its disk while it has not joined, for tools that compare
+//! nodes with the ledger or build it anew.
 
 use std::collections::BTreeMap;
 
+use bytes::Bytes;
 use fanin_core::batch::{Batch, BatchState};
-use fanin_core::fold::ClaimKey;
-use fanin_core::ids::BatchNo;
+use fanin_core::fold::{ClaimEntry, ClaimKey, Fold, Halt};
+use fanin_core::ids::{BatchNo, Incarnation, LedgerSeq, NodeUuid, StreamSeq};
+use fanin_core::limits::CHECKPOINT_PART_BYTES;
+use fanin_core::node::Phase;
+use fanin_core::recovery::Disk;
 use fanin_core::seq_set::SeqSet;
 use fanin_proto::v1::{
     AppHolding, Attempts, BatchHolding, DeadLetterRef, HeldMessage, HoldingsPart, NodeHoldings, SeqRange,
-    holdings_part::Part,
+    SourceMark, StatePart, holdings_part::Part,
 };
 use tokio::sync::oneshot;
 
 use super::driver::Driver;
+use super::view::View;
 use crate::topic::{AppHoldings, HeldBatch, Topic, reason_word};
 
-/// Where the answer goes: the node's part, and its batches.
-pub type Question = oneshot::Sender<Vec<HoldingsPart>>;
+/// A question for what a mapping holds.
+#[derive(Debug)]
+pub struct Question {
+    /// Whether the fold's state is wanted too.
+    pub with_state: bool,
+    /// Where the answer goes: the node's part, its batches, and the state's parts.
+    pub reply: oneshot::Sender<Vec<HoldingsPart>>,
+}
 
 /// Questions that wait for the driver.
 pub const QUESTIONS_MAX: usize = 8;
 
-impl Driver {
-    /// The node and its batches as of now. How far the applications are is the topic's to tell, a moment later.
-    pub(super) fn holdings(&self) -> Vec<HoldingsPart> {
-        let published: BTreeMap<BatchNo, HeldBatch> = self
-            .topic
-            .held_batches()
-            .into_iter()
-            .map(|held| (held.batch, held))
-            .collect();
+/// What a disk remembers of the ledger.
+#[derive(Clone, Debug, Default)]
+pub struct Remembered {
+    /// The highest W of each source.
+    pub closed: BTreeMap<Incarnation, StreamSeq>,
+    /// The highest position read.
+    pub read: LedgerSeq,
+    /// When the ledger was created, nanoseconds since the Unix epoch; 0 before the first epoch.
+    pub ledger_created_ns: u64,
+}
+
+/// A mapping that has not joined: what its disk says is all there is, and nothing changes it.
+pub(super) struct Unjoined<'a> {
+    pub(super) node: &'a str,
+    pub(super) uuid: NodeUuid,
+    pub(super) disk: &'a Disk,
+    pub(super) remembered: &'a Remembered,
+    pub(super) terms: u32,
+    pub(super) topic: &'a Topic,
+    pub(super) ledger_suspect: bool,
+}
+
+impl Unjoined<'_> {
+    pub(super) fn holdings(&self, view: &View) -> Vec<HoldingsPart> {
+        let published = published(self.topic);
         let node = NodeHoldings {
-            node: self.options.node.clone(),
-            node_uuid: self.node.identity().uuid.to_string(),
-            epoch: self.node.epoch().unwrap_or_default().0,
-            ledger_position: self.node.fold().position().0,
-            state: self.view.get().state.word().to_owned(),
-            head_offset: self.node.next_offset().0,
-            done: ranges(self.node.done()),
+            node: self.node.to_owned(),
+            node_uuid: self.uuid.to_string(),
+            epoch: self.disk.epoch.0,
+            ledger_position: 0,
+            state: view.state.word().to_owned(),
+            head_offset: self.disk.next_offset.0,
+            done: ranges(&self.disk.done),
+            closed: marks(&self.remembered.closed),
+            read_position: self.remembered.read.0,
+            ledger_created_ns: self.remembered.ledger_created_ns,
+            reason: view.reason.clone(),
+            terms_version: self.terms,
+            ledger_suspect: self.ledger_suspect,
         };
-        let batches = self.node.batches().iter().map(|(&number, batch)| {
-            let held = published.get(&number);
-            let key = ClaimKey::new(self.node.identity().uuid, number.0);
-            let claim = self.node.fold().claims().get(&key);
-            let decided = claim.is_some();
+        let unfinished = self
+            .disk
+            .batches
+            .iter()
+            .filter(|kept| !self.disk.done.contains(kept.number.0));
+        let batches = unfinished.map(|kept| {
+            let held = published.get(&kept.number);
+            let (state, seqs) = match &kept.resolution {
+                Some((_, won)) => ("published", won),
+                None if kept.damaged => ("damaged", &kept.seqs),
+                None => ("staged", &kept.seqs),
+            };
             Part::Batch(BatchHolding {
-                batch: number.0,
-                state: word(batch).to_owned(),
-                incarnation: claim.map_or(batch.incarnation.0, |claim| claim.incarnation.0),
-                seqs: claim.map_or_else(|| ranges(&batch.seqs), |claim| ranges(&claim.won())),
-                decided,
+                batch: kept.number.0,
+                state: state.to_owned(),
+                incarnation: kept.incarnation.0,
+                seqs: ranges(seqs),
+                decided: kept.resolution.is_some(),
                 base_offset: held.map(|held| held.base.0),
                 terms_version: held.map_or(0, |held| held.terms.0),
+                oldest_ns: kept.published_ns.0,
+                newest_ns: kept.published_ns.1,
+                kind: kept.kind.code(),
             })
         });
         let parts = std::iter::once(Part::Node(node)).chain(batches);
         parts.map(|part| HoldingsPart { part: Some(part) }).collect()
     }
+}
+
+impl Driver {
+    /// The node and its batches as of now. How far the applications are is the topic's to tell, a moment later.
+    pub(super) fn holdings(&self, with_state: bool) -> Vec<HoldingsPart> {
+        let published = published(&self.topic);
+        let fold = self.node.fold();
+        let view = self.view.get();
+        let mut closed = self.remembered.closed.clone();
+        for (incarnation, through) in fold.watermarks() {
+            let known = closed.entry(*incarnation).or_default();
+            *known = (*known).max(*through);
+        }
+        let epoch = self.node.epoch().unwrap_or_default();
+        let node = NodeHoldings {
+            node: self.options.node.clone(),
+            node_uuid: self.node.identity().uuid.to_string(),
+            epoch: epoch.0,
+            ledger_position: fold.position().0,
+            state: view.state.word().to_owned(),
+            head_offset: self.node.next_offset().0,
+            done: ranges(self.node.done()),
+            closed: marks(&closed),
+            read_position: self.remembered.read.max(fold.position()).max(epoch).0,
+            ledger_created_ns: self.remembered.ledger_created_ns,
+            reason: view.reason,
+            terms_version: self.terms_known,
+            ledger_suspect: matches!(self.node.phase(), Phase::Halted(halt) if is_of_ledger(halt)),
+        };
+        let batches = self.node.batches().iter().map(|(&number, batch)| {
+            let held = published.get(&number);
+            let key = ClaimKey::new(self.node.identity().uuid, number.0);
+            let claim = fold.claims().get(&key);
+            // What this disk has published counts, as long as nothing in the ledger has confirmed it.
+            let won = match (&batch.state, claim) {
+                (
+                    BatchState::Published {
+                        unconfirmed: Some(won),
+                    },
+                    _,
+                ) => Some(won.clone()),
+                (_, claim) => claim.map(ClaimEntry::won),
+            };
+            Part::Batch(BatchHolding {
+                batch: number.0,
+                state: word(batch).to_owned(),
+                incarnation: claim.map_or(batch.incarnation.0, |claim| claim.incarnation.0),
+                seqs: ranges(won.as_ref().unwrap_or(&batch.seqs)),
+                decided: won.is_some(),
+                base_offset: held.map(|held| held.base.0),
+                terms_version: held.map_or(0, |held| held.terms.0),
+                oldest_ns: batch.published_ns.0,
+                newest_ns: batch.published_ns.1,
+                kind: batch.kind.code(),
+            })
+        });
+        let state = if with_state { state_parts(fold) } else { Vec::new() };
+        let parts = std::iter::once(Part::Node(node)).chain(batches).chain(state);
+        parts.map(|part| HoldingsPart { part: Some(part) }).collect()
+    }
+}
+
+/// The state in parts, as a checkpoint has it; nothing when nothing was folded.
+fn state_parts(fold: &Fold) -> Vec<Part> {
+    if fold.position().0 == 0 {
+        return Vec::new();
+    }
+    let state = Bytes::from(fold.encode());
+    let parts = state.len().div_ceil(CHECKPOINT_PART_BYTES);
+    let part = |number: usize| {
+        let from = number * CHECKPOINT_PART_BYTES;
+        Part::State(StatePart {
+            position: fold.position().0,
+            hash: Bytes::copy_from_slice(&fold.hash().to_bytes()),
+            part: u32::try_from(number).unwrap_or(u32::MAX),
+            parts: u32::try_from(parts).unwrap_or(u32::MAX),
+            bytes: state.slice(from..state.len().min(from + CHECKPOINT_PART_BYTES)),
+        })
+    };
+    (0..parts).map(part).collect()
+}
+
+/// Whether a halt says that the ledger is not what it was, and not the source or this program.
+fn is_of_ledger(halt: &Halt) -> bool {
+    matches!(
+        halt,
+        Halt::CheckpointDamaged { .. }
+            | Halt::Diverged { .. }
+            | Halt::Gap { .. }
+            | Halt::HistoryChanged { .. }
+            | Halt::LedgerRecreated
+            | Halt::LedgerShrank { .. }
+            | Halt::NoGenesis { .. }
+            | Halt::TermsOutOfOrder { .. }
+            | Halt::WonDiffers { .. }
+            | Halt::WrongSubject { .. }
+    )
+}
+
+fn published(topic: &Topic) -> BTreeMap<BatchNo, HeldBatch> {
+    let held = topic.held_batches().into_iter();
+    held.map(|held| (held.batch, held)).collect()
+}
+
+fn marks(closed: &BTreeMap<Incarnation, StreamSeq>) -> Vec<SourceMark> {
+    let marks = closed.iter().map(|(incarnation, through)| SourceMark {
+        incarnation: incarnation.0,
+        through: through.0,
+    });
+    marks.collect()
 }
 
 /// How far each application of a topic is.

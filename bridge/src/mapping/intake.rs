@@ -6,7 +6,7 @@ use std::time::Duration;
 use fanin_config::BatchConfig;
 use fanin_core::ids::Incarnation;
 use fanin_hub::port::{HubRef, Pull};
-use fanin_hub::{ApiError, PullError, SharedConsumer};
+use fanin_hub::{ApiError, PullError, Pulled, SharedConsumer};
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio_util::task::AbortOnDropHandle;
 
@@ -14,7 +14,7 @@ use super::batches::Permits;
 use super::driver::Event;
 use super::join::pause;
 use super::ledger_io::error_chain;
-use super::limits::{PAUSE_BROKEN, PULL_WAIT};
+use super::limits::{PAUSE_BROKEN, PULL_WAIT, STAGED_PARTS};
 
 /// The room of one source: in its window of unsettled messages, and in memory.
 #[derive(Clone, Debug)]
@@ -28,17 +28,25 @@ pub struct Room {
 }
 
 impl Room {
-    /// Room for `in_flight` messages and `staged_bytes` of payload, taken a batch at a time.
+    /// Room for `in_flight` messages and `staged_bytes` of subjects, headers and payloads, taken a batch at a time.
+    ///
+    /// What the hub sends ahead of its turn is within `staged_bytes` too: each of the puller's requests may bring a batch, and a batch
+    /// is at most one of `STAGED_PARTS` parts, whatever the configuration allows. Beyond that a source holds at most one message,
+    /// where a single one is larger than all parts that are for requests.
     #[must_use]
     pub fn new(in_flight: u32, staged_bytes: u64, batch: &BatchConfig) -> Room {
-        let kib_total = u32::try_from((staged_bytes / 1024).max(1))
+        // In whole KiB, as the room is counted.
+        let part = staged_bytes / STAGED_PARTS / 1024 * 1024;
+        let batch_bytes = batch.bytes.0.min(part).max(1);
+        let room_bytes = staged_bytes.saturating_sub((STAGED_PARTS - 1) * batch_bytes);
+        let kib_total = u32::try_from((room_bytes / 1024).max(1))
             .unwrap_or(u32::MAX)
             .min(u32::MAX >> 4);
         Room {
             messages: Arc::new(Semaphore::new(in_flight as usize)),
             kib: Arc::new(Semaphore::new(kib_total as usize)),
             batch_messages: batch.messages.min(in_flight),
-            batch_bytes: batch.bytes.0,
+            batch_bytes,
             linger: batch.linger.0,
             kib_total,
         }
@@ -66,16 +74,23 @@ impl Room {
             .clamp(1, self.kib_total)
     }
 
-    /// Gives back what a batch of this size does not need. A single message larger than the room keeps all it has.
-    fn fit(&self, permits: &mut Permits, count: usize, bytes: u64) {
+    /// Gives back what these messages do not need. A single message that is larger than a batch waits for what it lacks; one
+    /// that is larger than the room takes all of it.
+    async fn fit(&self, permits: &mut Permits, messages: &[Pulled]) -> Option<()> {
         if let Some(held) = &mut permits.messages {
-            let spare = held.num_permits().saturating_sub(count);
+            let spare = held.num_permits().saturating_sub(messages.len());
             drop(held.split(spare));
         }
+        let bytes = messages.iter().map(|message| message.size() as u64).sum();
+        let needed = self.kib_of(bytes);
         if let Some(held) = &mut permits.kib {
-            let spare = held.num_permits().saturating_sub(self.kib_of(bytes) as usize);
-            drop(held.split(spare));
+            let has = u32::try_from(held.num_permits()).unwrap_or(u32::MAX);
+            if let Some(more) = needed.checked_sub(has).filter(|more| *more > 0) {
+                held.merge(Arc::clone(&self.kib).acquire_many_owned(more).await.ok()?);
+            }
+            drop(held.split((has.saturating_sub(needed)) as usize));
         }
+        Some(())
     }
 }
 
@@ -117,8 +132,9 @@ impl IntakeTask {
                     Ok(messages) => {
                         failures = 0;
                         crate::failpoint::reach("after_pull");
-                        let bytes = messages.iter().map(|message| message.payload.len() as u64).sum();
-                        room.fit(&mut permits, messages.len(), bytes);
+                        if room.fit(&mut permits, &messages).await.is_none() {
+                            return;
+                        }
                         if events
                             .send(Event::Pulled {
                                 incarnation,
@@ -181,7 +197,7 @@ async fn pull(
     puller: &mut dyn Pull,
     room: &Room,
     open: &mut watch::Receiver<bool>,
-) -> Result<Vec<fanin_hub::Pulled>, PullError> {
+) -> Result<Vec<Pulled>, PullError> {
     let bytes = usize::try_from(room.batch_bytes).unwrap_or(usize::MAX);
     let wait: Duration = PULL_WAIT;
     tokio::select! {
@@ -191,3 +207,7 @@ async fn pull(
         _ = open.wait_for(|open| !*open) => Ok(Vec::new()),
     }
 }
+
+#[cfg(test)]
+#[path = "intake_tests.rs"]
+mod tests;

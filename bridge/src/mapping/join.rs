@@ -18,20 +18,18 @@ use fanin_hub::{ApiError, LedgerError, LedgerInfo, LedgerOptions, SourceError, S
 use fanin_store::{Class, CommitError, Store};
 
 use super::disk::{Epochs, Names};
+use super::repaired;
 use super::source_check::{self, Unfit};
 use super::{MappingOptions, limits};
 
 /// How long JetStream may take to come up behind a server that answers already.
 const JETSTREAM_WAIT: Duration = Duration::from_secs(3);
 
-/// Most unconfirmed nonces kept; each is one process that ended before it heard of its EPOCH.
-const INTENTS_MAX: usize = 256;
-
 /// How often the last EPOCH record is read again when the hub's answer is older than its refusal.
 const STALE_READS_MAX: u32 = 8;
 
-/// How often a ledger that is too short is looked at again: a leader that is being replaced may answer from before.
-const SHORT_READS_MAX: u32 = 4;
+/// How often a ledger that is too short, or another one, is looked at again: a leader that is being replaced may answer from before.
+pub(super) const SHORT_READS_MAX: u32 = 4;
 
 /// Why a mapping cannot take part.
 #[derive(Debug, thiserror::Error)]
@@ -62,7 +60,7 @@ pub enum JoinError {
     Encode(#[from] serde_json::Error),
     /// The ledger is not the one this data directory worked with.
     #[error(
-        "the ledger {stream} was deleted and created again since this data directory last worked with it; restore it, or start every node of the mapping with a fresh data directory"
+        "the ledger {stream} was deleted and created again since this data directory last worked with it; restore it, or see `fanin ledger repair --dry-run`"
     )]
     LedgerRecreated {
         /// The ledger's stream.
@@ -70,7 +68,7 @@ pub enum JoinError {
     },
     /// The ledger has lost the record of this node's last epoch.
     #[error(
-        "the ledger {stream} has lost this node's epoch {epoch}: the hub was rolled back or lost what it had confirmed; restore the hub, or start every node of the mapping with a fresh data directory and ledger"
+        "the ledger {stream} has lost this node's epoch {epoch}: the hub was rolled back or lost what it had confirmed; restore the hub, or see `fanin ledger repair --dry-run`"
     )]
     LedgerShrank {
         /// The ledger's stream.
@@ -80,7 +78,7 @@ pub enum JoinError {
     },
     /// The ledger ends before what this node has read of it.
     #[error(
-        "the ledger {stream} ends at position {last}, but this node has read it up to {read}: the hub was rolled back or lost what it had confirmed; restore the hub, or start every node of the mapping with a fresh data directory and ledger"
+        "the ledger {stream} ends at position {last}, but this node has read it up to {read}: the hub was rolled back or lost what it had confirmed; restore the hub, or see `fanin ledger repair --dry-run`"
     )]
     LedgerShort {
         /// The ledger's stream.
@@ -89,6 +87,14 @@ pub enum JoinError {
         last: LedgerSeq,
         /// What was read.
         read: LedgerSeq,
+    },
+    /// A repair has sealed the ledger, or has begun it and not finished it.
+    #[error(
+        "the ledger {stream} was sealed or begun by a repair that is not finished: run `fanin ledger repair` again, with the backup that it wrote"
+    )]
+    LedgerUnfinished {
+        /// The ledger's stream.
+        stream: String,
     },
     /// Two bodies use one identity.
     #[error("node {node} is in use: {}", refusal(*same_uuid, *epoch, *state))]
@@ -141,6 +147,35 @@ impl JoinError {
             | JoinError::LedgerRecreated { .. }
             | JoinError::LedgerShort { .. }
             | JoinError::LedgerShrank { .. }
+            | JoinError::LedgerUnfinished { .. }
+            | JoinError::IdentityConflict { .. }
+            | JoinError::UnknownEpoch { .. } => false,
+        }
+    }
+
+    /// Whether the mapping alone is held: its ledger is not the one this node worked with, which concerns no other mapping
+    /// of the node. What the disk holds is told to whoever repairs the ledger, and joining is tried again.
+    #[must_use]
+    pub fn holds(&self) -> bool {
+        match self {
+            JoinError::LedgerRecreated { .. }
+            | JoinError::LedgerShort { .. }
+            | JoinError::LedgerShrank { .. }
+            | JoinError::LedgerUnfinished { .. } => true,
+            JoinError::Ledger(error) => match error {
+                LedgerError::Missing { .. } | LedgerError::Recreated { .. } => true,
+                LedgerError::Differs { .. }
+                | LedgerError::NoRoom { .. }
+                | LedgerError::Facts { .. }
+                | LedgerError::Hub { .. } => false,
+            },
+            JoinError::Hub(_)
+            | JoinError::Connect(_)
+            | JoinError::Source(_)
+            | JoinError::Unfit(_)
+            | JoinError::Append(_)
+            | JoinError::Store(_)
+            | JoinError::Encode(_)
             | JoinError::IdentityConflict { .. }
             | JoinError::UnknownEpoch { .. } => false,
         }
@@ -191,6 +226,7 @@ impl JoinError {
             JoinError::Append(error) => error.code(),
             JoinError::Store(_) | JoinError::Encode(_) => "FAN-4002",
             JoinError::LedgerRecreated { .. } => "FAN-4010",
+            JoinError::LedgerUnfinished { .. } => "FAN-4052",
             JoinError::LedgerShort { .. } | JoinError::LedgerShrank { .. } => "FAN-4019",
             JoinError::IdentityConflict { .. } => "FAN-4011",
             JoinError::UnknownEpoch { .. } => "FAN-4012",
@@ -242,6 +278,8 @@ pub struct JoinContext<'a> {
     pub uuid: NodeUuid,
     /// What this data directory had read of the ledger when it decided a batch last; the default for nothing.
     pub witness: Witness,
+    /// How far this data directory has read the ledger, at least.
+    pub has_read: LedgerSeq,
 }
 
 /// One try at joining: verifies the hub's side and appends the own EPOCH. `epochs` follows what the disk remembers, also
@@ -269,14 +307,21 @@ pub async fn join(
         may_create: epochs.last == 0,
         ..LedgerOptions::new(&options.name)
     };
-    let ledger = hub.ensure_ledger(&wanted).await?;
-    if epochs.ledger_created_ns != 0 && epochs.ledger_created_ns != ledger.created_ns() {
-        return Err(JoinError::LedgerRecreated {
-            stream: ledger.stream().to_owned(),
-        });
+    let mut ledger = hub.ensure_ledger(&wanted).await.map_err(repaired::of_ledger)?;
+    let mut stale_reads = 0;
+    let known = epochs.ledger_created_ns;
+    while known != 0 && known != ledger.created_ns() && !ledger.succeeds(known) {
+        if stale_reads >= SHORT_READS_MAX {
+            let stream = ledger.stream().to_owned();
+            return Err(JoinError::LedgerRecreated { stream });
+        }
+        tokio::time::sleep(pause(stale_reads)).await;
+        stale_reads += 1;
+        ledger = hub.ensure_ledger(&wanted).await.map_err(repaired::of_ledger)?;
     }
+    repaired::check(context, &*ledger, epochs).await?;
     // Before anything is written: a hub that is to be restored must not have taken this node's next epoch.
-    check_length(&*ledger, context.witness.position.max(LedgerSeq(epochs.last))).await?;
+    check_length(&*ledger, context.has_read).await?;
     write_genesis(&*ledger).await?;
     let ledger_size = ledger.info().await?;
     let (epoch, follows, nonce) = begin_epoch(context, &*ledger, epochs, tried).await?;
@@ -367,15 +412,14 @@ async fn begin_epoch(
     tried: &mut Option<Nonce>,
 ) -> Result<(Epoch, LedgerSeq, Nonce), JoinError> {
     let fresh = epochs.last == 0 && epochs.intents.is_empty();
-    let mut expected = LedgerSeq(epochs.last);
+    // The successor that a repair has begun has no EPOCH of this node yet.
+    let is_successor = epochs.ledger_created_ns != ledger.created_ns();
+    let mut expected = LedgerSeq(if is_successor { 0 } else { epochs.last });
     let mut stale_reads = 0;
     loop {
         // One nonce serves every try whose outcome is unknown: compare-and-set lets at most one of them land.
         let nonce = *tried.get_or_insert_with(|| Nonce(context.options.ambient.random()));
-        epochs.intents.insert(nonce.0);
-        while epochs.intents.len() > INTENTS_MAX {
-            epochs.intents.pop_first();
-        }
+        epochs.intend(nonce);
         keep(context, epochs).await?;
         crate::failpoint::reach("after_epoch_intent");
         let record = EpochRecord {
@@ -399,7 +443,7 @@ async fn begin_epoch(
                 crate::failpoint::reach("after_epoch_append");
                 *epochs = Epochs {
                     last: ack.seq,
-                    intents: BTreeSet::new(),
+                    intents: Vec::new(),
                     ledger_created_ns: ledger.created_ns(),
                 };
                 keep(context, epochs).await?;
@@ -433,7 +477,8 @@ async fn begin_epoch(
                 match on_conflict(&found, last.seq, context.uuid, &intents, fresh) {
                     Conflict::Adopt(at) => {
                         epochs.last = at.0;
-                        epochs.intents.remove(&found.nonce.0);
+                        epochs.ledger_created_ns = ledger.created_ns();
+                        epochs.intents.retain(|&nonce| nonce != found.nonce.0);
                         *tried = None;
                         expected = at;
                     }

@@ -12,7 +12,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::driver::Event;
 use super::join::{pause, read_checkpoint};
-use super::limits::CHECKPOINT_READS;
+use super::limits::{CHECKPOINT_READS, DOUBT_LOOKS, DOUBT_PAUSE};
 
 /// What became of an append.
 #[derive(Debug)]
@@ -88,11 +88,11 @@ impl TailTask {
     ) -> TailTask {
         let mut tail = ledger.tail(from);
         let task = tokio::spawn(async move {
-            let mut tries = 0;
+            let (mut tries, mut doubts) = (0, 0);
             loop {
                 let event = match tail.next_ready().await {
                     Ok(records) => {
-                        tries = 0;
+                        (tries, doubts) = (0, 0);
                         Event::Tail {
                             number,
                             lag: tail.lag(),
@@ -100,7 +100,18 @@ impl TailTask {
                         }
                     }
                     Err(error) => match halt_of(&error) {
-                        Some(halt) => Event::HubBroken(halt),
+                        Some(halt) if doubts + 1 >= DOUBT_LOOKS => Event::HubBroken(halt),
+                        Some(_) => {
+                            if doubts == 0 {
+                                tracing::warn!(code = error.code(), error = %error_chain(&error), "the ledger is looked at again before that is believed; nothing is sent meanwhile");
+                            }
+                            doubts += 1;
+                            if events.send(Event::LedgerDoubted { number }).await.is_err() {
+                                return;
+                            }
+                            tokio::time::sleep(DOUBT_PAUSE).await;
+                            continue;
+                        }
                         None => {
                             tracing::warn!(code = error.code(), error = %error_chain(&error), "the ledger cannot be read; trying again");
                             tokio::time::sleep(pause(tries)).await;

@@ -9,8 +9,20 @@ pub const EVENTS_MAX: usize = 256;
 /// Batches that are being settled at once; further ones wait in order.
 pub const SETTLES_MAX: usize = 32;
 
-/// Settlements of a batch that wait for their turn; beyond them the hub's redelivery is waited for.
-pub const SETTLES_WAITING_MAX: usize = 4_096;
+/// Messages whose acknowledgement or return waits for its turn; beyond them the hub's redelivery is waited for. So many
+/// subjects of acknowledgements take a few MiB.
+pub const SETTLES_WAITING_MESSAGES_MAX: usize = 64 * 1024;
+
+/// Equal parts of a source's share of `memory.staged`: what each of the puller's open requests may bring ahead of its turn, and at
+/// least one for what is pulled, staged and not yet published.
+pub const STAGED_PARTS: u64 = fanin_hub::limits::OPEN_PULLS_MAX as u64 + 1;
+
+/// Bytes of messages fetched by sequence that are in memory until they are published, of one mapping. A message beyond it waits
+/// until it is the only one.
+pub const REPAIR_BYTES_MAX: u64 = 8 * 1024 * 1024;
+
+/// What one such fetch takes of that before the size of its message is known.
+pub const REPAIR_FETCH_BYTES: u64 = 512 * 1024;
 
 /// How often a batch is settled before it is left to the hub's redelivery.
 pub const SETTLE_TRIES: u32 = 3;
@@ -54,6 +66,16 @@ pub const FULL_DELAY: Duration = Duration::from_secs(2);
 /// How often checkpoint records are read again when they do not cover a gap: a read from the hub can be stale.
 pub const CHECKPOINT_READS: u32 = 5;
 
+/// Most unconfirmed nonces kept; each is one process that ended before it heard of its EPOCH.
+pub const INTENTS_MAX: usize = 256;
+
+/// How often a ledger or a source that seems to be another one, or shorter than what was read, is looked at before that is
+/// believed: a leader that is being replaced may answer from before.
+pub const DOUBT_LOOKS: u32 = 7;
+
+/// Pause between two such looks. All of them take longer than a leader that has lost its peers goes on answering (10 s).
+pub const DOUBT_PAUSE: Duration = Duration::from_secs(2);
+
 /// A connection for pulling may be down this long before status tells, while the hub answers otherwise.
 pub const PULL_LINK_GRACE: Duration = Duration::from_secs(10);
 
@@ -70,6 +92,24 @@ pub const MEND_FETCHES_MAX: usize = 16;
 /// Pause between two tries at a damaged batch.
 pub const MEND_PAUSE: Duration = Duration::from_secs(2);
 
+/// What a configuration may name fits in the ledger's records.
+const _: () = {
+    use fanin_config::limits as config;
+    use fanin_core::limits as core;
+    assert!(config::SOURCE_SUBJECTS_MAX <= core::FILTERS_MAX && config::SOURCES_MAX <= core::SOURCES_MAX);
+    assert!(config::APPLICATIONS_MAX <= core::APPS_MAX && config::NAME_BYTES_MAX <= core::NAME_BYTES_MAX);
+    assert!(config::STREAM_NAME_BYTES_MAX <= core::NAME_BYTES_MAX);
+    assert!(config::SUBJECT_BYTES_MAX <= core::SUBJECT_BYTES_MAX);
+    assert!(config::TERMS_BYTES_MAX <= core::TERMS_BYTES_MAX);
+    assert!(config::BATCH_MESSAGES_MAX as usize <= core::BATCH_MESSAGES_MAX);
+};
+
+const _: () = assert!(FLOOR_INTERVAL.as_millis() >= DOUBT_PAUSE.as_millis());
+const _: () = assert!((DOUBT_LOOKS as u128 - 1) * DOUBT_PAUSE.as_millis() > 10_000);
+const _: () = assert!(SETTLES_WAITING_MESSAGES_MAX >= SETTLES_MAX * fanin_hub::limits::PULL_BATCH_MAX);
+const _: () = assert!(REPAIR_FETCH_BYTES * LOOKS_MAX as u64 <= REPAIR_BYTES_MAX);
+// The smallest share of a source that a configuration may leave still has a part that holds something.
+const _: () = assert!(fanin_config::limits::MEMORY_BYTES_MIN / STAGED_PARTS >= 1024);
 const _: () = assert!(PAUSE_BROKEN.as_millis() <= PAUSE_FIRST.as_millis());
 const _: () = assert!(PAUSE_FIRST.as_millis() < PAUSE_MAX.as_millis());
 const _: () = assert!(STUCK_ACK_WAITS >= fanin_core::limits::STUCK_AGAIN_DIVISOR);

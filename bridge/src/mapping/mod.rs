@@ -9,13 +9,14 @@
 //! | [`batches`] | bodies and acknowledgement subjects of batches on their way |
 //! | [`intake`] | pulling by demand: the gate, room on disk and in memory |
 //! | [`ledger_io`] | appending, tailing, loading checkpoints, purging |
+//! | `repaired` | joining a ledger that an operator's repair has begun |
 //! | [`room`] | looking at the ledger's size, so that claims stop before it is full |
 //! | [`settle`] | acknowledging to the hub |
 //! | [`source_check`] | what the settings of a source mean for delivery |
 //! | [`mend`] | batches that the disk has lost are fetched again |
 //! | [`stuck`] | messages no node can take in as the hub delivers them; the connection for pulling |
 //! | [`watch`] | looking after the consumer: its floor, holes, repairs |
-//! | [`holdings`] | what this node holds, for tools that compare nodes with the ledger |
+//! | [`holdings`] | what this node holds, for tools that compare nodes with the ledger or repair it |
 //! | [`view`] | what status and metrics see |
 
 pub mod arrivals;
@@ -30,6 +31,8 @@ pub mod join;
 pub mod ledger_io;
 pub mod limits;
 pub mod mend;
+pub mod outgoing;
+mod repaired;
 pub mod room;
 pub mod settle;
 pub mod source_check;
@@ -60,7 +63,7 @@ pub struct MappingOptions {
     pub config: MappingConfig,
     /// Times and thresholds of the protocol.
     pub policy: Policy,
-    /// Bytes of payload that may be staged and not yet settled.
+    /// Bytes of subjects, headers and payloads that may be pulled or staged and not yet published.
     pub staged_bytes: u64,
     /// Whether a missing consumer is created again behind the watermark: the operator's word.
     pub recreate_consumer: bool,

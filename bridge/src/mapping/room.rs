@@ -13,6 +13,7 @@ use tokio_util::task::AbortOnDropHandle;
 use super::driver::{Driver, Event};
 use super::ledger_io::error_chain;
 use super::limits::{LEDGER_LOOK_INTERVAL, LEDGER_REFUSED, PAUSE_FIRST};
+use crate::telemetry::metrics as names;
 
 /// What the shell knows of the room in a mapping's ledger.
 pub struct LedgerRoom {
@@ -101,8 +102,8 @@ impl Driver {
     pub(super) fn on_ledger_looked(&mut self, size: LedgerInfo) {
         self.ledger_room.size = size;
         let mapping = || self.options.name.clone();
-        metrics::gauge!("fanin_ledger_bytes", "mapping" => mapping()).set(size.bytes as f64);
-        metrics::gauge!("fanin_ledger_limit_bytes", "mapping" => mapping())
+        metrics::gauge!(names::LEDGER_BYTES, "mapping" => mapping()).set(size.bytes as f64);
+        metrics::gauge!(names::LEDGER_LIMIT_BYTES, "mapping" => mapping())
             .set(self.ledger_room.max().unwrap_or(0) as f64);
         let was_short = self.node.ledger_short().is_some();
         self.feed(self.ledger_room.input());

@@ -11,7 +11,7 @@ use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
 
 use super::batches::Permits;
-use super::limits::{SETTLE_PAUSE, SETTLE_TRIES, SETTLES_MAX, SETTLES_WAITING_MAX};
+use super::limits::{SETTLE_PAUSE, SETTLE_TRIES, SETTLES_MAX, SETTLES_WAITING_MESSAGES_MAX};
 
 /// What to tell the hub about messages.
 enum Job {
@@ -19,12 +19,23 @@ enum Job {
     GiveBack(Vec<AckSubject>, Duration),
 }
 
+impl Job {
+    fn acks(&mut self) -> &mut Vec<AckSubject> {
+        match self {
+            Job::Acknowledge(acks, _) | Job::GiveBack(acks, _) => acks,
+        }
+    }
+}
+
 /// The queue of settlements.
 pub struct SettleQueue {
     hub: HubRef,
     running: FuturesUnordered<BoxFuture<'static, ()>>,
-    /// At most `SETTLES_WAITING_MAX`; what does not fit is left to the hub's redelivery.
+    /// What does not fit is left to the hub's redelivery.
     waiting: VecDeque<Job>,
+    silent: bool,
+    /// Messages of the jobs that wait, at most `SETTLES_WAITING_MESSAGES_MAX`. No job is empty, so this bounds their number too.
+    waiting_messages: usize,
 }
 
 impl SettleQueue {
@@ -35,6 +46,8 @@ impl SettleQueue {
             hub,
             running: FuturesUnordered::new(),
             waiting: VecDeque::new(),
+            silent: false,
+            waiting_messages: 0,
         }
     }
 
@@ -52,12 +65,23 @@ impl SettleQueue {
         }
     }
 
-    fn start(&mut self, job: Job) {
+    fn start(&mut self, mut job: Job) {
+        if self.silent {
+            return;
+        }
         if self.running.len() >= SETTLES_MAX {
-            if self.waiting.len() < SETTLES_WAITING_MAX {
+            let room = SETTLES_WAITING_MESSAGES_MAX - self.waiting_messages;
+            let acks = job.acks();
+            if acks.len() > room {
+                tracing::debug!(
+                    messages = acks.len() - room,
+                    "too much waits to be settled; the hub delivers it again"
+                );
+                acks.truncate(room);
+            }
+            if !acks.is_empty() {
+                self.waiting_messages += acks.len();
                 self.waiting.push_back(job);
-            } else {
-                tracing::debug!("too much waits to be settled; the hub delivers it again");
             }
             return;
         }
@@ -90,9 +114,18 @@ impl SettleQueue {
         if self.running.next().await.is_none() {
             return std::future::pending().await;
         }
-        if let Some(job) = self.waiting.pop_front() {
+        if let Some(mut job) = self.waiting.pop_front() {
+            self.waiting_messages -= job.acks().len();
             self.start(job);
         }
+    }
+
+    /// Drops what is being settled and what waits for it, and takes nothing in any more.
+    pub fn fall_silent(&mut self) {
+        self.silent = true;
+        self.running.clear();
+        self.waiting.clear();
+        self.waiting_messages = 0;
     }
 
     /// How many batches are being settled or wait for it.
@@ -105,5 +138,50 @@ impl SettleQueue {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    //! Goal: what waits to be settled is bounded by messages, and a full queue costs only redelivery. Method: far more jobs than may
+    //! wait, while none is let go on; then all of them are.
+
+    use fanin_hub::{Connection, HubOptions};
+    use fanin_localhub::{LocalHub, LocalHubOptions, ServerBinary};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn what_waits_is_bounded_by_messages() {
+        let binary = ServerBinary::find_or_fetch(None).expect("a nats-server");
+        let server = LocalHub::start(LocalHubOptions::new(binary))
+            .await
+            .expect("started");
+        let hub = Connection::connect(HubOptions::new([server.url()]))
+            .await
+            .expect("connected");
+        let mut queue = SettleQueue::new(std::sync::Arc::new(hub));
+        let acks = |count: usize| vec![AckSubject::from_text("$JS.ACK.S.c.1.1.1.1.0"); count];
+        for _ in 0..SETTLES_MAX {
+            queue.give_back(acks(1), Duration::ZERO);
+        }
+        for _ in 0..200 {
+            queue.acknowledge(acks(1_000), Permits::default());
+            queue.give_back(acks(1_000), Duration::ZERO);
+            assert!(queue.waiting_messages <= SETTLES_WAITING_MESSAGES_MAX);
+        }
+        assert_eq!(queue.waiting_messages, SETTLES_WAITING_MESSAGES_MAX);
+        assert_eq!(
+            queue.waiting.len(),
+            SETTLES_WAITING_MESSAGES_MAX.div_ceil(1_000),
+            "the last one is cut, not dropped"
+        );
+        // Those of the front are taken up as others end.
+        queue.waiting.retain(|job| matches!(job, Job::GiveBack(..)));
+        queue.waiting_messages = queue.waiting.iter_mut().map(|job| job.acks().len()).sum();
+        while !queue.is_empty() {
+            queue.progress().await;
+        }
+        assert_eq!(queue.waiting_messages, 0);
     }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use fanin_config::User;
 use fanin_core::delivery::{Backoff, Policy as DeliveryPolicy};
-use fanin_core::ids::{BatchNo, LedgerSeq, NodeUuid, TermsVersion};
+use fanin_core::ids::{BatchNo, NodeUuid, TermsVersion};
 use fanin_core::node::Identity;
 use fanin_core::recovery::{Disk, recover};
 use fanin_hub::port::{Hub, HubRef};
@@ -19,7 +19,7 @@ use super::batches::{Batches, Flying};
 use super::disk::{DiskError, Epochs, Kept, Names};
 use super::driver::{Driver, DriverError, DriverParts};
 use super::gate::DISK_FULL;
-use super::holdings::{QUESTIONS_MAX, Question, of_apps};
+use super::holdings::{QUESTIONS_MAX, Question, Remembered, Unjoined, of_apps};
 use super::join::{JoinContext, JoinError, Joined, join, pause};
 use super::ledger_io::error_chain;
 use super::limits::TICK;
@@ -58,6 +58,7 @@ pub struct Mapping {
     topic_events: TopicEvents,
     epochs: Epochs,
     disk: Disk,
+    remembered: Remembered,
     batches: Batches,
     damaged: BTreeSet<BatchNo>,
     terms_known: u32,
@@ -80,11 +81,13 @@ pub struct MappingHandle {
 }
 
 impl MappingHandle {
-    /// What the mapping holds on this node; `None` while it has not joined, or when its loop does not answer in time.
-    pub async fn holdings(&self) -> Option<Vec<HoldingsPart>> {
+    /// What the mapping holds on this node, with the ledger's folded state if wanted and there is one; `None` when damage
+    /// holds it back, or when its loop does not answer in time.
+    pub async fn holdings(&self, with_state: bool) -> Option<Vec<HoldingsPart>> {
         let (reply, answer) = oneshot::channel();
         let asked = async {
-            self.questions.as_ref()?.send(reply).await.ok()?;
+            let question = Question { with_state, reply };
+            self.questions.as_ref()?.send(question).await.ok()?;
             answer.await.ok()
         };
         let mut parts = tokio::time::timeout(HOLDINGS_WAIT, asked).await.ok().flatten()?;
@@ -197,6 +200,11 @@ impl Mapping {
         }
         let mut disk = kept.disk();
         disk.next_offset = disk.next_offset.max(topic.head());
+        let remembered = Remembered {
+            closed: kept.closed,
+            read: disk.witness.position.max(LedgerSeq(kept.epochs.last)),
+            ledger_created_ns: kept.epochs.ledger_created_ns,
+        };
         let view = Shared::default();
         Ok(Mapping {
             options,
@@ -207,6 +215,7 @@ impl Mapping {
             topic_events,
             epochs: kept.epochs,
             disk,
+            remembered,
             batches,
             damaged,
             terms_known: kept.terms.version,
@@ -260,6 +269,7 @@ impl Mapping {
         // The node must know every epoch this disk wrote, but its own new one is announced by `EpochAppended`.
         self.disk.epoch = self.disk.epoch.max(joined.follows);
         let node = recover(identity, self.options.policy, self.disk);
+        self.remembered.ledger_created_ns = joined.epochs.ledger_created_ns;
         let epoch = joined.epoch;
         let (driver, topic_events, events) = Driver::new(DriverParts {
             options: self.options,
@@ -276,6 +286,7 @@ impl Mapping {
             batches: self.batches,
             damaged: self.damaged,
             terms_known: self.terms_known,
+            remembered: self.remembered,
             view: self.view,
         });
         let asked = (events, self.questions.1);
@@ -291,11 +302,28 @@ impl Mapping {
         let mut verdict = Some(verdict);
         let mut tries = 0;
         let mut tried = None;
+        let mut told = String::new();
+        // What nothing changes before the node has joined.
+        let mut desk = Desk {
+            questions: &mut self.questions.1,
+            unjoined: Unjoined {
+                node: &self.options.node,
+                uuid: self.uuid,
+                disk: &self.disk,
+                remembered: &self.remembered,
+                terms: self.terms_known,
+                topic: &self.topic,
+                ledger_suspect: false,
+            },
+            view: &self.view,
+            store: &*self.store,
+            is_held: false,
+        };
         loop {
             tokio::select! {
                 biased;
                 () = shutdown.cancelled() => return None,
-                _ = hub.wait_connected() => {}
+                () = desk.while_waiting(wait_connected(hub, &self.view)) => {}
             }
             let joined_before = self.epochs.last != 0;
             let context = JoinContext {
@@ -305,17 +333,13 @@ impl Mapping {
                 names: &self.names,
                 uuid: self.uuid,
                 witness: self.disk.witness,
+                has_read: self.remembered.read,
             };
-            let mut joining = std::pin::pin!(join(&context, &mut self.epochs, &mut tried));
-            let mut look = tokio::time::interval(TICK);
-            let result = loop {
-                tokio::select! {
-                    biased;
-                    () = shutdown.cancelled() => return None,
-                    result = &mut joining => break result,
-                    // The EPOCH's nonce must be on disk first, for which a full one makes it wait.
-                    _ = look.tick() => note_full_disk(&*self.store, &self.view),
-                }
+            let joining = join(&context, &mut self.epochs, &mut tried);
+            let result = tokio::select! {
+                biased;
+                () = shutdown.cancelled() => return None,
+                result = desk.while_waiting(joining) => result,
             };
             let error = match result {
                 Ok(joined) => {
@@ -331,35 +355,104 @@ impl Mapping {
             let starting = verdict.as_ref().is_some_and(|verdict| !verdict.is_closed());
             let retryable = error.retryable() && !(starting && error.refuses_start());
             let reason = format!("{}: {}", error.code(), error_chain(&error));
-            self.view.update(|view| {
-                view.state = State::Starting;
-                view.reason = reason.clone();
-            });
+            // A hub that is away for a moment does not make a damaged ledger whole.
+            if !desk.is_held || !retryable {
+                desk.is_held = error.holds();
+                desk.unjoined.ledger_suspect = error.holds();
+                let state = if error.holds() {
+                    State::Halted
+                } else {
+                    State::Starting
+                };
+                self.view.update(|view| {
+                    view.state = state;
+                    view.reason = reason.clone();
+                });
+            }
             if retryable {
                 tracing::debug!(
                     mapping = self.options.name,
                     reason,
                     "joining failed; trying again"
                 );
-                tokio::time::sleep(pause(tries)).await;
+                desk.while_waiting(tokio::time::sleep(pause(tries))).await;
                 tries += 1;
                 continue;
             }
-            tracing::error!(
-                code = error.code(),
-                mapping = self.options.name,
-                reason,
-                "the mapping cannot take part"
-            );
+            if told != reason {
+                tracing::error!(
+                    code = error.code(),
+                    mapping = self.options.name,
+                    reason,
+                    "the mapping cannot take part"
+                );
+                told = reason;
+            }
             if let Some(verdict) = verdict.take() {
                 let _ = verdict.send(error.verdict(joined_before));
             }
             tokio::select! {
                 biased;
                 () = shutdown.cancelled() => return None,
-                () = tokio::time::sleep(REFUSED_PAUSE) => {}
+                () = desk.while_waiting(tokio::time::sleep(REFUSED_PAUSE)) => {}
             }
         }
+    }
+}
+
+/// What goes on while the mapping waits to join: questions are answered from the disk, and status is kept.
+struct Desk<'a> {
+    questions: &'a mut mpsc::Receiver<Question>,
+    unjoined: Unjoined<'a>,
+    view: &'a Shared,
+    store: &'a dyn Store,
+    is_held: bool,
+}
+
+impl Desk<'_> {
+    async fn while_waiting<T>(&mut self, waiting: impl Future<Output = T>) -> T {
+        let mut waiting = std::pin::pin!(waiting);
+        let mut look = tokio::time::interval(TICK);
+        loop {
+            tokio::select! {
+                biased;
+                result = &mut waiting => return result,
+                Some(question) = self.questions.recv() => {
+                    // An error means that nobody waits for the answer any more.
+                    drop(question.reply.send(self.unjoined.holdings(&self.view.get())));
+                }
+                // The EPOCH's nonce must be on disk first, for which a full one makes it wait.
+                _ = look.tick() => {
+                    if !self.is_held {
+                        note_full_disk(self.store, self.view);
+                    }
+                    self.view.beat();
+                }
+            }
+        }
+    }
+}
+
+/// Waits for the hub, and says meanwhile why it is not there.
+async fn wait_connected(hub: &dyn Hub, view: &Shared) {
+    let mut connected = hub.wait_connected();
+    let mut look = tokio::time::interval(TICK);
+    let mut told = None;
+    loop {
+        tokio::select! {
+            biased;
+            () = &mut connected => break,
+            _ = look.tick() => {
+                let why = hub.why_away();
+                if why.is_some() && why != told {
+                    view.update(|view| view.reason = why.clone().unwrap_or_default());
+                    told = why;
+                }
+            }
+        }
+    }
+    if told.is_some_and(|told| view.get().reason == told) {
+        view.update(|view| view.reason.clear());
     }
 }
 

@@ -14,6 +14,7 @@ use super::disk::set_to_runs;
 use super::driver::{Driver, DriverError};
 use super::limits::FULL_DELAY;
 use crate::stage::{RECORD_RESOLUTION, RECORD_STAGE, Resolution, StagedBatch};
+use crate::telemetry::metrics as names;
 use crate::topic::{ColdBatch, PublishedBatch};
 
 /// Something that became durable, or was refused.
@@ -84,8 +85,7 @@ impl Driver {
         self.stored.push_back(Box::pin(async move {
             match commit.await {
                 Ok(at) => {
-                    metrics::histogram!("fanin_stage_sync_duration_seconds")
-                        .record(since.elapsed().as_secs_f64());
+                    metrics::histogram!(names::STAGE_SYNC_DURATION).record(since.elapsed().as_secs_f64());
                     match at.first() {
                         Some(at) => Ok(Stored::Staged(batch, *at)),
                         None => Ok(Stored::Refused(batch)),
@@ -121,9 +121,11 @@ impl Driver {
             head: resolution.encode(),
             body: Vec::new(),
         };
-        let commit = self
-            .store
-            .commit(Class::Finish, vec![op, head, self.names.put_witness(witness)]);
+        let closed = self.put_closed();
+        let commit = self.store.commit(
+            Class::Finish,
+            vec![op, head, self.names.put_witness(witness), closed],
+        );
         let Some(leaving) = self.batches.publish(batch) else {
             // The core resolves only what it was told is staged, and that told us where.
             self.failure = Some(DriverError::Unknown(batch));
@@ -159,11 +161,21 @@ impl Driver {
         }));
     }
 
+    /// The highest W of each source ever known here goes to the disk with whatever is decided.
+    pub(super) fn put_closed(&mut self) -> Op {
+        for (incarnation, through) in self.node.fold().watermarks() {
+            let known = self.remembered.closed.entry(*incarnation).or_default();
+            *known = (*known).max(*through);
+        }
+        self.names.put_closed(&self.remembered.closed)
+    }
+
     pub(super) fn persist_done(&mut self, done: &SeqSet) {
         let witness = self.names.put_witness(self.node.fold().witness());
+        let closed = self.put_closed();
         let commit = self
             .store
-            .commit(Class::Finish, vec![self.names.put_done(done), witness]);
+            .commit(Class::Finish, vec![self.names.put_done(done), witness, closed]);
         self.stored.push_back(Box::pin(async move {
             commit.await?;
             Ok(Stored::Done)
@@ -193,7 +205,7 @@ impl Driver {
                     flying.at = Some(at);
                     flying.body.as_ref().map_or(0, |body| body.messages.len() as u64)
                 });
-                metrics::counter!("fanin_staged_messages_total", "mapping" => self.options.name.clone())
+                metrics::counter!(names::STAGED_MESSAGES, "mapping" => self.options.name.clone())
                     .increment(count);
                 self.feed(Input::Staged(batch));
             }
@@ -206,7 +218,8 @@ impl Driver {
                         (head.len() + pieces.iter().map(Bytes::len).sum::<usize>()) as u64
                     });
                     self.room_wanted = refused.min(self.options.config.batch.bytes.0);
-                    self.settles
+                    self.outgoing
+                        .settles
                         .give_back(flying.acks.into_iter().map(|(_, ack)| ack).collect(), FULL_DELAY);
                 }
                 self.feed(Input::StageRefused(batch));

@@ -73,7 +73,7 @@ impl Driver {
             .filter_map(|seq| self.ack_by_seq(incarnation, StreamSeq(seq)))
             .collect();
         tracing::debug!(mapping = self.options.name, %incarnation, first = seqs.first(), messages = acks.len(), "acknowledging by sequence");
-        self.settles.acknowledge(acks, Permits::default());
+        self.outgoing.settles.acknowledge(acks, Permits::default());
     }
 
     /// A message that no node could take in was fetched and is being staged.

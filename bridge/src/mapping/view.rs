@@ -8,6 +8,7 @@ use fanin_core::hash::Hash128;
 use fanin_core::ids::Incarnation;
 use fanin_proto::v1::{MappingStatus, SourceStatus};
 use parking_lot::Mutex;
+use tokio::sync::watch;
 
 /// Where a mapping stands.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -131,6 +132,7 @@ pub struct SourceView {
 pub struct Shared {
     view: Arc<Mutex<View>>,
     moved: Arc<Mutex<Instant>>,
+    state: Arc<watch::Sender<State>>,
 }
 
 impl Default for Shared {
@@ -138,6 +140,7 @@ impl Default for Shared {
         Shared {
             view: Arc::default(),
             moved: Arc::new(Mutex::new(Instant::now())),
+            state: Arc::new(watch::Sender::new(State::default())),
         }
     }
 }
@@ -151,8 +154,20 @@ impl Shared {
 
     /// Changes the view.
     pub fn update(&self, change: impl FnOnce(&mut View)) {
-        change(&mut self.view.lock());
+        let state = {
+            let mut view = self.view.lock();
+            change(&mut view);
+            view.state
+        };
+        self.state
+            .send_if_modified(|now| std::mem::replace(now, state) != state);
         *self.moved.lock() = Instant::now();
+    }
+
+    /// Follows where the mapping stands.
+    #[must_use]
+    pub fn states(&self) -> watch::Receiver<State> {
+        self.state.subscribe()
     }
 
     /// Notes that the mapping's loop is alive.

@@ -11,18 +11,14 @@ use fanin_hub::{
 use tokio::sync::{mpsc, watch};
 use tokio_util::task::AbortOnDropHandle;
 
+use super::batches::Permits;
 use super::driver::Event;
 use super::join::{Source, pause};
 use super::ledger_io::error_chain;
-use super::limits::FLOOR_INTERVAL;
+use super::limits::{DOUBT_LOOKS, FLOOR_INTERVAL};
 
-/// Every so many looks at the consumer one at the stream itself.
+/// Every so many looks at the consumer, and after each connection to the hub, one at the stream itself.
 const STREAM_LOOKS: u64 = 5;
-
-/// Every so many looks at the consumer, and after each connection to the hub, the newest claimed message is looked at too.
-const PROBE_LOOKS: u64 = 30;
-
-const _: () = assert!(PROBE_LOOKS.is_multiple_of(STREAM_LOOKS));
 
 /// A running look-out. Ends when dropped.
 pub struct WatchTask {
@@ -42,7 +38,7 @@ impl WatchTask {
     ) -> WatchTask {
         let (hub, source) = (hub.clone(), source.clone());
         let task = tokio::spawn(async move {
-            let mut looks = 0_u64;
+            let (mut looks, mut doubts) = (0_u64, 0);
             let mut failures = 0;
             let mut seen_over = None;
             loop {
@@ -69,13 +65,15 @@ impl WatchTask {
                     return;
                 }
                 let connection = hub.generation();
-                let anew = connection != seen_over;
-                if anew || looks.is_multiple_of(STREAM_LOOKS) {
-                    let mut asked = *probe.borrow();
-                    asked.newest = asked.newest.filter(|_| anew || looks.is_multiple_of(PROBE_LOOKS));
-                    if let Some(event) = look_at_source(&*hub, incarnation, &source, asked).await {
+                if connection != seen_over || doubts > 0 || looks.is_multiple_of(STREAM_LOOKS) {
+                    let asked = *probe.borrow();
+                    let seen = look_at_source(&*hub, incarnation, &source, asked).await;
+                    // A leader that is being replaced may answer from before the stream was created.
+                    let another = matches!(seen, Some(Event::HubBroken(_)));
+                    doubts = if another { doubts + 1 } else { 0 };
+                    if let Some(event) = seen.filter(|_| !another || doubts >= DOUBT_LOOKS) {
                         seen_over = connection;
-                        if events.send(event).await.is_err() {
+                        if events.send(event).await.is_err() || another {
                             return;
                         }
                     }
@@ -95,19 +93,20 @@ impl WatchTask {
     }
 }
 
-/// Whether the stream is still the one it was, how far it reaches, and when the newest claimed message was published. Nothing
-/// when it could not be asked. The message is fetched first: a stream that is created again in between is another one then.
-async fn look_at_source(
+/// Whether the stream is still the one it was, how far it reaches, and when known messages were published. Nothing when it could
+/// not be asked. The messages are fetched first: a stream that is created again in between is another one then.
+pub async fn look_at_source(
     hub: &dyn Hub,
     incarnation: Incarnation,
     source: &Source,
     asked: SourceProbe,
 ) -> Option<Event> {
     let stream = &source.terms.stream;
-    let probe = match asked.newest {
-        Some(seq) => hub.fetch_message(stream, seq).await.ok()?,
-        None => None,
-    };
+    let mut probes = Vec::new();
+    for seq in asked.messages() {
+        let found = hub.fetch_message(stream, seq).await.ok()?;
+        probes.extend(found.map(|message| (message.seq, published_ns(&message))));
+    }
     match hub.source_info(stream).await {
         Ok(info) if !is_same(&info, incarnation, source) => {
             let stream = stream.clone();
@@ -117,7 +116,7 @@ async fn look_at_source(
             incarnation,
             reaches: asked.reaches,
             last: StreamSeq(info.last_seq),
-            probe: probe.map(|message| (message.seq, published_ns(&message))),
+            probes,
         }),
         Err(SourceError::Missing { .. } | SourceError::Hub { .. } | SourceError::BadTime { .. }) => None,
     }
@@ -184,13 +183,20 @@ pub async fn audit(
     })
 }
 
-/// Fetches a message that the hub skipped, of a source that is still the same.
-pub async fn repair(hub: HubRef, incarnation: Incarnation, source: Source, seq: StreamSeq) -> Option<Event> {
+/// Fetches a message that the hub skipped, of a source that is still the same. Holds its room from the beginning on.
+pub async fn repair(
+    hub: HubRef,
+    incarnation: Incarnation,
+    source: Source,
+    seq: StreamSeq,
+    permits: Permits,
+) -> Option<Event> {
     let fetched = hub.fetch_message(&source.terms.stream, seq).await;
     match (fetched, facts_of(&*hub, incarnation, &source).await) {
         (Ok(Some(message)), Ok(Some(_))) => Some(Event::Repaired {
             incarnation,
             message: Box::new(message),
+            permits,
         }),
         (Ok(None), _) | (_, Ok(None)) => None,
         (Err(error), _) => {

@@ -4,6 +4,10 @@ use std::time::Duration;
 
 /// Bytes of one decoded request.
 pub const REQUEST_BYTES_MAX: usize = 1024 * 1024;
+/// Bytes that have come of all unfinished requests together, without the first [`SMALL_REQUEST_BYTES_MAX`] of each.
+pub const UNFINISHED_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// How long a request may take to come, from its first byte to its last.
+pub const REQUEST_WAIT_MAX: Duration = Duration::from_secs(30);
 /// How long a call may stay open without its first request.
 pub const OPEN_WAIT_MAX: Duration = Duration::from_secs(10);
 /// Bytes of one decoded request to the node's status or the health service; they hold a name at most.
@@ -43,4 +47,5 @@ const _: () = assert!(STREAM_WINDOW_BYTES <= CONNECTION_WINDOW_BYTES);
 const _: () = assert!(USER_EIGHTHS < 8 && FILES_SHARE > 1 && CONNECTIONS_MAX >= 8);
 const _: () =
     assert!(SMALL_REQUEST_BYTES_MAX > NAME_BYTES_MAX && SMALL_REQUEST_BYTES_MAX < REQUEST_BYTES_MAX);
+const _: () = assert!(UNFINISHED_BYTES_MAX >= 8 * REQUEST_BYTES_MAX);
 const _: () = assert!(crate::topic::limits::REASON_BYTES_MAX < REQUEST_BYTES_MAX);

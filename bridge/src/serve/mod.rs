@@ -7,6 +7,7 @@ mod node;
 mod socket;
 mod status;
 mod subscribe;
+mod whole;
 
 use std::{
     collections::BTreeMap,
@@ -103,12 +104,31 @@ pub struct ServeOptions {
     pub mode: u32,
 }
 
+/// Says in the gRPC health service, under `fanin.v1.TopicService/<topic>`, whether a topic delivers.
+#[derive(Clone)]
+pub struct TopicHealth(pub(crate) HealthReporter);
+
+impl TopicHealth {
+    /// Says so of one topic. Who watches it is told of each change.
+    pub async fn set(&self, topic: &str, serving: bool) {
+        let status = if serving {
+            ServingStatus::Serving
+        } else {
+            ServingStatus::NotServing
+        };
+        self.0
+            .set_service_status(format!("{SERVICE}/{topic}"), status)
+            .await;
+    }
+}
+
 /// A running server.
 pub struct Server {
     socket: Socket,
     topics: Arc<Topics>,
-    health: HealthReporter,
+    health: TopicHealth,
     stop: CancellationToken,
+    deaf: CancellationToken,
     serving: JoinHandle<Result<(), tonic::transport::Error>>,
 }
 
@@ -137,15 +157,23 @@ impl Server {
             .add_service(Node::server(status))
             .add_service(health_service.max_decoding_message_size(SMALL_REQUEST_BYTES_MAX))
             .serve_with_incoming_shutdown(visitors(listener, Door::new()), stop.clone().cancelled_owned());
+        let deaf = CancellationToken::new();
+        let ended = deaf.clone().drop_guard();
         let server = Server {
             socket,
             topics,
-            health,
+            health: TopicHealth(health),
             stop,
-            serving: tokio::spawn(server),
+            deaf,
+            serving: tokio::spawn(async move {
+                // Dropped at a return as well as by a panic.
+                let _ended = ended;
+                server.await
+            }),
         };
         for topic in server.topics.all() {
-            server.set_health(topic.name(), true).await;
+            // Whoever runs the topic's mapping says when it delivers.
+            server.health.set(topic.name(), false).await;
         }
         tracing::info!(socket = %server.path().display(), "serving");
         Ok(server)
@@ -157,16 +185,16 @@ impl Server {
         self.socket.path()
     }
 
-    /// Says in the gRPC health service, under `fanin.v1.TopicService/<topic>`, whether a topic delivers.
-    pub async fn set_health(&self, topic: &str, serving: bool) {
-        let status = if serving {
-            ServingStatus::Serving
-        } else {
-            ServingStatus::NotServing
-        };
-        self.health
-            .set_service_status(format!("{SERVICE}/{topic}"), status)
-            .await;
+    /// What the gRPC health service says of each topic.
+    #[must_use]
+    pub fn health(&self) -> TopicHealth {
+        self.health.clone()
+    }
+
+    /// Cancelled when nobody is served any more: at the end, or because the server's task ended by itself.
+    #[must_use]
+    pub fn deaf(&self) -> CancellationToken {
+        self.deaf.clone()
     }
 
     /// Ends everything in order: no new calls; clients are told and have up to `grace` for their verdicts; cursors become
@@ -174,6 +202,7 @@ impl Server {
     pub async fn shutdown(mut self, grace: Duration) {
         self.topics.state.write().stopping = true;
         self.health
+            .0
             .set_service_status(SERVICE, ServingStatus::NotServing)
             .await;
         let topics = self.topics.all();

@@ -16,13 +16,14 @@ pub trait StatusSource: Send + Sync + 'static {
     /// The node as it is now. Must answer even when parts of the node hang.
     fn status(&self) -> Pin<Box<dyn Future<Output = StatusResponse> + Send + '_>>;
 
-    /// What a mapping holds.
+    /// What a mapping holds, with the fold's state when that is wanted.
     ///
     /// # Errors
     /// Why that cannot be told: there is no such mapping, or it has not joined.
     fn holdings<'a>(
         &'a self,
         mapping: &'a str,
+        with_state: bool,
     ) -> Pin<Box<dyn Future<Output = Result<Vec<HoldingsPart>, Status>> + Send + 'a>>;
 }
 
@@ -46,7 +47,8 @@ impl NodeService for Node {
         &self,
         request: Request<HoldingsRequest>,
     ) -> Result<Response<Self::HoldingsStream>, Status> {
-        let parts = self.0.holdings(&request.get_ref().mapping).await?;
+        let HoldingsRequest { mapping, with_state } = request.get_ref();
+        let parts = self.0.holdings(mapping, *with_state).await?;
         let sent: fn(HoldingsPart) -> Result<HoldingsPart, Status> = Ok;
         Ok(Response::new(iter(parts.into_iter().map(sent))))
     }

@@ -24,6 +24,7 @@ use super::{
     codec::FrameCodec,
     limits::{NAME_BYTES_MAX, OPEN_WAIT_MAX, REQUEST_BYTES_MAX},
     status::to_status,
+    whole::{Unfinished, WholeMessages},
 };
 use crate::{
     codes::{Code, Refusal},
@@ -38,11 +39,15 @@ const SUBSCRIBE: &str = "/fanin.v1.TopicService/Subscribe";
 #[derive(Clone)]
 pub(super) struct TopicServer {
     topics: Arc<Topics>,
+    unfinished: Arc<Unfinished>,
 }
 
 impl TopicServer {
     pub(super) fn new(topics: Arc<Topics>) -> TopicServer {
-        TopicServer { topics }
+        TopicServer {
+            topics,
+            unfinished: Arc::default(),
+        }
     }
 }
 
@@ -61,6 +66,8 @@ impl Service<http::Request<Body>> for TopicServer {
 
     fn call(&mut self, request: http::Request<Body>) -> Self::Future {
         let method = Subscribe(Arc::clone(&self.topics));
+        let unfinished = Arc::clone(&self.unfinished);
+        let request = request.map(|body| WholeMessages::new(body, unfinished));
         Box::pin(async move {
             if request.uri().path() != SUBSCRIBE {
                 let text = format!("{} is no method of {SERVICE}", request.uri().path());

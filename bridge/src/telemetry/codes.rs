@@ -100,6 +100,15 @@ codes! {
     SERVING_FAILED = "FAN-5026", "the socket's server ended with an error",
         "The system refused to accept connections, or to end one in good order, while the bridge was stopping.",
         "Nothing: what was not confirmed comes again. If it happens often, check the limits of the process (open files).";
+    REPAIR_REFUSED = "FAN-5027", "the ledger is not repaired",
+        "There is no damage, or something is in doubt that only an operator can accept, or a node could not be asked.",
+        "See what `fanin ledger repair --dry-run` lists; name the sockets of all nodes with --node. The message says what to pass to go on all the same.";
+    BACKUP_UNUSABLE = "FAN-5028", "a backup of a ledger cannot be written or read",
+        "The disk is full or the directory not writable, or the file is not a complete backup.",
+        "Name another file with --backup, or the one that the earlier repair wrote with --from-backup.";
+    SERVING_ENDED = "FAN-5029", "nobody serves the socket any more",
+        "The task that serves the socket ended by itself: the system refused to accept connections, or there is a defect. The process ends.",
+        "Let the service manager restart the bridge; nothing is lost. If it happens often, check the limits of the process (open files), and report the log's lines before it.";
 }
 
 #[cfg(test)]

@@ -60,7 +60,7 @@ metrics_table! {
     HUB_PENDING_MESSAGES = "fanin_hub_pending_messages", Gauge, Count, "Messages the shared consumer has not handed out, by mapping.";
     HUB_ACK_PENDING_MESSAGES = "fanin_hub_ack_pending_messages", Gauge, Count, "Messages the shared consumer handed out to any node and nobody settled, by mapping.";
     STAGED_MESSAGES = "fanin_staged_messages_total", Counter, Count, "Messages made durable and not yet claimed, by mapping.";
-    STAGE_SYNC_DURATION = "fanin_stage_sync_duration_seconds", Histogram, Seconds, "Duration of one sync of the local log.";
+    STAGE_SYNC_DURATION = "fanin_stage_sync_duration_seconds", Histogram, Seconds, "Making a batch durable before its claim: its write and one sync of the local log, with the wait for them.";
     CLAIMS = "fanin_claims_total", Counter, Count, "Claims, by mapping and result (won, partial, lost, void).";
     CLAIM_DURATION = "fanin_claim_duration_seconds", Histogram, Seconds, "From sending a claim to seeing it in the ledger.";
     HOLE_MESSAGES = "fanin_hole_messages_total", Counter, Count, "Sequences closed by this node without a claim: filtered out, purged, deleted or expired at the hub, by mapping.";

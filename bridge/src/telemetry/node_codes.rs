@@ -27,7 +27,7 @@ super::codes::codes! {
         "Stop the other process, or give each its own `data_dir`.";
     LEDGER_RECREATED = "FAN-4010", "the ledger is another one than before",
         "The ledger stream was deleted and created again since this node last worked with it.",
-        "Restore the old stream. Only if the whole mapping is to start anew: empty the data directories of all its nodes first.";
+        "The mapping is held. Restore the old stream, or see what `fanin ledger repair --dry-run` says. Only if the whole mapping is to start anew: empty the data directories of all its nodes first.";
     IDENTITY_CONFLICT = "FAN-4011", "two nodes use one identity",
         "The ledger's last epoch of this node was not written by this data directory: a copy of it is or was in use, or two nodes have one name.",
         "Stop the other one, or give this node another name and an empty data directory.";
@@ -41,8 +41,8 @@ super::codes::codes! {
         "The configuration's `node` is not the name that the directory was made under.",
         "Correct `node`, or use an empty directory.";
     SOCKET_UNBOUND = "FAN-4015", "the socket cannot be served",
-        "Its directory does not exist, the bridge's user may not write there, the path is too long, or another bridge listens on it.",
-        "Create the directory, correct `listen`, or stop the other bridge.";
+        "Its directory cannot be made, the bridge's user may not write there, the path is too long, something else is there, or another bridge listens on it.",
+        "Let the bridge's user write to the directory, correct `listen`, or stop the other bridge.";
     STOP_CUT_SHORT = "FAN-4016", "not everything ended in time",
         "A stop took longer than shutdown_grace.",
         "Nothing: what is unfinished goes on at the next start. Raise shutdown_grace if it happens often.";
@@ -54,13 +54,13 @@ super::codes::codes! {
         "Put the application back to deliver them; until then they are kept, and this node claims nothing.";
     EPOCH_LOST = "FAN-4019", "the ledger has lost this node's epoch, or records it had read",
         "The hub was rolled back, or lost records it had confirmed, in a power loss without sync_interval always for instance.",
-        "Restore the hub; or stop every node of the mapping, delete the ledger, and start with fresh data directories.";
+        "The mapping is held, others of the node are served. Restore the hub, or see what `fanin ledger repair --dry-run` says.";
     SOURCE_AWAY = "FAN-4020", "a source or its consumer cannot be used now",
         "The stream or the shared consumer is missing, differs, or does not answer; the reason says which.",
         "Follow the reason; the bridge looks again by itself.";
-    CONSUMER_TUNING = "FAN-4021", "the consumer's settings of speed differ",
-        "The shared consumer was made with other numbers than this node's configuration has. It works, perhaps slower.",
-        "Make the configurations of all nodes alike, or edit the consumer.";
+    CONSUMER_GROWN = "FAN-4021", "the shared consumer has grown",
+        "This node's configuration names more nodes, or a larger in_flight, than the shared consumer was made for; its sizes were raised. This is information.",
+        "Give the other nodes the same `nodes` and `in_flight`: one that wants less than the consumer has is refused (FAN-2011).";
     STORE_FULL = "FAN-4022", "the local log is full",
         "Its quota or the disk is used up by messages that applications have not finished.",
         "See `fanin status` for the application that is behind; raise store.quota. Other nodes take over meanwhile.";
@@ -85,9 +85,12 @@ super::codes::codes! {
     APP_NOT_HOSTED = "FAN-4029", "this node does not host every application of the terms",
         "An application was left out of this node's configuration.",
         "Add it to this node's configuration.";
+    TERMS_UNFIT = "FAN-4061", "the terms do not fit in a ledger record",
+        "This node's configuration names, together with what the terms in force name already, more or longer subjects and applications than one record may hold (64 subjects a source, 64 sources, 256 applications, 248 KiB in all). Nothing is written that no bridge could read.",
+        "Name fewer or shorter subjects (wildcards), or split the mapping into several.";
     HALTED = "FAN-4030", "a mapping halted",
         "The ledger or a source cannot be trusted: it shrank, was created again, has a gap or a record of a newer version; the reason says which.",
-        "What was won keeps flowing and nothing is lost. Follow the reason: update fanin, or restore the hub's stream, then restart.";
+        "What was won keeps flowing and nothing is lost. Follow the reason: update fanin, or restore the hub's stream, then restart. A ledger that cannot be restored is repaired: `fanin ledger repair --dry-run` shows how.";
     DEAD_LETTER = "FAN-4031", "a message became a dead letter",
         "An application rejected it, or failed at it as often as max_attempts allows, or the disk lost it for good; the log names message, application, reason and the last error.",
         "See the application's error; raise max_attempts if the fault passes by itself. The message is kept on this node.";
@@ -136,6 +139,9 @@ super::codes::codes! {
     HOLES = "FAN-4049", "messages left the source before any bridge had claimed them",
         "The source has no filter here, and sequences of it hold no message any more that nobody had claimed: they were purged, deleted or expired at the hub, perhaps before the mapping existed. The log names them.",
         "If that was not on purpose, give the source stream longer limits.";
+    LEDGER_UNFINISHED = "FAN-4052", "a repair of the ledger is not finished",
+        "`fanin ledger repair` has begun the ledger anew and ended before its state was complete.",
+        "Run it again, with --from-backup and the file that it wrote. The mapping is held until then and goes on by itself.";
     CONNECTIONS_FULL = "FAN-4060", "connections to the socket are turned away",
         "There are as many as are allowed: 1024, or half of the files the process may open, and three quarters of them for one user. A client may connect without closing.",
         "Find who it is (`ss -xp`, the user in the log line) and stop it; a client needs one connection for all its subscriptions. Applications that are connected are not touched. Where the limit of files is low, raise it (LimitNOFILE).";

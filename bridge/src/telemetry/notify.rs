@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use parking_lot::Mutex;
 use sd_notify::NotifyState;
 use tokio::time::interval;
 
@@ -12,8 +13,15 @@ use crate::admin::limits::STALL_MAX;
 /// How often within its patience the watchdog is fed; the manager's own advice is twice, and a busy machine may be late.
 const WATCHDOG_SHARE: u32 = 3;
 
-/// The bridge has recovered and serves its socket. `status` is shown by `systemctl status`.
+/// Whether the manager has been told that the bridge is stopping. Held while a word is sent, so that words keep their order.
+static IS_STOPPING: Mutex<bool> = Mutex::new(false);
+
+/// The bridge has recovered and serves its socket. `status` is shown by `systemctl status`. Not sent once it is stopping.
 pub fn ready(status: &str) {
+    let is_stopping = IS_STOPPING.lock();
+    if *is_stopping {
+        return;
+    }
     send(&[NotifyState::Ready, NotifyState::Status(status)]);
 }
 
@@ -24,6 +32,8 @@ pub fn status(status: &str) {
 
 /// The bridge is stopping.
 pub fn stopping(status: &str) {
+    let mut is_stopping = IS_STOPPING.lock();
+    *is_stopping = true;
     send(&[NotifyState::Stopping, NotifyState::Status(status)]);
 }
 

@@ -12,7 +12,7 @@ use tokio::{
 use super::{
     app::AppTask,
     body::TopicBatch,
-    frame::{OutDelivery, wire_size},
+    frame::wire_size,
     limits::{DELIVERIES_PER_TURN_MAX, READ_RETRY_MS},
     shared::{ReadFailure, TopicShared},
 };
@@ -181,13 +181,8 @@ impl AppTask {
             };
             self.totals.deliveries += 1;
             self.totals.redeliveries += u64::from(handed.attempt > 1);
-            let delivery = OutDelivery {
-                batch,
-                place,
-                attempt: handed.attempt,
-                number: handed.delivery.0,
-            };
-            if instance.deliver(delivery, charged) {
+            let told = (handed.attempt, handed.delivery.0);
+            if instance.deliver((&batch, place), told, charged) {
                 touched.push(handed.instance);
             }
         };

@@ -1,11 +1,12 @@
 //! What goes to an instance: control frames as generated types, deliveries encoded straight from the shared batch.
 
-use std::sync::Arc;
-
 use bytes::BufMut;
 use fanin_proto::v1::SubscribeResponse;
 
-use super::body::{LEN, TopicBatch, field_len, framed_len, put_field, put_number, put_varint, varint_len};
+use super::{
+    body::{LEN, TopicBatch, framed_len, put_number, put_varint, varint_len},
+    pin::{Body, body_len},
+};
 
 /// One frame of an instance's stream.
 #[derive(Debug)]
@@ -16,7 +17,7 @@ pub enum Frame {
     Deliveries(DeliveryFrame),
 }
 
-/// Messages of one frame. Bodies are shared with the topic and encoded when the frame is written.
+/// Messages of one frame. Bodies are shared with the topic, within a bound, and encoded when the frame is written.
 #[derive(Debug, Default)]
 pub struct DeliveryFrame {
     pub(crate) deliveries: Vec<OutDelivery>,
@@ -26,8 +27,7 @@ pub struct DeliveryFrame {
 
 #[derive(Debug)]
 pub(crate) struct OutDelivery {
-    pub(crate) batch: Arc<TopicBatch>,
-    pub(crate) place: u32,
+    pub(crate) body: Body,
     pub(crate) attempt: u32,
     pub(crate) number: u64,
 }
@@ -35,7 +35,7 @@ pub(crate) struct OutDelivery {
 impl OutDelivery {
     /// Bytes of the `Delivery` on the wire: what it takes of the instance's credit.
     pub(crate) fn encoded_len(&self) -> usize {
-        wire_size(&self.batch, self.place, self.attempt) + varint_len(self.number) - NUMBER_BYTES_MIN
+        1 + varint_len(self.number) + self.body.len() + 1 + varint_len(u64::from(self.attempt))
     }
 }
 
@@ -44,11 +44,7 @@ const NUMBER_BYTES_MIN: usize = 1;
 
 /// Bytes on the wire of a delivery whose number is not known yet, and taken for the shortest.
 pub(crate) fn wire_size(batch: &TopicBatch, place: u32, attempt: u32) -> usize {
-    1 + NUMBER_BYTES_MIN
-        + batch.wire(place).len()
-        + field_len(batch.message(place).payload.len())
-        + 1
-        + varint_len(u64::from(attempt))
+    1 + NUMBER_BYTES_MIN + body_len(batch, place) + 1 + varint_len(u64::from(attempt))
 }
 
 impl DeliveryFrame {
@@ -85,8 +81,7 @@ impl DeliveryFrame {
             out.put_u8(1 << 3 | LEN);
             put_varint(out, delivery.encoded_len() as u64);
             put_number(out, 1, delivery.number);
-            out.put_slice(delivery.batch.wire(delivery.place));
-            put_field(out, 5, &delivery.batch.message(delivery.place).payload);
+            delivery.body.put(out);
             put_number(out, 6, u64::from(delivery.attempt));
         }
     }
@@ -96,11 +91,14 @@ impl DeliveryFrame {
 mod tests {
     //! Goal: the hand-written encoding is the contract's. Method: decode it with the generated types.
 
+    use std::sync::Arc;
+
     use bytes::Bytes;
     use fanin_core::ids::{BatchNo, Incarnation, LedgerSeq, Offset, StreamSeq, TermsVersion};
     use fanin_proto::v1::{Delivery, Header, subscribe_response::Response};
     use prost::Message;
 
+    use super::super::pin::Pins;
     use super::*;
     use crate::stage::{StagedBatch, StagedMessage};
 
@@ -138,11 +136,14 @@ mod tests {
             let batch = Arc::new(
                 TopicBatch::new(Offset(50), TermsVersion(1), Arc::new(staged.clone()), won).unwrap(),
             );
+            let mut pins = Pins::default();
             let frame = DeliveryFrame {
                 deliveries: (0..batch.count())
                     .map(|place| OutDelivery {
-                        batch: Arc::clone(&batch),
-                        place,
+                        body: match place % 3 {
+                            0 => Body::copied(&batch, place),
+                            _ => pins.body(&batch, place),
+                        },
                         attempt: place * 100 + 1,
                         number: u64::from(place) * 1_000 + 1,
                     })

@@ -14,12 +14,14 @@ use tokio::{
 };
 
 use super::{
+    body::TopicBatch,
     connection::{Peer, Shared},
     frame::{DeliveryFrame, Frame, OutDelivery},
     limits::{
         CREDIT_BYTES_MAX, CREDIT_MESSAGES_MAX, FRAME_BYTES_MAX, FRAME_MESSAGES_MAX, SLICE_BYTES,
         SLICE_MESSAGES,
     },
+    pin::Pins,
 };
 use crate::codes::Refusal;
 
@@ -31,6 +33,7 @@ pub(crate) struct Instance {
     sender: mpsc::Sender<Frame>,
     outbox: VecDeque<Frame>,
     open: DeliveryFrame,
+    pins: Pins,
     pub(crate) valve: Valve,
     /// The number of the delivery handed over last.
     pub(crate) last_delivery: u64,
@@ -55,6 +58,7 @@ impl Instance {
             sender,
             outbox: VecDeque::new(),
             open: DeliveryFrame::default(),
+            pins: Pins::default(),
             valve: Valve::default(),
             last_delivery: 0,
             acked: 0,
@@ -64,7 +68,18 @@ impl Instance {
 
     /// Adds a delivery to the open frame. Returns whether that frame was empty before.
     /// `charged` bytes of credit are spent in the delivery machine already.
-    pub(crate) fn deliver(&mut self, delivery: OutDelivery, charged: u64) -> bool {
+    pub(crate) fn deliver(
+        &mut self,
+        (batch, place): (&Arc<TopicBatch>, u32),
+        (attempt, number): (u32, u64),
+        charged: u64,
+    ) -> bool {
+        let body = self.pins.body(batch, place);
+        let delivery = OutDelivery {
+            body,
+            attempt,
+            number,
+        };
         let size = delivery.encoded_len() as u64;
         if self.open.bytes + size > FRAME_BYTES_MAX && !self.open.is_empty() {
             self.finish_frame();

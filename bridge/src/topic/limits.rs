@@ -17,6 +17,15 @@ pub const FRAMES_WAITING_MAX: usize = 8;
 pub const SLICE_BYTES: u64 = 4 * 1024 * 1024;
 /// The same, in messages.
 pub const SLICE_MESSAGES: u64 = 4096;
+/// Bytes of whole batches that the deliveries on their way to one instance may keep in memory. What it gets of further batches is
+/// copied out of them: one message that a filter picks must not keep a batch.
+pub const PINNED_BYTES_MAX: u64 = 8 * 1024 * 1024;
+/// Beyond that, a batch is still kept when it takes at most so many times what the delivery itself does: a copy would save nothing.
+pub const PIN_WORTH: u64 = 2;
+/// Bytes that one instance's deliveries take until they are written to its connection, whatever it was granted and however its messages
+/// lie in their batches. A message larger than a slice of credit travels alone and is beyond it.
+pub const OUTBOUND_BYTES_MAX: u64 =
+    PINNED_BYTES_MAX + PIN_WORTH * (SLICE_BYTES + (FRAMES_WAITING_MAX as u64 + 1) * FRAME_BYTES_MAX);
 /// Credit that one instance can have in all; grants beyond it are dropped.
 pub const CREDIT_BYTES_MAX: u64 = 1 << 40;
 /// The same, in messages.
@@ -56,3 +65,5 @@ const _: () = assert!(FRAME_BYTES_MAX * (FRAMES_WAITING_MAX as u64) <= SLICE_BYT
 const _: () = assert!(FRAME_MESSAGES_MAX <= DELIVERIES_PER_TURN_MAX);
 const _: () = assert!(SLICE_MESSAGES <= CREDIT_MESSAGES_MAX && SLICE_BYTES <= CREDIT_BYTES_MAX);
 const _: () = assert!(SLICE_MESSAGES as usize >= FRAME_MESSAGES_MAX);
+const _: () = assert!(PIN_WORTH > 1 && PINNED_BYTES_MAX >= SLICE_BYTES);
+const _: () = assert!(OUTBOUND_BYTES_MAX <= 32 * 1024 * 1024);

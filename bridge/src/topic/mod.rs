@@ -26,6 +26,7 @@ mod instance;
 pub mod limits;
 mod mend;
 pub mod metrics;
+mod pin;
 mod restore;
 mod shared;
 mod stats;

@@ -33,6 +33,8 @@ pub const SEGMENT_BYTES_DEFAULT: u64 = 64 * 1024 * 1024;
 pub const RESERVE_BYTES_MIN: u64 = 64 * 1024 * 1024;
 /// ...and never more than this share of the quota.
 pub const RESERVE_SHARE_MAX: u64 = 4;
+/// One that is asked for may be this share, so that intake has as much.
+pub const QUOTA_PER_RESERVE: u64 = 2;
 /// Copies leave this share of the reserve to what finishes.
 pub const COPY_RESERVE_SHARE: u64 = 2;
 /// Pause between two tries to begin a segment on a full file system.

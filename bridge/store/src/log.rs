@@ -74,7 +74,7 @@ impl Options {
                 least,
             });
         }
-        if self.reserve() > self.quota_bytes / 2 {
+        if self.reserve() > self.quota_bytes / limits::QUOTA_PER_RESERVE {
             return Err(OpenError::ReserveTooLarge {
                 reserve: self.reserve(),
                 quota: self.quota_bytes,

@@ -1,4 +1,4 @@
-//! What the bridge logs.
+//! What the bridge logs and counts.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -92,4 +92,20 @@ fn a_call_without_a_code_is_noticed() {
         .map(|(line, arguments)| (*line, has_code(arguments)))
         .collect();
     assert_eq!(judged, [(2, true), (4, false), (5, true)]);
+}
+
+/// Goal: the names of metrics stand in the tables, where they are described, and nowhere else. Method: all calls in the sources.
+#[test]
+fn metrics_are_named_by_constants() {
+    let mut literal = Vec::new();
+    for file in sources(&["src", "hub/src", "store/src"]) {
+        let text = fs::read_to_string(&file).unwrap();
+        let product = text.split("#[cfg(test)]\nmod ").next().unwrap_or_default();
+        for call in ["counter!(\"", "gauge!(\"", "histogram!(\""] {
+            if product.contains(call) {
+                literal.push(format!("{}: {call}", file.display()));
+            }
+        }
+    }
+    assert!(literal.is_empty(), "{literal:?}");
 }

@@ -2,6 +2,8 @@
 //! nothing of the machine's own is found; with a real hub where a case needs one.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test may panic")]
 
+mod bench;
+mod hub_away;
 mod log_codes;
 mod offline;
 mod online;

@@ -147,7 +147,46 @@ fn paths_are_looked_at_unless_told_otherwise() {
         "{}",
         run.out
     );
+    let json = fanin(dir.path(), &["validate", "--json", file]).json();
+    let finding = &json["files"][0]["problems"][0];
+    assert_eq!(finding["file"], file, "{json}");
+    assert!(
+        finding["line"].as_u64().is_some_and(|line| line > 1),
+        "no line: {json}"
+    );
     assert_eq!(fanin(dir.path(), &["validate", "--no-environment", file]).code, 0);
+}
+
+/// Goal: what `run` would make by itself is no fault, and the samples are usable on a machine that has none of their
+/// directories. Method: a socket three directories deep below nothing, one below a file, and the samples.
+#[test]
+fn directories_that_run_would_make_need_not_exist() {
+    let dir = dir();
+    let file = config(dir.path(), "");
+    let file = file.to_str().unwrap();
+    let validate = |listen: &Path| {
+        let listen = format!("listen=unix://{}", listen.display());
+        fanin(dir.path(), &["validate", "--set", &listen, file])
+    };
+    let absent = validate(&dir.path().join("a/b/c/fanin.sock"));
+    assert_eq!(absent.code, 0, "{}", absent.out);
+    assert!(!dir.path().join("a").exists(), "validate makes nothing");
+    let below_a_file = validate(&Path::new(file).join("fanin.sock"));
+    assert_eq!(below_a_file.code, 78);
+    assert!(
+        below_a_file.out.contains("FAN-5007") && below_a_file.out.contains("listen"),
+        "{}",
+        below_a_file.out
+    );
+    for sample in ["minimal", "tour", "two-mappings"] {
+        let sample = format!("{}/../config/samples/{sample}.yaml", env!("CARGO_MANIFEST_DIR"));
+        let run = fanin(dir.path(), &["validate", &sample]);
+        assert_eq!(run.code, 0, "{}", run.out);
+    }
+    // Its credentials and authority are the operator's to bring; everything else holds.
+    let production = concat!(env!("CARGO_MANIFEST_DIR"), "/../config/samples/production.yaml");
+    let run = fanin(dir.path(), &["validate", "--no-environment", production]);
+    assert_eq!(run.code, 0, "{}", run.out);
 }
 
 #[test]

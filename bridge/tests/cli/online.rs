@@ -7,6 +7,7 @@ use std::path::Path;
 use std::process::Stdio;
 
 use async_nats::jetstream;
+use fanin_bridge::telemetry::metrics::TABLE;
 use fanin_localhub::{LocalHub, LocalHubOptions, ServerBinary};
 use rustix::process::Signal;
 use serde_json::Value;
@@ -312,6 +313,15 @@ async fn the_whole_way() {
         "fanin_store_bytes ",
     ] {
         assert!(metrics.contains(part), "{part} is not in\n{metrics}");
+    }
+    // All of this has happened here, or counts from 0.
+    for metric in TABLE {
+        let (sample, typed) = (format!("\n{}", metric.name), format!("# TYPE {} ", metric.name));
+        assert!(
+            metrics.contains(&sample) && metrics.contains(&typed),
+            "{} is not in\n{metrics}",
+            metric.name
+        );
     }
 
     // Without the hub the node stays ready, and says so once.

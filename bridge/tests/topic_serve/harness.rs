@@ -110,6 +110,7 @@ impl StatusSource for Named {
     fn holdings<'a>(
         &'a self,
         mapping: &'a str,
+        _with_state: bool,
     ) -> Pin<Box<dyn Future<Output = Result<Vec<fanin_proto::v1::HoldingsPart>, tonic::Status>> + Send + 'a>>
     {
         Box::pin(async move { Err(tonic::Status::not_found(mapping)) })

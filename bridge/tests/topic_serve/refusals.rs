@@ -167,9 +167,8 @@ async fn status_and_health_are_served_on_the_same_socket() {
         (format!("{SERVICE}/orders"), ServingStatus::Serving),
         (format!("{SERVICE}/orders"), ServingStatus::NotServing),
     ] {
-        server
-            .set_health("orders", expected == ServingStatus::Serving)
-            .await;
+        let serving = expected == ServingStatus::Serving;
+        server.health().set("orders", serving).await;
         let answer = health
             .check(HealthCheckRequest { service })
             .await

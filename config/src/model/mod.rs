@@ -166,7 +166,7 @@ impl Decode for StoreConfig {
 pub struct MemoryConfig {
     /// Bytes of the newest messages kept in memory for applications that keep up; slower ones read from disk.
     pub tail: ByteSize,
-    /// Bytes of messages staged and not yet resolved.
+    /// Bytes of subjects, headers and bodies pulled or staged and not yet published; mappings and their sources have equal parts.
     pub staged: ByteSize,
 }
 

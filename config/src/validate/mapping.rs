@@ -11,6 +11,7 @@ use crate::model::{
     ApplicationConfig, BackoffConfig, Config, Durability, MappingConfig, RequiredDelivery, SourceConfig,
 };
 use crate::problem::KeyPath;
+use crate::units::ByteSize;
 
 pub(super) fn all(cx: &mut Context<'_>, path: &KeyPath, config: &Config) {
     if config.mappings.is_empty() {
@@ -75,7 +76,7 @@ fn one(cx: &mut Context<'_>, path: &KeyPath, mapping: &MappingConfig, config: &C
                 cx.fail(
                     Code::Relation,
                     &path,
-                    None,
+                    Some(written(later)),
                     why,
                     "join the two sources, or make their subjects disjoint",
                 );
@@ -131,6 +132,37 @@ fn one(cx: &mut Context<'_>, path: &KeyPath, mapping: &MappingConfig, config: &C
         self::application(cx, &path, application);
         unmatched(cx, &path, application, mapping, &sources);
     }
+    terms_bytes(cx, &sources, mapping);
+}
+
+/// What all bridges agree on is one ledger record, of bounded size; one that is too large could not be written.
+fn terms_bytes(cx: &mut Context<'_>, sources: &KeyPath, mapping: &MappingConfig) {
+    let subject = |subject: &String| subject.len() + TERMS_SUBJECT_BYTES;
+    let source = |source: &SourceConfig| {
+        TERMS_ENTRY_BYTES + source.stream.len() + source.subjects.iter().map(subject).sum::<usize>()
+    };
+    let apps = mapping
+        .applications
+        .keys()
+        .map(|name| TERMS_ENTRY_BYTES + name.len());
+    let bytes = mapping.sources.iter().map(source).sum::<usize>() + apps.sum::<usize>();
+    if bytes > TERMS_BYTES_MAX && cx.sound(sources) {
+        let why = format!(
+            "its sources and applications take {bytes} bytes in the ledger's terms, which hold {TERMS_BYTES_MAX}"
+        );
+        let cure = "name fewer or shorter subjects, with wildcards, or split the mapping";
+        cx.fail(Code::Relation, sources, Some(format!("{bytes} bytes")), why, cure);
+    }
+}
+
+/// A source as a file would say it.
+fn written(source: &SourceConfig) -> String {
+    if source.subjects.is_empty() {
+        format!("{{ stream: {} }}", source.stream)
+    } else {
+        let subjects = source.subjects.join(", ");
+        format!("{{ stream: {}, subjects: [{subjects}] }}", source.stream)
+    }
 }
 
 fn source(cx: &mut Context<'_>, path: &KeyPath, source: &SourceConfig) {
@@ -152,11 +184,24 @@ fn source(cx: &mut Context<'_>, path: &KeyPath, source: &SourceConfig) {
             "write the name as `nats stream ls` shows it",
         );
     }
-    subjects(cx, &path.key("subjects"), &source.subjects, true);
+    let path = path.key("subjects");
+    if let Some(excess) = source.subjects.get(SOURCE_SUBJECTS_MAX) {
+        let count = source.subjects.len();
+        cx.fail(
+            Code::BadValue,
+            &path.index(SOURCE_SUBJECTS_MAX),
+            Some(excess.clone()),
+            format!(
+                "one of {count} subjects; the ledger's terms hold at most {SOURCE_SUBJECTS_MAX} of a source"
+            ),
+            "join some with wildcards, or split the mapping",
+        );
+    } else {
+        subjects(cx, &path, &source.subjects, true);
+    }
 }
 
 fn subjects(cx: &mut Context<'_>, path: &KeyPath, subjects: &[String], disjoint: bool) {
-    at_most(cx, path, subjects.len(), SUBJECTS_MAX);
     for (index, pattern) in subjects.iter().enumerate() {
         let path_here = path.index(index);
         if let Err(why) = subject::check_pattern(pattern) {
@@ -210,7 +255,11 @@ fn batch(cx: &mut Context<'_>, mapping_path: &KeyPath, mapping: &MappingConfig, 
     }
     let staged = KeyPath::of(&["memory", "staged"]);
     if cx.sound(&bytes) && cx.sound(&staged) && mapping.batch.bytes > config.memory.staged {
-        let blamed = if cx.given(&bytes) { &bytes } else { &staged };
+        let (blamed, value) = if cx.given(&bytes) {
+            (&bytes, mapping.batch.bytes)
+        } else {
+            (&staged, config.memory.staged)
+        };
         let why = format!(
             "a batch of {} does not fit in memory.staged of {}",
             mapping.batch.bytes, config.memory.staged
@@ -218,10 +267,25 @@ fn batch(cx: &mut Context<'_>, mapping_path: &KeyPath, mapping: &MappingConfig, 
         cx.fail(
             Code::Relation,
             blamed,
-            None,
+            Some(value.to_string()),
             why,
             "lower batch.bytes or raise memory.staged",
         );
+    }
+    // Each mapping has an equal part of it, and of that each of its sources.
+    let shares = (config.mappings.len() * mapping.sources.len()).max(1) as u64;
+    let share = config.memory.staged.0 / shares;
+    if cx.sound(&staged) && share < MEMORY_BYTES_MIN {
+        let sources = mapping_path.key("sources");
+        let blamed = if cx.given(&staged) { &staged } else { &sources };
+        let why = format!(
+            "memory.staged of {} leaves {} for each source of {mapping_path}; it needs {}",
+            config.memory.staged,
+            ByteSize(share),
+            ByteSize(MEMORY_BYTES_MIN)
+        );
+        let cure = "raise memory.staged";
+        cx.fail(Code::Relation, blamed, None, why, cure);
     }
     let ack_wait = mapping_path.key("ack_wait");
     if cx.sound(&linger) && cx.sound(&ack_wait) && mapping.batch.linger >= mapping.ack_wait {
@@ -305,6 +369,7 @@ fn application(cx: &mut Context<'_>, path: &KeyPath, application: &ApplicationCo
                 "name at least one, or remove the filter",
             );
         }
+        at_most(cx, &path, filter.subjects.len(), SUBJECTS_MAX);
         subjects(cx, &path, &filter.subjects, false);
     }
 }

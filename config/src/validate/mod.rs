@@ -170,15 +170,16 @@ fn credentials(cx: &mut Context<'_>, path: &KeyPath, credentials: &CredentialsCo
         .map(|(_, name)| *name)
         .collect();
     if given.len() > 1 {
-        let why = format!("several kinds of credentials are given: {}", given.join(", "));
-        return cx.fail(Code::Relation, path, None, why, "keep one kind");
+        let given = given.join(", ");
+        let why = format!("several kinds of credentials are given: {given}");
+        return cx.fail(Code::Relation, path, Some(given), why, "keep one kind");
     }
     let twice = "give the secret itself or its file, not both";
     if c.password.is_some() && c.password_file.is_some() {
         cx.fail(
             Code::Relation,
             &path.key("password_file"),
-            None,
+            c.password_file.as_ref().map(|file| file.display().to_string()),
             "`password` is set too",
             twice,
         );
@@ -187,7 +188,7 @@ fn credentials(cx: &mut Context<'_>, path: &KeyPath, credentials: &CredentialsCo
         cx.fail(
             Code::Relation,
             &path.key("token_file"),
-            None,
+            c.token_file.as_ref().map(|file| file.display().to_string()),
             "`token` is set too",
             twice,
         );
@@ -214,7 +215,12 @@ fn credentials(cx: &mut Context<'_>, path: &KeyPath, credentials: &CredentialsCo
         cx.fail(
             Code::Relation,
             &path.key(key),
-            None,
+            // A password itself is not shown: its key is a secret's.
+            Some(
+                c.password_file
+                    .as_ref()
+                    .map_or_else(String::new, |file| file.display().to_string()),
+            ),
             "a password without a user",
             "set user beside it",
         );
@@ -223,15 +229,18 @@ fn credentials(cx: &mut Context<'_>, path: &KeyPath, credentials: &CredentialsCo
 
 fn tls(cx: &mut Context<'_>, path: &KeyPath, tls: &TlsConfig) {
     for (given, key, absent, other) in [
-        (tls.cert.is_some(), "cert", tls.key.is_none(), "key"),
-        (tls.key.is_some(), "key", tls.cert.is_none(), "cert"),
+        (&tls.cert, "cert", tls.key.is_none(), "key"),
+        (&tls.key, "key", tls.cert.is_none(), "cert"),
     ] {
-        if given && absent && cx.sound(&path.key(other)) {
+        if let Some(given) = given
+            && absent
+            && cx.sound(&path.key(other))
+        {
             let cure = format!("set {other} beside it");
             cx.fail(
                 Code::Relation,
                 &path.key(key),
-                None,
+                Some(given.display().to_string()),
                 format!("a client certificate needs `{other}` too"),
                 cure,
             );
@@ -266,14 +275,17 @@ fn store(cx: &mut Context<'_>, path: &KeyPath, store: &StoreConfig) {
             cure,
         );
     }
-    if cx.sound(&quota) && cx.sound(&reserve) && store.reserve >= store.quota {
-        let why = format!("the reserve must be smaller than the quota of {}", store.quota);
+    if cx.sound(&quota) && cx.sound(&reserve) && store.reserve.0 > store.quota.0 / QUOTA_PER_RESERVE {
+        let why = format!(
+            "the reserve leaves less than half of the quota of {} to intake",
+            store.quota
+        );
         cx.fail(
             Code::Relation,
             &reserve,
             Some(store.reserve.to_string()),
             why,
-            "lower the reserve or raise the quota",
+            "lower store.reserve, or raise store.quota to twice the reserve",
         );
     }
 }
@@ -323,8 +335,8 @@ fn at_most(cx: &mut Context<'_>, path: &KeyPath, count: usize, most: usize) {
         cx.fail(
             Code::BadValue,
             path,
-            None,
-            format!("{count} entries; at most {most} are allowed"),
+            Some(format!("{count} entries")),
+            format!("at most {most} are allowed"),
             "give fewer",
         );
     }

@@ -19,8 +19,9 @@ const LOST_BY_DAMAGE: &str = "FAN-4045";
 const DAMAGE: [&str; 2] = ["FAN-4043", "FAN-4044"];
 
 /// Codes with which a bridge refuses to start, or ends, as long as the hub or a disk is not what it was.
-pub(crate) const REFUSALS: [&str; 8] = [
+pub(crate) const REFUSALS: [&str; 10] = [
     "FAN-4003", "FAN-4004", "FAN-4005", "FAN-4007", "FAN-4010", "FAN-4011", "FAN-4012", "FAN-4019",
+    "FAN-4035", "FAN-4036",
 ];
 
 /// What was promised of this run.

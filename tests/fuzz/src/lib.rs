@@ -1,7 +1,10 @@
 //! Hostile bytes: valid encodings with faults on purpose, and a measure of what reading them costs.
 //!
-//! The targets stand in `targets/`. `FANIN_FUZZ_CASES` says how many cases each runs (default [`CASES`], divided by the target's
+//! What must hold is said once, in [`judges`]; the targets that run on stable stand in `targets/`, those of cargo-fuzz in `fuzz/` at the
+//! root (`docs/fuzzing.md`). `FANIN_FUZZ_CASES` says how many cases each runs (default [`CASES`], divided by the target's
 //! weight); what fails is kept beside the target in a `.regressions` file and comes first in every later run.
+
+pub mod judges;
 
 use std::sync::OnceLock;
 

@@ -1,7 +1,7 @@
 //! The YAML configuration: whoever writes it is no enemy, but typing errors are as good as one.
 
-use fanin_config::{LoadRequest, Origin, Problem, load};
-use fanin_fuzz::{config, hostile, measured};
+use fanin_fuzz::judges::problems;
+use fanin_fuzz::{config, hostile};
 use proptest::prelude::*;
 
 const SAMPLES: [&str; 4] = [
@@ -39,9 +39,6 @@ const PIECES: [&str; 24] = [
     "~",
 ];
 
-/// Bytes taken for a byte of YAML: a node of one byte becomes a place in a tree, in a dictionary and in a problem with its texts.
-const FACTOR: u64 = 8 * 1024;
-
 fn with_pieces() -> impl Strategy<Value = Vec<u8>> {
     let piece = (
         any::<prop::sample::Index>(),
@@ -68,34 +65,6 @@ fn with_pieces() -> impl Strategy<Value = Vec<u8>> {
             }
             text
         })
-}
-
-/// Loads a text as the only file. What it can be used for is not asked; problems must say where they are.
-fn problems(text: &[u8]) -> Vec<Problem> {
-    let directory = tempfile::tempdir().unwrap();
-    let file = directory.path().join("fanin.yaml");
-    std::fs::write(&file, text).unwrap();
-    let request = LoadRequest {
-        file: file.clone(),
-        ..LoadRequest::default()
-    };
-    let problems = match measured(text.len(), FACTOR, || load(&request)) {
-        Ok(loaded) => loaded.warnings,
-        Err(error) => {
-            assert!(!error.problems.is_empty());
-            error.problems
-        }
-    };
-    // A carriage return alone ends a line too; and what is missing at the end is missed behind it.
-    let lines = text.iter().filter(|byte| matches!(byte, b'\n' | b'\r')).count() + 2;
-    for problem in &problems {
-        match &problem.origin {
-            Origin::File { path, line } => assert!(*path == file && *line <= lines, "{problem}"),
-            Origin::Env { .. } | Origin::Flag { .. } | Origin::Default => panic!("no place: {problem}"),
-        }
-        assert!(!problem.why.is_empty() && !problem.cure.is_empty(), "{problem}");
-    }
-    problems
 }
 
 proptest! {

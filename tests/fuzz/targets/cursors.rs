@@ -2,10 +2,10 @@
 
 use fanin_core::delivery::Cursor;
 use fanin_core::ids::Offset;
-use fanin_fuzz::{config, hostile, measured, number};
+use fanin_fuzz::{config, hostile, judges, number};
 use proptest::prelude::*;
 
-fn cursor() -> impl Strategy<Value = Cursor> {
+pub(crate) fn cursor() -> impl Strategy<Value = Cursor> {
     let offset = || number().prop_map(Offset);
     let range =
         (number(), 0_u64..5).prop_map(|(first, more)| (Offset(first), Offset(first.saturating_add(more))));
@@ -31,11 +31,6 @@ proptest! {
 
     #[test]
     fn cursors_with_faults(bytes in hostile(cursor().prop_map(|cursor| cursor.encode()))) {
-        // A count is two bytes on the wire, and a place in a tree whose nodes hold eleven.
-        if let Ok(read) = measured(bytes.len(), 128, || Cursor::decode(&bytes)) {
-            prop_assert_eq!(read.encode(), bytes);
-            prop_assert!(read.finished.iter().all(|(first, last)| read.floor < *first && first <= last));
-            prop_assert!(read.attempts.keys().all(|offset| !read.is_finished(*offset)));
-        }
+        judges::cursor(&bytes);
     }
 }

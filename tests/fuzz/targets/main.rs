@@ -13,4 +13,6 @@ mod fold;
 mod hub;
 mod log;
 mod records;
+mod requests;
+mod seeds;
 mod stage;

@@ -9,11 +9,9 @@ use fanin_core::record::{
     Record, SourceTerms, Terms, Witness, content_hash,
 };
 use fanin_core::seq_set::SeqSet;
-use fanin_fuzz::{config, faulty, hostile, measured, number};
+use fanin_fuzz::judges::ledger::FACTOR;
+use fanin_fuzz::{config, faulty, hostile, judges, measured, number};
 use proptest::prelude::*;
-
-/// Bytes in memory for a byte on the wire: a source of the terms is 14 bytes and becomes a node of a tree.
-const FACTOR: u64 = 256;
 
 fn name() -> impl Strategy<Value = String> {
     prop_oneof![4 => "[a-c]", 1 => "[a-z.*>é ]{0,12}", 1 => Just("x".repeat(256)), 1 => Just("x".repeat(257))]
@@ -163,24 +161,13 @@ proptest! {
     /// Records with faults are refused, or are records.
     #[test]
     fn records_with_faults(bytes in hostile(record().prop_map(|record| record.encode()))) {
-        if let Ok(read) = measured(bytes.len(), FACTOR, || Record::decode(&bytes)) {
-            // Two encodings of one record are no harm: everybody hashes the bytes as they stand in the ledger.
-            prop_assert_eq!(Record::decode(&read.encode()), Ok(read.clone()));
-            prop_assert!(read.subject().len() <= 300);
-        }
+        judges::record(&bytes);
     }
 
     /// A set has one encoding, and reading one costs what it is worth.
     #[test]
     fn sets_of_sequences(bytes in hostile(seqs(40).prop_map(|set| set.encode())), ranges_max in 0_usize..60) {
-        // A range is two bytes on the wire, and sixteen in a list that doubles.
-        if let Ok(set) = measured(bytes.len(), 32, || SeqSet::decode(&bytes, ranges_max)) {
-            prop_assert_eq!(set.encode(), bytes);
-            prop_assert!(set.ranges().len() <= ranges_max);
-            prop_assert!(set.ranges().windows(2).all(|pair| pair[0].1 + 1 < pair[1].0));
-            prop_assert!(set.len() >= set.ranges().len() as u64);
-            prop_assert!(set.difference(&set).is_empty() && set.is_superset(&set));
-        }
+        judges::seq_set(&bytes, ranges_max);
     }
 
     /// A claim whose sequences were changed and whose hash was not is not believed.

@@ -5,7 +5,6 @@
 //! other node can tell the difference. Where the difference shows (a purge, a power loss, the age of a claim) reading is a
 //! step of its own.
 
-use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
@@ -17,11 +16,10 @@ use fanin_core::record::ClaimKind;
 use stateright::Property;
 
 use crate::bridge::Process;
-use crate::hub::Source;
 use crate::mutants::Mutant;
 use crate::properties::{self, Invariant};
 use crate::setup::{Setup, Upkeep};
-use crate::world::{Exec, NAMES, World};
+use crate::world::{Exec, World};
 
 /// One step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -95,49 +93,15 @@ pub enum Action {
     Evacuate(usize),
     /// The source is created again.
     Recreate,
-}
-
-impl fmt::Display for Action {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let behind = |lag: usize| {
-            if lag == 0 {
-                String::new()
-            } else {
-                format!(" after reading {lag}")
-            }
-        };
-        match *self {
-            Action::Read(who) => write!(f, "{} reads its tail", NAMES[who]),
-            Action::Pull { who, lag, pull } => {
-                write!(f, "{}{} is delivered pull {pull}", NAMES[who], behind(lag))
-            }
-            Action::Tick { who, lag } => write!(f, "{}{} does what is due", NAMES[who], behind(lag)),
-            Action::Checkpoint { who, lag } => write!(f, "{}{} writes a checkpoint", NAMES[who], behind(lag)),
-            Action::Sync(who) => write!(f, "{}'s disk syncs a write", NAMES[who]),
-            Action::Finish(who, batch) => write!(f, "{}'s applications finish batch {batch}", NAMES[who]),
-            Action::Land(flight) => write!(f, "append {flight} lands"),
-            Action::Repeat(flight) => write!(f, "append {flight} lands and will land again"),
-            Action::Purge(purge) => write!(f, "purge {purge} is done"),
-            Action::Audit(who) => write!(f, "{}'s audit is answered", NAMES[who]),
-            Action::StaleAudit(who) => write!(f, "{}'s audit is answered by a stale server", NAMES[who]),
-            Action::Repair(who) => write!(f, "{} fetches by sequence", NAMES[who]),
-            Action::Unconfirmed(who, batch) => write!(f, "{} hears nothing of batch {batch}", NAMES[who]),
-            Action::Crash(who) => write!(f, "{} crashes", NAMES[who]),
-            Action::Start(who, None) => write!(f, "{} starts", NAMES[who]),
-            Action::Start(who, Some(hosts)) => write!(f, "{} starts with host set {hosts}", NAMES[who]),
-            Action::Orphan(who) => write!(f, "{} starts and dies behind its EPOCH", NAMES[who]),
-            Action::Pass => write!(f, "time passes"),
-            Action::Skip(seq) => write!(f, "the consumer passes over message {seq}"),
-            Action::Reset => write!(f, "the consumer loses its acknowledgements"),
-            Action::Lose(seq) => write!(f, "the source loses message {seq}"),
-            Action::Copy(who) => write!(f, "{}'s disk is copied to C", NAMES[who]),
-            Action::Terms => write!(f, "the operator changes the filters"),
-            Action::PowerLoss => write!(f, "the hub loses power and what it had not synced"),
-            Action::Stranger => write!(f, "a record of a later version lands"),
-            Action::Evacuate(who) => write!(f, "the operator evacuates {}", NAMES[who]),
-            Action::Recreate => write!(f, "the source is deleted and created again"),
-        }
-    }
+    /// The source goes back to an earlier copy.
+    RollBack {
+        /// Its last message then.
+        kept: u64,
+        /// The consumer goes back with it, and forgets what was acknowledged behind it.
+        acks: bool,
+    },
+    /// The source gives the sequences it has lost to new messages.
+    Regrow,
 }
 
 /// A setup as the checker takes it.
@@ -360,6 +324,7 @@ impl Model {
         if left.recreations > 0 {
             actions.push(Action::Recreate);
         }
+        self.reuses(world, actions);
     }
 }
 
@@ -453,6 +418,8 @@ impl Exec<'_> {
             | Action::Stranger
             | Action::Evacuate(_)
             | Action::Recreate => self.disturb(action),
+            Action::RollBack { kept, acks } => self.roll_back(kept, acks),
+            Action::Regrow => self.regrow(),
         }
     }
 
@@ -492,9 +459,10 @@ impl Exec<'_> {
 
     /// Messages arrive.
     pub(crate) fn fetch(&mut self, who: usize, seqs: &[u64], kind: ClaimKind) -> bool {
+        let source = &self.w.hub.source;
         let message = |&seq: &u64| FetchedMessage {
             seq: fanin_core::ids::StreamSeq(seq),
-            published_ns: Source::published_ns(seq),
+            published_ns: source.published_ns(seq),
         };
         let input = Input::Fetched {
             ticket: 1,
@@ -523,6 +491,7 @@ impl Exec<'_> {
                 },
             );
         }
+        self.look_at_source(who);
         self.step(who, Input::Tick);
         let after = &self.w.bridges[who];
         self.w.violation.is_some()

@@ -6,11 +6,9 @@ use fanin_core::ids::{
     BatchNo, Epoch, Incarnation, LedgerSeq, NodeUuid, Nonce, Offset, StreamSeq, TermsVersion,
 };
 use fanin_core::node::{Node, Phase};
-use fanin_core::record::ClaimKind;
+use fanin_core::record::{ClaimKind, Witness};
 use fanin_core::recovery::{self, DiskBatch};
 use fanin_core::seq_set::SeqSet;
-
-use crate::hub::Source;
 
 /// A durable resolution.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -21,6 +19,8 @@ pub struct Resolution {
     pub won: SeqSet,
     /// The terms it was won under.
     pub terms: TermsVersion,
+    /// What the node had read when it was decided; the default where witnesses are left out.
+    pub witness: Witness,
 }
 
 /// A staged batch.
@@ -32,6 +32,8 @@ pub struct Kept {
     pub kind: ClaimKind,
     /// Its sequences.
     pub seqs: SeqSet,
+    /// Publish times of its oldest and its newest message.
+    pub published_ns: (i64, i64),
     /// Once it is known.
     pub resolution: Option<Resolution>,
 }
@@ -62,6 +64,8 @@ pub struct Disk {
     pub done: SeqSet,
     /// The offset behind everything ever published.
     pub next_offset: Offset,
+    /// What had been read of the ledger when the last batch was decided.
+    pub witness: Witness,
     /// Batches whose every application confirmed every message: the cursors.
     pub acked: BTreeSet<BatchNo>,
 }
@@ -134,10 +138,7 @@ impl Bridge {
             incarnation: kept.incarnation,
             kind: kept.kind,
             seqs: kept.seqs.clone(),
-            published_ns: (
-                Source::published_ns(kept.seqs.first().unwrap_or(0)),
-                Source::published_ns(kept.seqs.last().unwrap_or(0)),
-            ),
+            published_ns: kept.published_ns,
             resolution: kept
                 .resolution
                 .as_ref()
@@ -150,8 +151,7 @@ impl Bridge {
             batches: batches.collect(),
             done: self.disk.done.clone(),
             next_offset: self.disk.next_offset,
-            // What a disk remembers of the ledger is judged by the core's `witness` tests and by the simulation.
-            witness: Default::default(),
+            witness: self.disk.witness,
         }
     }
 }
@@ -179,6 +179,7 @@ impl Disk {
                     return Err(format!("the offsets of batch {batch} are used already"));
                 }
                 self.next_offset = resolution.base.plus(resolution.won.len());
+                self.witness = resolution.witness;
                 kept.resolution = Some(resolution.clone());
             }
             Write::Done(done) => self.done = done.clone(),

@@ -269,6 +269,49 @@ const COPY: Config = Config {
     ..PLAIN
 };
 
+const FOUR_COPY: Config = Config {
+    name: "four-copy",
+    goal: "copy, with four messages in batches that overlap",
+    messages: 4,
+    pulls: &[&[1, 2], &[2, 3, 4]],
+    ..COPY
+};
+
+const FOUR_CLOSE: Config = Config {
+    name: "four-close",
+    goal: "close without a crash, with four messages in batches of two, records landing at once",
+    messages: 4,
+    pulls: &[&[1, 2], &[3, 4]],
+    faults: Faults {
+        crashes: 0,
+        ..CLOSE.faults
+    },
+    upkeep: Upkeep::Quick,
+    live_every: 16,
+    ..CLOSE
+};
+
+/// Four messages, a copied disk, a checkpoint with its purge, lost acknowledgements and a crash, all at once.
+const FOUR_ALL: Config = Config {
+    name: "four-all",
+    goal: "4 messages in batches of two, a copy, a checkpoint and its purge, the floor set back, a crash, together",
+    messages: 4,
+    pulls: &[&[1, 2], &[3, 4]],
+    faults: Faults {
+        crashes: 1,
+        ticks: 2,
+        resets: 1,
+        copies: 1,
+        ..NONE
+    },
+    upkeep: Upkeep::Quick,
+    checkpoints: 1,
+    crashers: &[0],
+    keepers: &[0],
+    live_every: 0,
+    ..PLAIN
+};
+
 const EVACUATION: Config = Config {
     name: "evacuation",
     goal: "a node evacuated at every step",
@@ -307,6 +350,22 @@ const RECREATED: Config = Config {
         ..NONE
     },
     live_every: 0,
+    ..PLAIN
+};
+
+const REUSED: Config = Config {
+    name: "reused",
+    goal: "a source restored to an earlier copy, with or without its consumer, that gives sequences away again",
+    messages: 2,
+    pulls: &[&[1], &[2]],
+    faults: Faults {
+        ticks: 1,
+        rollbacks: 1,
+        ..NONE
+    },
+    upkeep: Upkeep::Quick,
+    keepers: &[0],
+    live_every: 8,
     ..PLAIN
 };
 
@@ -471,6 +530,17 @@ const LAZY_LARGE: Config = Config {
     ..LAZY
 };
 
+const REUSED_LARGE: Config = Config {
+    name: "reused-large",
+    goal: "reused, with a second look and liveness from every state",
+    faults: Faults {
+        ticks: 2,
+        ..REUSED.faults
+    },
+    live_every: 1,
+    ..REUSED
+};
+
 /// What the ordinary tests explore.
 pub const CI: &[Config] = &[
     CLAIMS,
@@ -490,9 +560,12 @@ pub const CI: &[Config] = &[
     LAZY,
     LAZY_PURGE,
     COPY,
+    FOUR_COPY,
+    FOUR_CLOSE,
     EVACUATION,
     STRANGER,
     RECREATED,
+    REUSED,
 ];
 
 /// What is explored by command.
@@ -506,6 +579,8 @@ pub const LARGE: &[Config] = &[
     FILTERS_LARGE,
     COPY_LARGE,
     LAZY_LARGE,
+    FOUR_ALL,
+    REUSED_LARGE,
     EVERYTHING,
     LIES,
 ];

@@ -50,6 +50,7 @@ impl Exec<'_> {
                 return self.fail(Invariant::HaltedIsSilent, text);
             }
             self.guard_effect(who, effect);
+            self.guard_sameness(who, effect);
         }
     }
 

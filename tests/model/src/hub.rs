@@ -45,6 +45,8 @@ pub struct Source {
     pub last: u64,
     /// How often the stream was created again.
     pub generation: u8,
+    /// The first message of the source's second life, in which it goes on from an earlier copy; 0 while it has not.
+    pub anew_from: u64,
     /// Those with subject `t`; the others have `s`.
     pub odd: SeqSet,
     /// Taken by retention or an operator.
@@ -129,9 +131,20 @@ impl Source {
         Incarnation(INC.0 + u64::from(self.generation))
     }
 
-    /// Publish time of a message: each has its own.
-    pub(crate) fn published_ns(seq: u64) -> i64 {
-        1_700_000_000_000_000_000 + i64::try_from(seq).unwrap_or(0) * 1_000
+    /// Publish time of a message: each has its own, and those of the second life come behind all others.
+    pub(crate) fn published_ns(&self, seq: u64) -> i64 {
+        let life_ns = if self.anew_from > 0 && seq >= self.anew_from {
+            1_000_000
+        } else {
+            0
+        };
+        1_700_000_000_000_000_000 + life_ns + i64::try_from(seq).unwrap_or(0) * 1_000
+    }
+
+    /// Publish times of the oldest and the newest of these messages, which are there now.
+    pub(crate) fn times_of(&self, seqs: &SeqSet) -> (i64, i64) {
+        let at = |seq: Option<u64>| self.published_ns(seq.unwrap_or(0));
+        (at(seqs.first()), at(seqs.last()))
     }
 
     /// Whether the filter in force lets the message pass, and it is there.

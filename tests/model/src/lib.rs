@@ -4,6 +4,7 @@
 //! Read `setup` (what is explored), `world` (the state, and what a node's effects do to it), `actions` (the steps),
 //! `properties` and `guard` (what must hold), `heal` (liveness), `configs` and `mutants` (what is run).
 
+mod action_text;
 pub mod actions;
 pub mod bridge;
 pub mod configs;
@@ -13,6 +14,7 @@ pub mod hub;
 mod lives;
 pub mod mutants;
 pub mod properties;
+mod reuse;
 pub mod run;
 pub mod setup;
 pub mod truth;

@@ -7,7 +7,7 @@ use fanin_core::epoch::{Conflict, on_conflict};
 use fanin_core::ids::{Epoch, LedgerSeq, Nonce};
 use fanin_core::input::Input;
 use fanin_core::node::Identity;
-use fanin_core::record::{Body, EpochRecord, Handoff, NodeState, Record, Witness};
+use fanin_core::record::{Body, EpochRecord, Handoff, NodeState, Record};
 use fanin_core::recovery;
 
 use crate::actions::Action;
@@ -36,7 +36,7 @@ impl Exec<'_> {
             hosts: bridge.hosts.clone(),
             state: NodeState::Active,
         });
-        let witness = Witness::default();
+        let witness = bridge.disk.witness;
         (nonce, Record { witness, body })
     }
 
@@ -240,7 +240,9 @@ impl Exec<'_> {
             | Action::Crash(_)
             | Action::Start(..)
             | Action::Orphan(_)
-            | Action::Pass => false,
+            | Action::Pass
+            | Action::RollBack { .. }
+            | Action::Regrow => false,
         }
     }
 

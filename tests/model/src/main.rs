@@ -11,7 +11,7 @@ use fanin_model::setup::{Config, Setup};
 
 const USAGE: &str = "\
 fanin-model list
-fanin-model run [CONFIG ..] [--large] [--threads N] [--max-states N] [--time SECONDS] [--live-every N]
+fanin-model run [CONFIG ..] [--large] [--markdown] [--threads N] [--max-states N] [--time SECONDS] [--live-every N]
 fanin-model mutants [WORD ..] [--markdown] [--threads N] [--time SECONDS]
 
 run      explores the named configurations, all of the ordinary ones, or with --large the large ones
@@ -95,10 +95,15 @@ fn chosen(parsed: &Arguments) -> Result<Vec<Config>, String> {
 }
 
 fn run(parsed: &Arguments) -> Result<bool, String> {
-    println!(
-        "{:<18} {:>12} {:>12} {:>6} {:>9}  end",
-        "configuration", "states", "unique", "depth", "seconds"
-    );
+    if parsed.markdown {
+        println!("| configuration | explores | states | different | depth | seconds | end |");
+        println!("|---|---|---|---|---|---|---|");
+    } else {
+        println!(
+            "{:<18} {:>12} {:>12} {:>6} {:>9}  end",
+            "configuration", "states", "unique", "depth", "seconds"
+        );
+    }
     let mut well = true;
     for mut config in chosen(parsed)? {
         config.live_every = parsed.live_every.unwrap_or(config.live_every);
@@ -108,18 +113,40 @@ fn run(parsed: &Arguments) -> Result<bool, String> {
             blind: &[],
         };
         let report = explore_shortest(setup, parsed.limits);
-        println!("{:<18} {}", config.name, columns(&report));
+        if parsed.markdown {
+            println!("{}", row(&config, &report));
+        } else {
+            println!("{:<18} {}", config.name, columns(&report));
+        }
         well &= tell(&report.outcome);
     }
     Ok(well)
 }
 
-fn columns(report: &Report) -> String {
-    let end = match &report.outcome {
+fn end(report: &Report) -> String {
+    match &report.outcome {
         Outcome::Complete => "complete".to_owned(),
         Outcome::Bounded => "bounded".to_owned(),
         Outcome::Broken { invariant, .. } => format!("BROKEN {}", invariant.title()),
-    };
+    }
+}
+
+/// A row of the tables in `docs/model.md`.
+fn row(config: &Config, report: &Report) -> String {
+    format!(
+        "| {} | {} | {} | {} | {} | {:.1} | {} |",
+        config.name,
+        config.goal,
+        report.states,
+        report.unique,
+        report.depth,
+        report.took.as_secs_f64(),
+        end(report)
+    )
+}
+
+fn columns(report: &Report) -> String {
+    let end = end(report);
     format!(
         "{:>12} {:>12} {:>6} {:>9.1}  {end}",
         report.states,

@@ -225,5 +225,15 @@ pub const ROWS: &[Row] = &[
         Mutant::Core(Core::IgnoresRecreatedSources),
         "recreated",
     ),
+    row(
+        "P10 source, times; B5, B6",
+        Mutant::Core(Core::IgnoresReusedSequences),
+        "reused",
+    ),
+    row(
+        "P10 source, length; B5, B6",
+        Mutant::Core(Core::IgnoresShrunkSources),
+        "reused",
+    ),
     row("P11; B14, B17", Mutant::Core(Core::IgnoresWitnesses), "lazy"),
 ];

@@ -87,6 +87,8 @@ invariants! {
     KnowsItself = "P8 a disk and its ledger agree",
     /// A ledger or a source that cannot be trusted is not folded further.
     Distrusts = "P10, P11 distrust halts",
+    /// What is settled on arrival, or dropped, is the message that was claimed under its sequence, not another one.
+    SameMessage = "P10 settled or dropped is what was claimed",
     /// While the hub keeps its promises, nobody halts, is fenced or is refused.
     Healthy = "HEALTHY nobody stops without cause",
     /// The machine's own checks.

@@ -36,6 +36,8 @@ pub struct Faults {
     pub evacuations: u8,
     /// The source is deleted and created again.
     pub recreations: u8,
+    /// The source goes back to an earlier copy, and perhaps gives what it has lost to new messages.
+    pub rollbacks: u8,
 }
 
 /// What the nodes do besides claiming: terms, PROGRESS, CLOSE, checkpoints, purges.
@@ -154,8 +156,12 @@ impl Config {
     #[must_use]
     pub fn is_kind(&self) -> bool {
         let faults = &self.faults;
-        let stops =
-            faults.copies + faults.power_losses + faults.strangers + faults.evacuations + faults.recreations;
+        let stops = faults.copies
+            + faults.power_losses
+            + faults.strangers
+            + faults.evacuations
+            + faults.recreations
+            + faults.rollbacks;
         stops == 0
     }
 }
@@ -178,6 +184,7 @@ impl Faults {
         strangers: 0,
         evacuations: 0,
         recreations: 0,
+        rollbacks: 0,
     };
 }
 

@@ -22,6 +22,8 @@ pub struct Decided {
     pub terms: TermsVersion,
     /// When it landed.
     pub landed: u8,
+    /// Publish times of its oldest and its newest message.
+    pub published_ns: (i64, i64),
 }
 
 /// The whole history. It is a function of the records that landed, so their hash chain stands for it in a state's identity.
@@ -136,11 +138,9 @@ impl Truth {
         lost: SeqSet,
         landed: u8,
     ) -> Result<(), Violation> {
-        let incarnation = self
-            .fold
-            .claims()
-            .get(&key)
-            .map_or(INC, |entry| entry.incarnation);
+        let entry = self.fold.claims().get(&key);
+        let incarnation = entry.map_or(INC, |entry| entry.incarnation);
+        let published_ns = entry.map(|entry| entry.published_ns).unwrap_or_default();
         for seq in won.iter() {
             if let Some(other) = self.owner_of.insert((incarnation, seq), key) {
                 return Err(Violation::new(
@@ -166,6 +166,7 @@ impl Truth {
             lost,
             terms,
             landed,
+            published_ns,
         };
         match self.decided.insert(key, decided) {
             Some(_) => Err(Violation::new(

@@ -289,9 +289,20 @@ impl<'a> Exec<'a> {
                 terms,
                 base,
                 won,
+                witness,
                 ..
             } => {
-                let resolution = Resolution { base, won, terms };
+                let witness = if self.setup.config.witnesses {
+                    witness
+                } else {
+                    Witness::default()
+                };
+                let resolution = Resolution {
+                    base,
+                    won,
+                    terms,
+                    witness,
+                };
                 self.write(
                     who,
                     Write::Resolve(batch, resolution),
@@ -315,6 +326,7 @@ impl<'a> Exec<'a> {
                 let kept = Kept {
                     incarnation,
                     kind,
+                    published_ns: self.w.hub.source.times_of(&seqs),
                     seqs,
                     resolution: None,
                 };

@@ -19,14 +19,25 @@ const TOGETHER_STATES_MAX: usize = 50_000;
 
 /// The configurations in a few tests of like length, so that two cores are busy.
 const SHARES: [&[&str]; 4] = [
-    &["claims", "resend", "restart", "cold", "close", "holes", "filters"],
+    &[
+        "claims",
+        "resend",
+        "restart",
+        "cold",
+        "close",
+        "holes",
+        "filters",
+        "four-close",
+    ],
     &["claims-unreduced", "disk", "checkpoint", "apps"],
     &[
         "lazy-purge",
         "copy",
+        "four-copy",
         "evacuation",
         "stranger",
         "recreated",
+        "reused",
         "four",
     ],
     &["checkpoints", "parts", "lazy"],

@@ -190,7 +190,7 @@ impl fmt::Display for Halt {
                 write!(
                     f,
                     "the ledger up to position {position} is not what this node had read (hash {ledger}, not {disk}): the hub \
-                     lost confirmed records and grew again; restore the hub, or see `fanin ledger verify` for what is in doubt"
+                     lost confirmed records and grew again; restore the hub, or see `fanin ledger repair --dry-run`"
                 )
             }
             Halt::LedgerRecreated => write!(f, "the ledger stream was deleted and created again"),
@@ -263,7 +263,7 @@ impl fmt::Display for Halt {
             Halt::UnknownRecord { position, error } => {
                 write!(
                     f,
-                    "ledger record {position} is not understood: {error}; a newer bridge wrote it, or something else did"
+                    "ledger record {position} is not understood: {error}; a newer bridge wrote it, or something else did: upgrade this bridge"
                 )
             }
             Halt::UnsupportedRules {

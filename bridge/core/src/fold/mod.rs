@@ -3,6 +3,7 @@
 //! `apply` takes records in ledger order, one position at a time. Two folds that took the same prefix are equal, and a
 //! fold that loaded a checkpoint at `p` equals one that took every record up to `p` (I4, I11).
 
+mod cure;
 mod halt;
 mod ownership;
 mod reuse;

@@ -265,7 +265,7 @@ impl Fold {
     }
 
     /// Rebuilds what is derived from the claims.
-    fn derive(&mut self) {
+    pub(crate) fn derive(&mut self) {
         self.claims_hash = Hash128::default();
         self.owners = BTreeMap::new();
         for (&key, entry) in &self.claims {
@@ -276,10 +276,10 @@ impl Fold {
                 self.closed.get(&entry.incarnation).copied().unwrap_or_default().0,
             );
             if !won.is_empty() {
-                self.owners
-                    .entry(entry.incarnation)
-                    .or_default()
-                    .assign(&won, key);
+                let owners = self.owners.entry(entry.incarnation).or_default();
+                // After a repair two claims may have won one message: both nodes have published it. One entry is enough.
+                let free = owners.unowned(&won);
+                owners.assign(&free, key);
             }
         }
         let done: Vec<_> = self

@@ -18,7 +18,10 @@ impl Node {
         bytes: &[u8],
         out: &mut Vec<Effect>,
     ) {
-        if matches!(self.phase, Phase::Halted(_)) || self.loading.is_some() {
+        if matches!(self.phase, Phase::Halted(_)) {
+            return self.watch_record(now, position, subject, bytes, out);
+        }
+        if self.loading.is_some() {
             return;
         }
         if self.known_witness.position == position {
@@ -27,14 +30,16 @@ impl Node {
             if ahead.apply(position, subject, bytes).is_ok()
                 && let Err(halt) = self.compare_history(&ahead)
             {
-                return self.halt(halt, out);
+                self.halt(halt, out);
+                return self.watch_record(now, position, subject, bytes, out);
             }
         }
         match self.fold.read(position, subject, bytes) {
             Ok(None) => {}
             Ok(Some(record)) => {
                 if let Err(halt) = self.judge_record(&record) {
-                    return self.halt(halt, out);
+                    self.halt(halt, out);
+                    return self.watch_record(now, position, subject, bytes, out);
                 }
                 let folded = self.fold.take(position, record, bytes);
                 self.on_folded(now, position, folded, out);
@@ -43,7 +48,10 @@ impl Node {
                 self.loading = Some((expected, found));
                 out.push(Effect::LoadCheckpoint);
             }
-            Err(ApplyError::Halt(halt)) => self.halt(halt, out),
+            Err(ApplyError::Halt(halt)) => {
+                self.halt(halt, out);
+                self.watch_record(now, position, subject, bytes, out);
+            }
         }
     }
 
@@ -233,19 +241,10 @@ impl Node {
         let own = uuid == self.identity.uuid;
         match self.epoch {
             Some(epoch) if position == epoch => self.check_joined(now, out),
-            Some(epoch) if position > epoch && own => {
-                let reason = match record.state {
-                    NodeState::Evacuated => FenceReason::Evacuated,
-                    NodeState::Active | NodeState::Draining | NodeState::Closed => {
-                        FenceReason::ForeignEpoch { epoch: position }
-                    }
-                };
-                self.fence(reason, out);
-            }
-            Some(epoch) if position > epoch && record.node == self.identity.name => {
-                self.fence(FenceReason::NameTaken { epoch: position }, out);
-            }
-            Some(_) => self.expect_known_epoch(position, own, record, out),
+            Some(epoch) => match self.fence_of(epoch, position, record) {
+                Some(reason) => self.fence(reason, out),
+                None => self.expect_known_epoch(position, own, record, out),
+            },
             None => self.expect_known_epoch(position, own, record, out),
         }
     }
@@ -316,22 +315,8 @@ impl Node {
             Some(entry) => (entry.epoch, entry.state),
             None => return false,
         };
-        if found > epoch {
-            let evacuated = state == NodeState::Evacuated;
-            let reason = if evacuated {
-                FenceReason::Evacuated
-            } else {
-                FenceReason::ForeignEpoch { epoch: found }
-            };
+        if let Some(reason) = self.fence_in(&self.fold) {
             self.fence(reason, out);
-        } else if state == NodeState::Closed {
-            // Only another data directory of the same name closes a node from outside.
-            self.fence(
-                FenceReason::NameTaken {
-                    epoch: self.fold.position(),
-                },
-                out,
-            );
         }
         found == epoch && state == NodeState::Active
     }
@@ -345,7 +330,7 @@ impl Node {
         out: &mut Vec<Effect>,
     ) {
         if matches!(self.phase, Phase::Halted(_)) {
-            return;
+            return self.watch_checkpoint(checkpoint.as_deref(), out);
         }
         let gap = self.loading.take();
         let newer = checkpoint.filter(|found| found.witness.position > self.fold.position());
@@ -357,22 +342,28 @@ impl Node {
                         .and_then(|()| self.compare_own(&fold))
                         .and_then(|()| self.judge_loaded(&fold))
                     {
-                        return self.halt(halt, out);
+                        self.halt(halt, out);
+                        return self.watch_checkpoint(Some(&found), out);
                     }
                     self.fold = fold;
                     self.note_loaded_claims();
                     self.adopt_loaded(now, out);
                 }
-                Err(halt) => return self.halt(halt, out),
+                Err(halt) => {
+                    self.halt(halt, out);
+                    return self.watch_checkpoint(None, out);
+                }
             },
             (None, Some((expected, found))) => {
-                return self.halt(
+                let last = LedgerSeq(found.0.saturating_sub(1));
+                self.halt(
                     Halt::Gap {
                         first: expected,
-                        last: LedgerSeq(found.0.saturating_sub(1)),
+                        last,
                     },
                     out,
                 );
+                return self.watch_checkpoint(None, out);
             }
             (None, None) => {}
         }
@@ -391,6 +382,9 @@ impl Node {
         }
         self.on_terms(out);
         if matches!(self.phase, Phase::Halted(_)) {
+            if let Some(reason) = self.fence_in(&self.fold) {
+                self.fence(reason, out);
+            }
             return;
         }
         match self.epoch {

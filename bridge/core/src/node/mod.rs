@@ -9,6 +9,7 @@
 
 mod close;
 mod done;
+mod halted;
 mod intake;
 mod ledger;
 mod reused;
@@ -25,11 +26,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::batch::{Batch, BatchState};
 use crate::effect::{Effect, Fact, FenceReason};
 use crate::fold::{ClaimKey, Fold, Halt, Void};
-use crate::ids::{BatchNo, Epoch, Incarnation, LedgerSeq, NodeUuid, Nonce, Offset, Tick};
+use crate::ids::{BatchNo, Epoch, Incarnation, LedgerSeq, NodeUuid, Nonce, Offset, StreamSeq, Tick};
 use crate::input::Input;
 use crate::mutants::{self, Mutant};
 use crate::record::{Body, Record, SourceTerms, Witness};
 use crate::seq_set::SeqSet;
+use crate::wire::DecodeError;
 use reused::given_up;
 
 /// Who this node is and what its configuration says of the mapping.
@@ -124,6 +126,8 @@ pub enum Withheld {
     },
     /// Too many batches wait for their claims.
     Unresolved,
+    /// A claim would be void, and the terms under which it would be valid do not fit in a record.
+    TermsUnfit(DecodeError),
     /// A claim would be void.
     Void(Void),
     /// The terms name other filters for this source than the configuration.
@@ -158,8 +162,12 @@ pub struct Node {
     pub(crate) room: room::Room,
     /// Sources that seemed to end before what they had given, with since when.
     pub(crate) shrunk: BTreeMap<Incarnation, Tick>,
+    /// The newest message that was looked at in each source, with its publish time.
+    pub(crate) looked: BTreeMap<Incarnation, (StreamSeq, i64)>,
     /// The checkpoint was asked for and has not come.
     pub(crate) loading: Option<(LedgerSeq, LedgerSeq)>,
+    /// Up to where a halted node has looked for its own fence.
+    pub(crate) watched: LedgerSeq,
 }
 
 impl Node {
@@ -226,8 +234,8 @@ impl Node {
                 incarnation,
                 reaches,
                 last,
-                probe,
-            } => self.on_source_seen(now, incarnation, (reaches, last), probe, out),
+                probes,
+            } => self.on_source_seen(now, incarnation, (reaches, last), &probes, out),
             Input::AppendFailed => self.upkeep.on_append_failed(now),
             Input::HubBroken(halt) => self.halt(halt, out),
             Input::LedgerSize { bytes, max } => self.on_ledger_size(now, bytes, max, out),
@@ -485,7 +493,10 @@ impl Node {
         let terms = self.fold.terms();
         self.fold
             .admits_claim(self.identity.uuid, epoch, incarnation, terms.version)
-            .map_err(Withheld::Void)?;
+            .map_err(|void| {
+                self.unfit_terms()
+                    .map_or(Withheld::Void(void), Withheld::TermsUnfit)
+            })?;
         if terms.sources.get(&incarnation) != self.identity.sources.get(&incarnation) {
             return Err(Withheld::FilterDiffers);
         }

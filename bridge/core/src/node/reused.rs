@@ -15,40 +15,66 @@ use crate::seq_set::SeqSet;
 /// What to look at in a source.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SourceProbe {
-    /// The source has given this sequence, as a claim or W shows; 0 when nothing is known.
+    /// The source has given this sequence, as a claim, a batch in hand or W shows; 0 when nothing is known.
     pub reaches: StreamSeq,
-    /// The newest message known as claimed, whose publish time is to be compared.
+    /// The newest message known as claimed or in hand, whose publish time is to be compared.
     pub newest: Option<StreamSeq>,
+    /// The one that was looked at last. It was there then, so that it has the same time now, or is gone.
+    pub before: Option<StreamSeq>,
+}
+
+impl SourceProbe {
+    /// The messages to look at.
+    pub fn messages(&self) -> impl Iterator<Item = StreamSeq> {
+        let before = self.before.filter(|_| self.before != self.newest);
+        before.into_iter().chain(self.newest)
+    }
 }
 
 impl Node {
     /// What `Input::SourceSeen` is to compare with, to be asked for before the source is looked at.
     #[must_use]
     pub fn source_probe(&self, incarnation: Incarnation) -> SourceProbe {
-        let newest = self.fold.newest_claimed(incarnation);
+        let in_hand = self.in_hand.get(&incarnation).and_then(SeqSet::last);
+        let newest = self.fold.newest_claimed(incarnation).max(in_hand.map(StreamSeq));
         SourceProbe {
             reaches: self.fold.closed(incarnation).max(newest.unwrap_or_default()),
             newest,
+            before: self.looked.get(&incarnation).map(|&(seq, _)| seq),
         }
     }
 
     /// A shrunk stream must be seen twice, `audit_ms` apart: a leader that is being replaced may answer from before. A message is
-    /// either there with its time or not, whoever answers, so one with another time is believed at once.
+    /// either there with its time or not, whoever answers, so one with another time is believed at once. What was looked at is
+    /// remembered, for the newest claim may be of a message that has come since the source went back.
     pub(super) fn on_source_seen(
         &mut self,
         now: Tick,
         incarnation: Incarnation,
         (reaches, last): (StreamSeq, StreamSeq),
-        probe: Option<(StreamSeq, i64)>,
+        probes: &[(StreamSeq, i64)],
         out: &mut Vec<Effect>,
     ) {
         if self.phase != Phase::Active || !self.identity.sources.contains_key(&incarnation) {
             return;
         }
-        if let Some((seq, at)) = probe
-            && let Err(halt) = self.judge_one(incarnation, seq, at)
-        {
-            return self.halt(halt, out);
+        let looked = self.looked.get(&incarnation).copied();
+        for &(seq, at) in probes {
+            let differs = looked.filter(|&(known, known_at)| known == seq && known_at != at);
+            let differs = differs.filter(|_| !mutants::on(Mutant::IgnoresReusedSequences));
+            let reused = differs.map(|(seq, at)| Reused {
+                seq,
+                known_ns: (at, at),
+            });
+            let judged = self
+                .halted_by(incarnation, reused, (at, at))
+                .and_then(|()| self.judge_one(incarnation, seq, at));
+            if let Err(halt) = judged {
+                return self.halt(halt, out);
+            }
+        }
+        if let Some(&newest) = probes.iter().max() {
+            self.looked.insert(incarnation, newest);
         }
         if last >= reaches || mutants::on(Mutant::IgnoresShrunkSources) {
             self.shrunk.remove(&incarnation);

@@ -9,6 +9,7 @@ use crate::effect::{Effect, Fact};
 use crate::ids::{LedgerSeq, TermsVersion, Tick};
 use crate::mutants::{self, Mutant};
 use crate::record::{Body, NodeState, Progress, Terms, Witness, epoch_subject};
+use crate::wire::DecodeError;
 
 /// What upkeep remembers between ticks.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -65,6 +66,13 @@ impl Upkeep {
         }
     }
 
+    /// As `on_checkpoint_part`; says whether a checkpoint is complete now that was not before.
+    pub(super) fn completes(&mut self, now: Tick, of: Witness, part: u32, parts: u32) -> bool {
+        let before = self.last_checkpoint();
+        self.on_checkpoint_part(now, of, part, parts);
+        self.last_checkpoint() > before
+    }
+
     pub(super) fn on_loaded(&mut self, now: Tick, position: LedgerSeq) {
         self.complete = Some((position, now));
         self.candidate = self.candidate.or(self.complete);
@@ -115,7 +123,15 @@ impl Node {
         }
         let Some(terms) = self.wanted_terms() else { return };
         self.upkeep.terms_sent = Some(now);
-        self.append(Body::Terms(terms), Some(self.fold.terms_at()), out);
+        // What nobody could read is never written; `may_pull` tells why.
+        if terms.check().is_ok() {
+            self.append(Body::Terms(terms), Some(self.fold.terms_at()), out);
+        }
+    }
+
+    /// What is wrong with the terms that this node would write, if it would write some that cannot be read.
+    pub(super) fn unfit_terms(&self) -> Option<DecodeError> {
+        self.wanted_terms().and_then(|terms| terms.check().err())
     }
 
     pub(super) fn wanted_terms(&self) -> Option<Terms> {

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::ids::{Incarnation, TermsVersion};
-use crate::limits::{APPS_MAX, FILTERS_MAX, NAME_BYTES_MAX, SOURCES_MAX, SUBJECT_BYTES_MAX};
+use crate::limits::{APPS_MAX, FILTERS_MAX, NAME_BYTES_MAX, SOURCES_MAX, SUBJECT_BYTES_MAX, TERMS_BYTES_MAX};
 use crate::wire::{DecodeError, Reader, Writer};
 
 /// A source as the terms name it.
@@ -33,6 +33,19 @@ impl Terms {
             .iter()
             .filter(move |&(_, &since)| since <= version)
             .map(|(app, _)| app.as_str())
+    }
+
+    /// Whether a TERMS record of these can be written and read. One that cannot be read would halt every bridge of the mapping
+    /// for good, since no checkpoint can be written behind it.
+    ///
+    /// # Errors
+    /// The bound that they do not keep.
+    pub fn check(&self) -> Result<(), DecodeError> {
+        let bytes = self.encode();
+        if bytes.len() > TERMS_BYTES_MAX {
+            return Err(DecodeError::Limit("bytes of the terms"));
+        }
+        Terms::decode(&bytes).map(drop)
     }
 
     pub(crate) fn encode(&self) -> Vec<u8> {

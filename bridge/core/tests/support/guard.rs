@@ -56,6 +56,14 @@ impl World {
     fn guard_effect(&self, who: usize, effect: &Effect) {
         let bridge = &self.bridges[who];
         let knows_truth = !self.truth.ended && !bridge.astray;
+        if let Effect::Append { record, .. } = effect {
+            let bytes = record.encode();
+            assert_eq!(
+                fanin_core::record::Record::decode(&bytes).as_ref(),
+                Ok(&**record),
+                "a record that nobody can read halts every bridge for good"
+            );
+        }
         match effect {
             Effect::Append { record, .. } => match &record.body {
                 RecordBody::Claim(claim) => {

@@ -6,9 +6,13 @@
 
 mod append;
 mod read;
+mod renew;
 pub mod tail;
 
 pub use append::AppendError;
+pub use renew::{FoundLedger, Renewal};
+
+use std::collections::BTreeSet;
 
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -162,7 +166,7 @@ pub struct LedgerInfo {
 pub enum LedgerError {
     /// It is missing and must not be created silently.
     #[error(
-        "the ledger {stream} is missing although this node has worked with it; restore it, or start the mapping anew on every node"
+        "the ledger {stream} is missing although this node has worked with it; restore it, or see `fanin ledger repair --dry-run`"
     )]
     Missing {
         /// The ledger's stream.
@@ -248,6 +252,7 @@ pub struct Ledger {
     stream: String,
     subject_base: String,
     created_ns: u64,
+    predecessors: BTreeSet<u64>,
 }
 
 #[derive(Deserialize)]
@@ -272,6 +277,15 @@ impl Ledger {
         if !mismatches.is_empty() {
             return Err(LedgerError::Differs { stream, mismatches });
         }
+        Ledger::of(connection, options, &reply)
+    }
+
+    fn of(
+        connection: &Connection,
+        options: &LedgerOptions,
+        reply: &StreamReply,
+    ) -> Result<Ledger, LedgerError> {
+        let stream = options.stream();
         let created_ns =
             source::created_ns(&stream, &reply.created).map_err(|source| of_facts(&stream, source))?;
         Ok(Ledger {
@@ -279,6 +293,7 @@ impl Ledger {
             stream,
             subject_base: format!("{}.{}.", options.prefix, options.mapping),
             created_ns,
+            predecessors: renew::predecessors(&reply.config),
         })
     }
 
@@ -292,6 +307,12 @@ impl Ledger {
     #[must_use]
     pub fn created_ns(&self) -> u64 {
         self.created_ns
+    }
+
+    /// The creation times of the streams in whose place a repair has begun this one.
+    #[must_use]
+    pub fn predecessors(&self) -> &BTreeSet<u64> {
+        &self.predecessors
     }
 
     /// The ledger's state as of now, from its leader.
@@ -407,20 +428,35 @@ mod tests {
         };
         assert_eq!(options.verify(&options.config()), vec![]);
         for (setting, value) in [
+            ("subjects", json!(["fanin.orders.>", "x"])),
+            ("retention", json!("workqueue")),
             ("storage", json!("memory")),
             ("discard", json!("old")),
-            ("max_age", json!(1)),
+            ("discard_new_per_subject", json!(true)),
             ("max_msgs", json!(5)),
+            ("max_age", json!(1)),
+            ("max_msgs_per_subject", json!(1)),
+            ("max_msg_size", json!(1)),
+            ("duplicate_window", json!(1)),
             ("allow_direct", json!(true)),
+            ("mirror_direct", json!(true)),
             ("deny_delete", json!(false)),
             ("deny_purge", json!(true)),
             ("allow_rollup_hdrs", json!(true)),
+            ("no_ack", json!(true)),
+            ("sealed", json!(true)),
+            ("mirror", json!({"name": "x"})),
+            ("sources", json!([{"name": "x"}])),
+            ("republish", json!({"dest": "x"})),
+            ("subject_transform", json!({"src": "a", "dest": "x"})),
             ("allow_msg_ttl", json!(true)),
-            ("duplicate_window", json!(1)),
-            ("max_msg_size", json!(1)),
+            ("subject_delete_marker_ttl", json!(1)),
+            ("allow_atomic", json!(true)),
+            ("allow_batched", json!(true)),
+            ("allow_msg_counter", json!(true)),
+            ("allow_msg_schedules", json!(true)),
             ("num_replicas", json!(1)),
             ("persist_mode", json!("async")),
-            ("mirror", json!({"name": "x"})),
         ] {
             let mut config = options.config();
             config[setting] = value;

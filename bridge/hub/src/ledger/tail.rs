@@ -46,7 +46,7 @@ pub enum TailEvent {
 pub enum TailError {
     /// The stream ends before what was already read: the hub lost records.
     #[error(
-        "the ledger {stream} ends at {last} although {read} was read: the hub lost records; the mapping halts, run `fanin ledger verify`"
+        "the ledger {stream} ends at {last} although {read} was read: the hub lost records; the mapping halts, see `fanin ledger repair --dry-run`"
     )]
     Shrunk {
         /// The ledger's stream.
@@ -63,7 +63,7 @@ pub enum TailError {
         stream: String,
     },
     /// The stream is gone.
-    #[error("the ledger {stream} is missing; restore it, or start the mapping anew on every node")]
+    #[error("the ledger {stream} is missing; restore it, or see `fanin ledger repair --dry-run`")]
     Missing {
         /// The ledger's stream.
         stream: String,
@@ -198,7 +198,10 @@ impl Tail {
         if self.ledger.connection.generation() != Some(reading.generation) {
             return Err(PullError::Disconnected);
         }
-        reading.flow.ask(limits::TAIL_BATCH, None).await?;
+        reading
+            .flow
+            .ask(limits::TAIL_BATCH, None, limits::OPEN_PULLS_MAX)
+            .await?;
         let message = reading.flow.next(Instant::now() + limits::PULL_EXPIRES).await?;
         if let Some(message) = message {
             self.take(message);

@@ -3,9 +3,11 @@
 use bytes::Bytes;
 use fanin_core::ids::StreamSeq;
 use fanin_hub::{
-    ApiError, ConnectError, Connection, HubOptions, Login, Outgoing, PublishError, Publisher, Secret,
-    SourceError, SourceInfo, fetch_message, next_matching,
+    ApiError, AwayKind, ConnectError, Connection, HubOptions, Login, Outgoing, PublishError, Publisher,
+    Secret, SourceError, SourceInfo, fetch_message, next_matching,
 };
+
+use tokio::io::AsyncWriteExt as _;
 
 use crate::support::{PATIENCE, connect, fill, in_time, start, with_stream};
 
@@ -68,6 +70,59 @@ async fn each_refusal_is_told_apart() {
         error.await.err().unwrap(),
         ConnectError::Unreadable { .. }
     ));
+}
+
+/// Goal: a bridge that waits for its hub knows why it is not there, and forgets it once it is. Method: the reasons above, over
+/// connections that wait; then the hub that was missing.
+#[tokio::test]
+async fn a_connection_that_waits_knows_why() {
+    let hub = start(ACCOUNTS).await;
+    let mut late = start("").await;
+    late.kill().unwrap();
+    // A port on which somebody else serves.
+    let other = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let other_url = format!("nats://{}", other.local_addr().unwrap());
+    tokio::spawn(async move {
+        while let Ok((mut socket, _)) = other.accept().await {
+            let _ = socket.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n").await;
+        }
+    });
+    let mut encrypted = login(&hub, "all", "secret");
+    encrypted.tls.required = true;
+    let mut waiting = Vec::new();
+    for (options, kind) in [
+        (login(&hub, "all", "wrong"), AwayKind::LoginRefused),
+        (encrypted, AwayKind::Tls),
+        (HubOptions::new([other_url]), AwayKind::Unreachable),
+        // What tells most is told, whichever server is tried last.
+        (
+            HubOptions {
+                servers: vec![late.url(), hub.url()],
+                ..login(&hub, "all", "wrong")
+            },
+            AwayKind::LoginRefused,
+        ),
+        (HubOptions::new([late.url()]), AwayKind::Unreachable),
+    ] {
+        let connection = Connection::connect(HubOptions {
+            wait_for_hub: true,
+            ..options
+        })
+        .await
+        .unwrap();
+        let mut state = connection.watch();
+        let knows = state.wait_for(|state| {
+            let away = state.away.as_ref();
+            away.is_some_and(|away| away.kind == kind && !away.server.is_empty())
+        });
+        let (code, text) = in_time(knows).await.unwrap().why_away().unwrap();
+        assert_eq!(code, kind.code(), "{text}");
+        assert!(text.contains("127.0.0.1:") && text.contains("; check "), "{text}");
+        waiting.push(connection);
+    }
+    late.restart().await.unwrap();
+    let found = in_time(waiting.pop().unwrap().wait_connected()).await;
+    assert_eq!((found.why_away(), found.away), (None, None));
 }
 
 /// Goal: asking for encryption never falls back to plain text. Method: demand TLS of a server that has none.

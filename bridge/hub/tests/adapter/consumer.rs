@@ -47,7 +47,7 @@ async fn created_by_several_at_once() {
         )
     });
     for result in join_all(tasks).await {
-        assert_eq!(result.expect("the consumer").tuning, vec![]);
+        assert_eq!(result.expect("the consumer").grown, vec![]);
     }
     assert!(
         !spec
@@ -82,46 +82,81 @@ async fn creation_is_by_permission() {
     assert_eq!(batch.first().map(|p| p.facts.stream_seq), Some(8));
 }
 
-/// Goal: settings the rules rest on are refused by name; settings of speed are only reported, and can be brought right.
-/// Method: create consumers by hand.
+/// Goal: every setting that differs is refused by name, a paused consumer too, and nothing is changed; but sizes that are too
+/// small, where nothing else differs, are raised in place. Method: consumers made by hand, as the server has them afterwards.
 #[tokio::test]
-async fn differences_are_named() {
+async fn differences_are_named_and_sizes_grow() {
     let (_hub, connection) = with_stream().await;
     let spec = spec(&connection).await;
-    let mut config = spec.config(CreatePolicy::FromStart);
-    config["max_deliver"] = json!(3);
-    let create = |config: &Value| json!({ "stream_name": "S", "config": config, "action": "create" });
+    let wanted = spec.config(CreatePolicy::FromStart);
     let name = format!("CONSUMER.CREATE.S.{}", spec.name());
-    raw(&connection, &name, create(&config)).await;
-    let error = spec.ensure(&connection, CreatePolicy::Never).await.err().unwrap();
-    let ConsumerError::Differs { mismatches, .. } = error else {
-        panic!("{error}")
-    };
-    assert_eq!(
-        mismatches.iter().map(|m| m.setting.as_str()).collect::<Vec<_>>(),
-        ["max_deliver"]
-    );
+    let request =
+        |config: &Value, action: &str| json!({ "stream_name": "S", "config": config, "action": action });
+    for (changes, expected) in [
+        (vec![("max_deliver", json!(3))], vec!["max_deliver"]),
+        (vec![("ack_wait", json!(5_000_000_000_u64))], vec!["ack_wait"]),
+        (vec![("max_ack_pending", json!(8_001))], vec!["max_ack_pending"]),
+        (
+            vec![("max_ack_pending", json!(10)), ("max_waiting", json!(2_000))],
+            vec!["max_ack_pending", "max_waiting"],
+        ),
+        (vec![("max_batch", json!(10))], vec!["max_batch"]),
+        (vec![("num_replicas", json!(1))], vec!["num_replicas"]),
+        (
+            vec![("pause_until", json!("2100-01-01T00:00:00Z"))],
+            vec!["pause_until"],
+        ),
+    ] {
+        let mut config = wanted.clone();
+        for (setting, value) in changes {
+            config[setting] = value;
+        }
+        raw(&connection, &name, request(&config, "create")).await;
+        let before = raw(
+            &connection,
+            &format!("CONSUMER.INFO.S.{}", spec.name()),
+            Value::Null,
+        )
+        .await;
+        let error = spec.ensure(&connection, CreatePolicy::Never).await.err().unwrap();
+        assert_eq!(error.code(), "FAN-2011");
+        let ConsumerError::Differs { mismatches, .. } = error else {
+            panic!("{error}")
+        };
+        assert_eq!(
+            mismatches.iter().map(|m| m.setting.as_str()).collect::<Vec<_>>(),
+            expected
+        );
+        let after = raw(
+            &connection,
+            &format!("CONSUMER.INFO.S.{}", spec.name()),
+            Value::Null,
+        )
+        .await;
+        assert_eq!(before["config"], after["config"]);
+        raw(
+            &connection,
+            &format!("CONSUMER.DELETE.S.{}", spec.name()),
+            Value::Null,
+        )
+        .await;
+    }
 
-    raw(
-        &connection,
-        &format!("CONSUMER.DELETE.S.{}", spec.name()),
-        Value::Null,
-    )
-    .await;
-    config["max_deliver"] = json!(-1);
+    let mut config = wanted;
     config["max_ack_pending"] = json!(10);
-    raw(&connection, &name, create(&config)).await;
-    let mut shared = spec.ensure(&connection, CreatePolicy::Never).await.unwrap();
+    raw(&connection, &name, request(&config, "create")).await;
+    fill(&connection, 5, 10).await;
+    let first = spec.ensure(&connection, CreatePolicy::Never).await.unwrap();
     assert_eq!(
-        shared
-            .tuning
-            .iter()
-            .map(|m| m.setting.as_str())
-            .collect::<Vec<_>>(),
+        first.grown.iter().map(|m| m.setting.as_str()).collect::<Vec<_>>(),
         ["max_ack_pending"]
     );
-    shared.tune(&connection, &spec).await.unwrap();
-    assert_eq!((shared.tuning, shared.info.max_ack_pending), (vec![], 8_000));
+    assert_eq!((first.info.max_ack_pending, first.created), (8_000, false));
+    let again = spec.ensure(&connection, CreatePolicy::Never).await.unwrap();
+    assert_eq!(
+        (again.grown, again.info.created_ns),
+        (vec![], first.info.created_ns)
+    );
 }
 
 /// Goal: batches keep to both limits, arrive in order and complete, and settle. Method: 3000 messages, then look at the

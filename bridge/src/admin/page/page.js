@@ -268,7 +268,7 @@ function show(status, timeline, lines, at) {
   }
   end(root);
   const wrong = status.mappings.filter((m) => !(m.state in STATES));
-  const away = status.hub && !status.hub.connected ? ["The hub is away."] : [];
+  const away = status.hub && !status.hub.connected ? [`The hub is away. ${status.hub.reason ?? ""}`.trim()] : [];
   say([...away, ...wrong.map((m) => `Mapping ${m.name} is ${m.state}.`)].join(" "));
 }
 

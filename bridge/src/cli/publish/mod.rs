@@ -16,7 +16,7 @@ use tokio::fs::File;
 use tokio::io::{AsyncBufRead, BufReader};
 use tokio::time::{Instant, sleep};
 
-use super::exit::Exit;
+use super::exit::{Exit, connect_exit};
 use super::failure::Failure;
 use super::hub_args::HubArgs;
 use super::limits::{
@@ -129,7 +129,7 @@ pub(super) async fn execute(args: &Args) -> Result<Exit, Failure> {
         .run_until_cancelled(connecting)
         .await
         .ok_or_else(interrupted)?
-        .map_err(|error| Failure::of(connect_exit(&error), error.code(), error))?;
+        .map_err(|error| Failure::of(connect_exit(&error, Exit::Usage), error.code(), error))?;
     let max_payload = connection.state().max_payload;
 
     let mut sender = Sender {
@@ -173,20 +173,6 @@ fn unreadable(file: &Path, error: std::io::Error) -> Failure {
     };
     let text = format!("cannot read {name}");
     Failure::new(Exit::Io, codes::INPUT_UNREADABLE, text).because(error)
-}
-
-fn connect_exit(error: &fanin_hub::ConnectError) -> Exit {
-    use fanin_hub::ConnectError;
-    match error {
-        ConnectError::NoServers | ConnectError::BadAddress { .. } | ConnectError::HalfCertificate => {
-            Exit::Usage
-        }
-        ConnectError::Unreadable { .. } => Exit::Io,
-        ConnectError::LoginRefused { .. } => Exit::NotPermitted,
-        ConnectError::Tls { .. }
-        | ConnectError::Unreachable { .. }
-        | ConnectError::HubWithoutJetStream { .. } => Exit::Unavailable,
-    }
 }
 
 /// The hub's word on one line.

@@ -17,6 +17,10 @@ const PURGED_MIN: u64 = 100;
 const RESET_NEAR: u64 = 2_000;
 /// See [`RESET_NEAR`].
 const RESET_FAR_EVERY: u64 = 4;
+/// Each so many resets go ahead of the source's end, by at most [`RESET_AHEAD`].
+const RESET_AHEAD_EVERY: u64 = 4;
+/// See [`RESET_AHEAD_EVERY`].
+const RESET_AHEAD: u64 = 100;
 
 /// Asks a leader to step down. A refusal is fine: there may be no leader while another fault lasts.
 pub(super) async fn step_down(world: &World, whose: Leader) -> Result<(), RunError> {
@@ -55,8 +59,8 @@ pub(super) async fn forget_consumer(world: &World) -> Result<(), RunError> {
     created.await.map(|_| ()).map_err(RunError)
 }
 
-/// Sets the shared consumer to any sequence of the source: what lies behind is delivered again, what lies before is never
-/// delivered. No answer is fine while another fault lasts.
+/// Sets the shared consumer to any sequence, of the source or a little ahead of it: what lies behind is delivered again, what
+/// lies before is never delivered. No answer is fine while another fault lasts.
 pub(super) async fn reset_consumer(world: &World, pick: u64) -> Result<(), RunError> {
     let (Ok(consumer), Ok(last)) = (world.hub.consumer().await, world.hub.last_sequence().await) else {
         return Ok(());
@@ -78,7 +82,12 @@ pub(super) async fn reset_consumer(world: &World, pick: u64) -> Result<(), RunEr
     } else {
         span.min(RESET_NEAR)
     };
-    let seq = last - (pick >> 8) % span;
+    // Ahead of the source's end everything is skipped that comes until then.
+    let seq = if pick % RESET_AHEAD_EVERY == 1 {
+        last + 1 + (pick >> 8) % RESET_AHEAD
+    } else {
+        last - (pick >> 8) % span
+    };
     let asked: Result<Value, _> = world
         .hub
         .jetstream

@@ -240,7 +240,7 @@ impl Consumer {
             name: self.name.clone(),
             info: self.info(stream),
             created,
-            tuning: Vec::new(),
+            grown: Vec::new(),
         }
     }
 }

@@ -1,0 +1,99 @@
+//! What an operator does about a halt. Each cure is one sentence, in words that need no look into the code (P10).
+
+use super::Halt;
+
+impl Halt {
+    /// What an operator does about it. A halt ends with the process only, so that each cure ends with a start.
+    #[must_use]
+    pub fn cure(&self) -> &'static str {
+        match self {
+            Halt::CheckpointDamaged { .. } => {
+                "compare with `fanin ledger verify` from another node: if it halts there too, restore the hub's ledger stream, \
+                 or see `fanin ledger repair --dry-run`; otherwise check this machine; then restart"
+            }
+            Halt::Diverged { .. } => {
+                "run the same version of fanin on every node and restart; if it halts again, restore the hub's ledger stream, \
+                 or see what `fanin ledger repair --dry-run` makes of what the nodes hold"
+            }
+            Halt::Gap { .. } => {
+                "restore the hub's ledger stream from a backup or a replica that still has these records, or see \
+                 `fanin ledger repair --dry-run`, then restart"
+            }
+            Halt::HistoryChanged { .. } => {
+                "restore the hub's ledger stream, or see `fanin ledger repair --dry-run`, then restart"
+            }
+            Halt::LedgerRecreated => {
+                "restore the hub's ledger stream that was there before: an empty one knows nothing of what was claimed; or \
+                 see `fanin ledger repair --dry-run`; then restart"
+            }
+            Halt::LedgerShrank { .. } => {
+                "restore the hub's ledger stream with the records it has lost, or see `fanin ledger repair --dry-run`, then restart"
+            }
+            Halt::NoGenesis { .. } => {
+                "find what wrote to the ledger stream, which belongs to the bridges alone, restore the stream, then restart"
+            }
+            Halt::Reserved { .. } => {
+                "upgrade this bridge to the newest version that any node runs, then restart"
+            }
+            Halt::SequenceReused { .. } | Halt::SourceShrank { .. } => {
+                "restore the source stream with the messages it has lost and restart, or raise `generation` of this source in every \
+                 node's configuration and restart one node with --accept-terms, which delivers anew what the stream retains"
+            }
+            Halt::SourceRecreated { .. } => {
+                "restore the stream that was there before and restart, or take the new one for good: restart one node with \
+                 --accept-terms"
+            }
+            Halt::TermsOutOfOrder { .. } => {
+                "restore the hub's ledger stream: a record between the two is missing or doubled; then restart"
+            }
+            Halt::UnknownFeature { .. } => {
+                "upgrade this bridge to the newest version that any node runs, then restart"
+            }
+            Halt::UnknownRecord { .. } => {
+                "upgrade this bridge to the newest version that any node runs, then restart; if every node runs the same \
+                 version, find what else wrote to the ledger stream and restore the stream"
+            }
+            Halt::UnsupportedRules { .. } => {
+                "upgrade this bridge to the newest version that any node runs, then restart"
+            }
+            Halt::WonDiffers { .. } => {
+                "restore whichever was rolled back, the hub's ledger stream or this node's data directory, then restart; \
+                 `fanin ledger verify` tells what is in doubt"
+            }
+            Halt::WrongSubject { .. } => {
+                "find what wrote to the ledger stream, which belongs to the bridges alone, restore the stream, then restart"
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    //! Goal: an operator of an older bridge reads what helps. Method: what a newer version can leave in the ledger.
+    use super::*;
+    use crate::ids::LedgerSeq;
+    use crate::wire::DecodeError;
+
+    #[test]
+    fn what_a_newer_version_wrote_asks_for_an_upgrade() {
+        let position = LedgerSeq(7);
+        let error = DecodeError::UnknownRecord;
+        let feature = "lanes".to_owned();
+        for halt in [
+            Halt::Reserved {
+                position,
+                what: "FENCE",
+            },
+            Halt::UnknownFeature { position, feature },
+            Halt::UnknownRecord { position, error },
+            Halt::UnsupportedRules {
+                position,
+                found: 2,
+                supported: 1,
+            },
+        ] {
+            assert!(halt.to_string().contains("upgrade this bridge"), "{halt}");
+            assert!(halt.cure().contains("upgrade this bridge"), "{halt:?}");
+        }
+    }
+}

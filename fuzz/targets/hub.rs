@@ -1,0 +1,6 @@
+//! Header blocks and reply subjects from the hub.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|bytes: &[u8]| fanin_fuzz::judges::hub(bytes));
