@@ -79,6 +79,48 @@ fn a_ledger_that_grew_again_is_another_one() {
     assert_eq!((*position, *theirs), (known.position, known.hash));
 }
 
+/// The hub split, and the half that this node read is given up. What the other half holds in its place is purged behind a
+/// checkpoint, so no record's witness tells: the checkpoint does, which does not show what this node has won.
+#[test]
+fn a_checkpoint_of_another_half_is_not_taken_up() {
+    let mut w = World::started(2, 4);
+    let kept = w.ledger.last;
+    w.stage(A, &[1]);
+    w.run(A);
+    w.lose_behind(kept);
+    for seq in 2..=4 {
+        w.stage(B, &[seq]);
+        w.run(B);
+    }
+    w.checkpoint_and_purge(B);
+    w.tail_all(A);
+    let Phase::Halted(Halt::WonDiffers { batch }) = w.phase(A) else {
+        panic!("{:?}", w.phase(A));
+    };
+    assert!(w.node(A).batches().contains_key(batch));
+}
+
+/// The same when it has won nothing there, but began a life.
+#[test]
+fn a_checkpoint_without_the_own_epoch_is_not_taken_up() {
+    let mut w = World::started(2, 4);
+    w.crash(A);
+    let kept = w.ledger.last;
+    w.start(A);
+    w.lose_behind(kept);
+    for seq in 2..=4 {
+        w.stage(B, &[seq]);
+        w.run(B);
+    }
+    w.checkpoint_and_purge(B);
+    w.tail_all(A);
+    assert!(
+        matches!(w.phase(A), Phase::Halted(Halt::HistoryChanged { .. })),
+        "{:?}",
+        w.phase(A)
+    );
+}
+
 /// What this disk has read is still there: nothing to see, restart after restart, with and without a checkpoint.
 #[test]
 fn an_honest_ledger_is_no_cause() {

@@ -164,9 +164,6 @@ impl Plan {
     }
 }
 
-/// Whether drawn plans have sources that are rolled back: what a node must notice then are sequences that are used again.
-const SOURCES_ROLL_BACK: bool = false;
-
 /// The highest and the lowest rate of a fault in plans of a kind; `None`: not in these plans.
 fn usual(fault: Fault, kind: Kind) -> Option<(u64, u64)> {
     use Fault::*;
@@ -224,7 +221,7 @@ fn usual(fault: Fault, kind: Kind) -> Option<(u64, u64)> {
         PowerLoss if kind == Kind::Lazy => (40, 8),
         LedgerRollback if kind == Kind::Broken => (40, 10),
         LedgerSplit if kind == Kind::Broken => (30, 6),
-        SourceRollback if kind == Kind::Broken && SOURCES_ROLL_BACK => (10, 4),
+        SourceRollback if kind == Kind::Broken => (10, 4),
         SourceRecreated | LedgerRecreated if kind == Kind::Broken => (10, 4),
         DiskRestored | DiskCloned if kind == Kind::Identity => (40, 10),
         AppendTwice | DedupeForgets | DeliveryTwice | DeliveryShuffled | AckTwice | AckStateLost

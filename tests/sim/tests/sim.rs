@@ -105,6 +105,24 @@ fn a_ledger_that_lost_its_end_is_not_taken_up_in_silence() {
     only(Kind::Broken, &[(Fault::LedgerRollback, 60)]).unwrap();
 }
 
+/// A node met a checkpoint of the half of a split hub that it had not read, and went on with it.
+#[test]
+fn a_ledger_of_another_half_is_not_taken_up_in_silence() {
+    let mut rates = vec![(Fault::LedgerSplit, 60), (Fault::Crash, 60)];
+    only(Kind::Broken, &rates).unwrap();
+    rates.push((Fault::OneWayOut, 60));
+    only(Kind::Broken, &rates).unwrap();
+    let seed = 374;
+    let outcome = run(seed, &Plan::draw(seed, Some(Kind::Broken)), false).unwrap();
+    assert!(outcome.violations.is_empty(), "{:?}", outcome.violations);
+}
+
+/// A source that is restored from a copy gives sequences away again; what has them by then is told.
+#[test]
+fn a_source_that_was_rolled_back_is_told() {
+    only(Kind::Broken, &[(Fault::SourceRollback, 120)]).unwrap();
+}
+
 /// What the consumer passes without delivering it is found and repaired, whether anybody was to redeliver it or not.
 #[test]
 fn skipped_messages_are_repaired() {

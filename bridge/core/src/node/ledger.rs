@@ -69,6 +69,37 @@ impl Node {
         Ok(())
     }
 
+    /// A checkpoint that covers what this node has read shows what the node has read of itself: its epoch, and a claim of every
+    /// batch that is decided and not done. Otherwise it is of another history (P11), and the records in between, whose witnesses
+    /// would tell, are purged.
+    fn compare_own(&self, loaded: &Fold) -> Result<(), Halt> {
+        let uuid = self.identity.uuid;
+        let epoch = self.epoch.filter(|&epoch| loaded.position() >= epoch);
+        let shown = loaded.nodes().get(&uuid).map(|entry| entry.epoch);
+        if epoch.is_some() && shown < epoch {
+            let (ours, theirs) = (self.fold.witness(), loaded.witness());
+            return Err(Halt::HistoryChanged {
+                position: ours.position,
+                disk: ours.hash,
+                ledger: theirs.hash,
+            });
+        }
+        let decided = self.batches.iter().filter(|(_, batch)| {
+            matches!(
+                batch.state,
+                BatchState::Resolving { .. } | BatchState::Published { unconfirmed: None }
+            )
+        });
+        let mut unknown = decided.filter(|(number, _)| {
+            let key = ClaimKey::new(uuid, number.0);
+            !loaded.has_decided(key)
+        });
+        match unknown.next() {
+            Some((&batch, _)) => Err(Halt::WonDiffers { batch }),
+            None => Ok(()),
+        }
+    }
+
     fn on_folded(&mut self, now: Tick, position: LedgerSeq, folded: Folded, out: &mut Vec<Effect>) {
         match folded {
             Folded::Genesis | Folded::Repeat | Folded::CloseVoid => {}
@@ -308,6 +339,7 @@ impl Node {
                 Ok(fold) => {
                     if let Err(halt) = self
                         .compare_history(&fold)
+                        .and_then(|()| self.compare_own(&fold))
                         .and_then(|()| self.judge_loaded(&fold))
                     {
                         self.halt(halt, out);
