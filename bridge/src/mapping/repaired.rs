@@ -1,22 +1,22 @@
 //! Joining a ledger that an operator's repair has begun, or is about to.
 
 use fanin_core::record::NodeState;
+use fanin_hub::LedgerError;
 use fanin_hub::port::LedgerStream;
-use fanin_hub::{LedgerError, Mismatch};
 
 use super::disk::Epochs;
 use super::join::{JoinContext, JoinError, SHORT_READS_MAX, pause, read_checkpoint};
 
 /// A ledger that cannot be used, as the mapping tells about it.
 pub(super) fn of_ledger(error: LedgerError) -> JoinError {
-    let sealed = |mismatches: &[Mismatch]| mismatches.iter().any(|mismatch| mismatch.setting == "sealed");
-    match error {
-        // A repair seals the ledger before it takes it away.
-        LedgerError::Differs { stream, mismatches } if sealed(&mismatches) => {
-            JoinError::LedgerUnfinished { stream }
-        }
-        error => error.into(),
+    // A repair seals the ledger before it takes it away.
+    if let LedgerError::Differs { stream, mismatches } = &error
+        && mismatches.iter().any(|mismatch| mismatch.setting == "sealed")
+    {
+        let stream = stream.clone();
+        return JoinError::LedgerUnfinished { stream };
     }
+    error.into()
 }
 
 /// A repaired ledger begins far behind 1, with a checkpoint. Before that is complete nothing may be appended. And in it no
