@@ -33,6 +33,23 @@ const LAYERS: [(&str, &[&str]); 7] = [
     ("app-sdk", &["fanin-proto"]),
 ];
 
+/// What is not part of the repository, where there is no git to say so.
+const NOT_OURS: [&str; 3] = [".git", "target", "__pycache__"];
+
+/// All that the core's product code takes from the standard library: no clock, no threads, no I/O, and no collection whose
+/// order differs from run to run.
+const CORE_STD: [&str; 6] = [
+    "std::borrow::",
+    "std::collections::{BTree",
+    "std::collections::BTree",
+    "std::error::Error",
+    "std::iter::",
+    "std::mem::",
+];
+
+/// What must not be named there even when it comes by another way.
+const CORE_BANS: [&str; 6] = ["HashMap", "HashSet", "Instant", "SystemTime", "thread", "rand::"];
+
 /// A broken rule: where, and what to do.
 type Finding = String;
 
@@ -57,25 +74,87 @@ fn check(workspace: &Workspace) -> Result<Vec<Finding>, Failed> {
         };
         findings.extend(check_text(&file, &text));
     }
+    let read = |file: &str| {
+        let path = workspace.root().join(file);
+        fs::read_to_string(&path).map_err(|error| Failed(format!("{}: {error}", path.display())))
+    };
+    findings.extend(check_readme(
+        &read("README.md")?,
+        &read("examples/quickstart.rs")?,
+    ));
     for (folder, allowed) in LAYERS {
-        let path = workspace.root().join(folder).join("Cargo.toml");
-        let manifest =
-            fs::read_to_string(&path).map_err(|error| Failed(format!("{}: {error}", path.display())))?;
+        let manifest = read(&format!("{folder}/Cargo.toml"))?;
         findings.extend(check_layer(folder, &manifest, allowed));
     }
     Ok(findings)
 }
 
-/// Everything that is or may become part of the repository, without what `.gitignore` names.
+/// Everything that is or may become part of the repository: what git says, or where there is no git or no repository, such as in an
+/// unpacked archive, every file but those of `NOT_OURS`.
 fn files(workspace: &Workspace) -> Result<Vec<PathBuf>, Failed> {
     let mut list = workspace.command("git");
     list.args(["ls-files", "-z", "--cached", "--others", "--exclude-standard"]);
-    let list = output_of(list)?;
-    Ok(list
-        .split('\0')
-        .filter(|path| !path.is_empty())
-        .map(PathBuf::from)
-        .collect())
+    match output_of(list) {
+        Ok(list) => Ok(list
+            .split('\0')
+            .filter(|path| !path.is_empty())
+            .map(PathBuf::from)
+            .collect()),
+        Err(_) => walk(workspace.root()),
+    }
+}
+
+/// The files below a directory, as paths from there.
+fn walk(root: &Path) -> Result<Vec<PathBuf>, Failed> {
+    let mut files = Vec::new();
+    let mut folders = vec![PathBuf::new()];
+    while let Some(folder) = folders.pop() {
+        let failed = |error: std::io::Error| Failed(format!("{}: {error}", folder.display()));
+        for entry in fs::read_dir(root.join(&folder)).map_err(failed)? {
+            let entry = entry.map_err(failed)?;
+            let (name, kind) = (entry.file_name(), entry.file_type().map_err(failed)?);
+            // In a further work tree `.git` is a file.
+            if NOT_OURS.iter().any(|not_ours| name == *not_ours) {
+                continue;
+            }
+            if kind.is_file() {
+                files.push(folder.join(name));
+            } else if kind.is_dir() {
+                folders.push(folder.join(name));
+            }
+        }
+    }
+    Ok(files)
+}
+
+/// What README.md shows as an application is a program that is compiled.
+fn check_readme(readme: &str, program: &str) -> Vec<Finding> {
+    let shown = readme
+        .split_once("```rust\n")
+        .and_then(|(_, rest)| rest.split_once("```"))
+        .map(|(shown, _)| shown);
+    match shown {
+        None => vec!["README.md: shows no application".to_owned()],
+        Some(shown) if program.ends_with(shown) => Vec::new(),
+        Some(_) => vec!["README.md: its application differs from examples/quickstart.rs".to_owned()],
+    }
+}
+
+/// What a line of the core's product code must not name.
+fn core_finding(line: &str) -> Option<String> {
+    let from_std = line
+        .match_indices("std::")
+        .map(|(at, _)| &line[at..])
+        .find(|rest| !CORE_STD.iter().any(|allowed| rest.starts_with(allowed)));
+    let banned = CORE_BANS.iter().find(|banned| line.contains(**banned));
+    let named = match (from_std, banned) {
+        (Some(rest), _) => rest,
+        (None, Some(banned)) => banned,
+        (None, None) => return None,
+    };
+    Some(format!(
+        "the core takes time and chance as arguments, does no I/O and has ordered collections only: {named}"
+    ))
 }
 
 fn check_text(file: &Path, text: &str) -> Vec<Finding> {
@@ -111,6 +190,14 @@ fn check_text(file: &Path, text: &str) -> Vec<Finding> {
         }
         if is_rust && let Some(word) = leftovers.iter().find(|word| line.contains(**word)) {
             find(format!("{word} is a leftover: finish it, or make it an issue"));
+        }
+        let comment = line.trim_start().starts_with("//");
+        if is_rust
+            && name.starts_with("bridge/core/src/")
+            && !comment
+            && let Some(what) = core_finding(line)
+        {
+            find(what);
         }
         if is_test && !listed(&SLEEPERS) && line.contains(concat!("sle", "ep(")) {
             find("tests wait on conditions (fanin_tests::wait), they do not sleep".to_owned());
@@ -186,8 +273,43 @@ mod tests {
         assert_eq!(count("bridge/hub/tests/tail.rs", sleep), 1);
         assert_eq!(count("tests/src/wait.rs", sleep), 0);
         assert_eq!(count("bridge/src/serve.rs", sleep), 0);
+        let core = "bridge/core/src/node/mod.rs";
+        assert_eq!(count(core, "use std::collections::{BTreeMap, BTreeSet};\n"), 0);
+        assert_eq!(count(core, "// An Instant is not known here.\n"), 0);
+        assert_eq!(count(core, "use std::time::Duration;\n"), 1);
+        assert_eq!(count(core, "use std::collections::{BTreeMap, HashMap};\n"), 1);
+        assert_eq!(count(core, "let now = Instant::now();\n"), 1);
+        assert_eq!(count(core, "let x = rand::rng().next();\n"), 1);
+        assert_eq!(count("bridge/src/app.rs", "use std::time::Duration;\n"), 0);
         assert_eq!(count("a/Cargo.toml", "[package]\nname = \"a\"\n"), 1);
         assert_eq!(count("a/Cargo.toml", "[package]\n[lints]\nworkspace = true\n"), 0);
+    }
+
+    #[test]
+    fn without_git_the_same_files_are_found() {
+        let workspace = Workspace::of_this_build();
+        let walked = walk(workspace.root()).unwrap();
+        for file in ["README.md", "xtask/src/tidy.rs", ".ci/run"] {
+            assert!(walked.contains(&PathBuf::from(file)), "{file}");
+        }
+        let built = |file: &&PathBuf| file.starts_with("target") || file.starts_with(".git");
+        assert_eq!(walked.iter().find(built), None);
+        for file in files(&workspace).unwrap() {
+            // A file that was deleted and not yet committed is still in git's list.
+            let is_there = workspace.root().join(&file).is_file();
+            assert!(!is_there || walked.contains(&file), "{}", file.display());
+        }
+    }
+
+    #[test]
+    fn the_readme_shows_what_is_compiled() {
+        let readme = |program: &str| format!("text\n```rust\n{program}```\n");
+        assert!(check_readme(&readme("fn main() {}\n"), "//! Doc.\nfn main() {}\n").is_empty());
+        assert_eq!(
+            check_readme(&readme("fn main() {}\n"), "fn other() {}\n").len(),
+            1
+        );
+        assert_eq!(check_readme("text\n", "fn main() {}\n").len(), 1);
     }
 
     #[test]

@@ -72,3 +72,14 @@ impl Case {
         load(&self.request)
     }
 }
+
+/// `VALID` with the first `from` replaced.
+pub(crate) fn with(from: &str, to: &str) -> String {
+    assert!(VALID.contains(from), "{from}");
+    VALID.replacen(from, to, 1)
+}
+
+/// `VALID` with lines below the line that `after` begins.
+pub(crate) fn below(after: &str, lines: &str) -> String {
+    with(after, &format!("{after}\n{lines}"))
+}
