@@ -14,6 +14,9 @@ const ROUNDS: usize = 256;
 /// Messages of each batch that its filter leaves out, and their size: a batch is about a MiB, all of them far above the cap.
 const OTHERS: usize = 15;
 const OTHER_BYTES: usize = 64 * 1024;
+/// Messages of the same size for the application before them: more than the windows of its connection and the frames on their way to it
+/// hold, so that what follows has to wait in the bridge; less than the bridge lends it in credit beyond them.
+const AHEAD: usize = 96;
 /// `memory.staged` and `memory.tail` of the node.
 const STAGED_BYTES: u64 = 8 << 20;
 const TAIL_BYTES: u64 = 1 << 20;
@@ -28,14 +31,21 @@ const _: () = assert!(
 );
 
 /// Goal: what waits for an instance is bounded in bytes also where a filter picks one small message of each large batch: the
-/// message waits, not its batch. Method: such a backlog, and a client that grants all the credit there is and never reads; when all of it
-/// has been handed to that client, the peak of resident memory is what the limits say; then the client goes, and another one gets
+/// message waits, not its batch. Method: such a backlog behind what fills every buffer on the way to a client that grants all the credit there is and never
+/// reads; when all of it has been handed to that client, the peak of resident memory is what the limits say; then the client goes, and another one gets
 /// everything once.
 #[tokio::test]
 async fn a_sparse_filter_and_a_client_that_does_not_read_keep_no_batches() {
     let hub = start_hub_with(|options| options.sync_always = false).await;
     let mut cluster = Cluster::on(hub, &["billing"]).await;
-    let mut wanted = Vec::new();
+    cluster
+        .feed_as(AHEAD, |mut feed| {
+            feed.subject_prefix = format!("{SUBJECT}.rare");
+            feed.payload_bytes = OTHER_BYTES;
+            feed
+        })
+        .await;
+    let mut wanted = cluster.ids.clone();
     for _ in 0..ROUNDS {
         cluster
             .feed_as(1, |mut feed| {
@@ -60,6 +70,8 @@ async fn a_sparse_filter_and_a_client_that_does_not_read_keep_no_batches() {
     }));
     options.config["mappings"][TOPIC]["applications"]["billing"]["filter"] =
         json!({ "subjects": [format!("{SUBJECT}.rare.>")] });
+    // What waits counts as backlog, of which a gated node takes only so much.
+    options.config["mappings"][TOPIC]["intake"] = json!("always");
     cluster.add(options, 0).await;
     let node = &cluster.nodes[0];
     let idle = node.peak_resident_bytes().unwrap();
@@ -73,7 +85,7 @@ async fn a_sparse_filter_and_a_client_that_does_not_read_keep_no_batches() {
     eventually(LONG, "the node to have everything", || cluster.hub_at_rest()).await;
     let held = node
         .wait_status(LONG, "everything to be handed over", |status| {
-            orders(status).apps[0].in_flight == ROUNDS as u64
+            orders(status).apps[0].in_flight == (AHEAD + ROUNDS) as u64
         })
         .await;
     held.unwrap();
