@@ -25,6 +25,7 @@ mod ledger;
 mod links;
 mod pauses;
 mod poison;
+mod regrown;
 mod rolled_back;
 mod sources;
 mod stale_reads;
