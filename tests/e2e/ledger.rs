@@ -54,7 +54,8 @@ async fn claims(cluster: &Cluster) -> usize {
     count
 }
 
-async fn ledger_end(cluster: &Cluster) -> u64 {
+/// Where the ledger ends.
+pub(crate) async fn ledger_end(cluster: &Cluster) -> u64 {
     cluster
         .jetstream
         .get_stream(LEDGER)

@@ -27,6 +27,7 @@ mod links;
 mod outbound;
 mod pauses;
 mod poison;
+mod regrown;
 mod repair;
 mod rolled_back;
 mod servers;

@@ -71,3 +71,67 @@ async fn a_look_for_holes_goes_by_the_filters_of_the_terms() {
     }
     assert!(look(&hub, "NOWHERE", &["s.a"], 1).await.is_none());
 }
+
+/// Goal: a look at the source says how far it reaches and when known messages were published; a purge takes neither back, and
+/// another stream of that name is told. Method: a real server; look, purge, look, create anew, look.
+#[tokio::test]
+async fn a_purged_source_reaches_as_far_as_before() {
+    let binary = ServerBinary::find_or_fetch(None).expect("a nats-server");
+    let server = LocalHub::start(LocalHubOptions::new(binary))
+        .await
+        .expect("started");
+    let client = async_nats::connect(server.url()).await.expect("connected");
+    let jetstream = jetstream::new(client);
+    let config = jetstream::stream::Config {
+        name: "S".to_owned(),
+        subjects: vec!["s".to_owned()],
+        ..Default::default()
+    };
+    let stream = jetstream.create_stream(config.clone()).await.expect("a stream");
+    for _ in 0..5 {
+        let sent = jetstream.publish("s", "".into()).await.expect("sent");
+        sent.await.expect("stored");
+    }
+    let stored = stream.get_raw_message(4).await.expect("a message").time;
+    let hub = fanin_hub::Connection::connect(HubOptions::new([server.url()]))
+        .await
+        .expect("connected");
+    let info = hub.source_info("S").await.expect("facts");
+    let source = Source {
+        generation: 0,
+        terms: SourceTerms {
+            stream: "S".to_owned(),
+            filters: Vec::new(),
+        },
+        info,
+    };
+    let incarnation = source.info.incarnation(0);
+    let asked = SourceProbe {
+        reaches: StreamSeq(5),
+        newest: Some(StreamSeq(4)),
+        before: Some(StreamSeq(2)),
+    };
+    let seen = async || match look_at_source(&hub, incarnation, &source, asked).await {
+        Some(Event::SourceSeen {
+            reaches: StreamSeq(5),
+            last,
+            probes,
+            ..
+        }) => (last.0, probes),
+        other => panic!("{other:?}"),
+    };
+    let (last, probes) = seen().await;
+    assert_eq!(last, 5);
+    let at: Vec<_> = probes.iter().map(|(seq, _)| seq.0).collect();
+    assert_eq!(at, [2, 4]);
+    assert_eq!(i128::from(probes[1].1), stored.unix_timestamp_nanos());
+    stream.purge().await.expect("purged");
+    assert_eq!(seen().await, (5, Vec::new()));
+    jetstream.delete_stream("S").await.expect("deleted");
+    jetstream.create_stream(config).await.expect("created again");
+    let other = look_at_source(&hub, incarnation, &source, asked).await;
+    assert!(matches!(
+        other,
+        Some(Event::HubBroken(Halt::SourceRecreated { .. }))
+    ));
+}
