@@ -1,5 +1,9 @@
 //! Goal: an editor that holds a sample against the committed schema finds nothing, and finds what is wrong. Method: the keywords
 //! that our schema uses, checked here; another one is a failure, so that none is passed over.
+#![allow(
+    clippy::wildcard_enum_match_arm,
+    reason = "a schema's keyword is one kind of value, all others are wrong"
+)]
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 use std::fs;
@@ -9,7 +13,15 @@ use regex::Regex;
 use serde_json::Value;
 
 /// Keywords that say nothing about validity.
-const NOTES: [&str; 7] = ["$schema", "$defs", "title", "description", "default", "examples", "format"];
+const NOTES: [&str; 7] = [
+    "$schema",
+    "$defs",
+    "title",
+    "description",
+    "default",
+    "examples",
+    "format",
+];
 
 /// What of `value` does not fit `schema`; `root` has the definitions.
 fn mistakes(value: &Value, schema: &Value, root: &Value, place: &str) -> Vec<String> {
@@ -29,11 +41,20 @@ fn mistakes(value: &Value, schema: &Value, root: &Value, place: &str) -> Vec<Str
             "type" => expect(is_of_type(value, rule), "type"),
             "const" => expect(value == rule, "const"),
             "enum" => expect(rule.as_array().unwrap().contains(value), "enum"),
-            "minimum" => expect(number(value).is_none_or(|n| n >= number(rule).unwrap()), "minimum"),
-            "maximum" => expect(number(value).is_none_or(|n| n <= number(rule).unwrap()), "maximum"),
+            "minimum" => expect(
+                number(value).is_none_or(|n| n >= number(rule).unwrap()),
+                "minimum",
+            ),
+            "maximum" => expect(
+                number(value).is_none_or(|n| n <= number(rule).unwrap()),
+                "maximum",
+            ),
             "pattern" => {
                 let pattern = Regex::new(rule.as_str().unwrap()).unwrap();
-                expect(value.as_str().is_none_or(|text| pattern.is_match(text)), "pattern");
+                expect(
+                    value.as_str().is_none_or(|text| pattern.is_match(text)),
+                    "pattern",
+                );
             }
             "required" => {
                 for key in rule.as_array().unwrap() {
@@ -44,7 +65,11 @@ fn mistakes(value: &Value, schema: &Value, root: &Value, place: &str) -> Vec<Str
             "anyOf" | "oneOf" => {
                 let fits = |one: &&Value| mistakes(value, one, root, place).is_empty();
                 let fitting = rule.as_array().unwrap().iter().filter(fits).count();
-                let enough = if keyword == "oneOf" { fitting == 1 } else { fitting > 0 };
+                let enough = if keyword == "oneOf" {
+                    fitting == 1
+                } else {
+                    fitting > 0
+                };
                 expect(enough, keyword);
             }
             "$ref" => {
@@ -71,7 +96,10 @@ fn mistakes(value: &Value, schema: &Value, root: &Value, place: &str) -> Vec<Str
                     below.iter().for_each(|mistake| expect(false, mistake));
                 }
             }
-            note => assert!(NOTES.contains(&note), "the keyword {note} is not checked by this test"),
+            note => assert!(
+                NOTES.contains(&note),
+                "the keyword {note} is not checked by this test"
+            ),
         }
     }
     found

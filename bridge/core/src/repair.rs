@@ -24,7 +24,7 @@ pub use finding::{Finding, Ranges};
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::fold::{Fold, NodeEntry};
+use crate::fold::{Fold, NodeEntry, Passed};
 use crate::hash::Hasher128;
 use crate::ids::{BatchNo, Epoch, Incarnation, LedgerSeq, NodeUuid, Nonce, StreamSeq, TermsVersion};
 use crate::limits::{DONE_RANGES_MAX, REPAIR_GAP};
@@ -123,6 +123,7 @@ pub fn merge(survivors: &Survivors) -> Merged {
     fold.terms = merge_terms(survivors, &mut findings);
     fold.terms_at = first;
     fold.closed = merge_closed(survivors, &fold.terms);
+    fold.passed = merge_passed(survivors);
     fold.nodes = merge_nodes(survivors);
     let mut settled = claims::merge(survivors, &fold, known, &mut findings);
     fold.claims = core::mem::take(&mut settled.claims);
@@ -222,6 +223,17 @@ fn merge_closed(survivors: &Survivors, terms: &Terms) -> BTreeMap<Incarnation, S
         *known = (*known).max(*through);
     }
     closed
+}
+
+/// Of every history the most, so that a sequence given away twice is told whichever of them had seen it claimed.
+fn merge_passed(survivors: &Survivors) -> BTreeMap<Incarnation, Passed> {
+    let mut passed: BTreeMap<Incarnation, Passed> = BTreeMap::new();
+    for (&incarnation, found) in survivors.folds().flat_map(|fold| &fold.passed) {
+        let known = passed.entry(incarnation).or_insert(*found);
+        known.claimed_through = known.claimed_through.max(found.claimed_through);
+        known.newest_ns = known.newest_ns.max(found.newest_ns);
+    }
+    passed
 }
 
 fn merge_nodes(survivors: &Survivors) -> BTreeMap<NodeUuid, NodeEntry> {

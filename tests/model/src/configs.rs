@@ -233,6 +233,14 @@ const LAZY: Config = Config {
     ..PLAIN
 };
 
+/// Without witnesses, which would find the loss first.
+const LAZY_UNWITNESSED: Config = Config {
+    name: "lazy-unwitnessed",
+    goal: "the same hub where records carry no witness: what the disk published must stand in the ledger",
+    witnesses: false,
+    ..LAZY
+};
+
 const LAZY_PURGE: Config = Config {
     name: "lazy-purge",
     goal: "checkpoints and purges on a hub that loses power before it syncs",
@@ -558,6 +566,7 @@ pub const CI: &[Config] = &[
     PARTS,
     APPS,
     LAZY,
+    LAZY_UNWITNESSED,
     LAZY_PURGE,
     COPY,
     FOUR_COPY,

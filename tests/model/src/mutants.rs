@@ -194,7 +194,11 @@ pub const ROWS: &[Row] = &[
         "copy",
     ),
     row("P8 own epoch", Mutant::Core(Core::ActsBeforeItsEpoch), "claims"),
-    row("P8 published; B16", Mutant::Core(Core::IgnoresLostClaims), "lazy"),
+    row(
+        "P8 published; B16",
+        Mutant::Core(Core::IgnoresLostClaims),
+        "lazy-unwitnessed",
+    ),
     Row {
         expected: Expected::Harmless(
             "an evacuation is a newer epoch, which alone voids what the older one claims",
