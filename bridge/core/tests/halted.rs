@@ -1,6 +1,7 @@
 //! Goal: a halted node delivers what it had won, so it stops at once when another body acts as it, or when it is evacuated (P8),
 //! whatever it halted on and wherever it reads of it. Method: as in `findings`; each test halts a node in one way, then lands
 //! what fences it.
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 mod support;
 

@@ -8,6 +8,7 @@ mod action_text;
 pub mod actions;
 pub mod bridge;
 pub mod configs;
+pub mod configs_large;
 mod guard;
 mod heal;
 pub mod hub;
