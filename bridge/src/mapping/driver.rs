@@ -306,7 +306,7 @@ impl Driver {
         clock.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         self.errands.push(Box::pin(first_checkpoint(self.ledger.clone())));
         self.ledger_room.start(&self.ledger, self.events_tx.clone());
-        self.feed(self.ledger_room.input());
+        self.feed_ledger_size();
         self.feed(Input::EpochAppended(epoch));
         let mut presence = self.topic.connected_apps();
         while self.failure.is_none() {

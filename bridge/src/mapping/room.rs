@@ -99,14 +99,19 @@ impl LedgerRoom {
 }
 
 impl Driver {
-    pub(super) fn on_ledger_looked(&mut self, size: LedgerInfo) {
-        self.ledger_room.size = size;
+    /// Tells the core, and whoever reads the metrics, how large the ledger is.
+    pub(super) fn feed_ledger_size(&mut self) {
         let mapping = || self.options.name.clone();
-        metrics::gauge!(names::LEDGER_BYTES, "mapping" => mapping()).set(size.bytes as f64);
+        metrics::gauge!(names::LEDGER_BYTES, "mapping" => mapping()).set(self.ledger_room.size.bytes as f64);
         metrics::gauge!(names::LEDGER_LIMIT_BYTES, "mapping" => mapping())
             .set(self.ledger_room.max().unwrap_or(0) as f64);
-        let was_short = self.node.ledger_short().is_some();
         self.feed(self.ledger_room.input());
+    }
+
+    pub(super) fn on_ledger_looked(&mut self, size: LedgerInfo) {
+        self.ledger_room.size = size;
+        let was_short = self.node.ledger_short().is_some();
+        self.feed_ledger_size();
         match (was_short, self.node.ledger_short()) {
             (false, Some((bytes, max))) => tracing::warn!(
                 code = "FAN-4023",

@@ -85,9 +85,6 @@ super::codes::codes! {
     APP_NOT_HOSTED = "FAN-4029", "this node does not host every application of the terms",
         "An application was left out of this node's configuration.",
         "Add it to this node's configuration.";
-    TERMS_UNFIT = "FAN-4061", "the terms do not fit in a ledger record",
-        "This node's configuration names, together with what the terms in force name already, more or longer subjects and applications than one record may hold (64 subjects a source, 64 sources, 256 applications, 248 KiB in all). Nothing is written that no bridge could read.",
-        "Name fewer or shorter subjects (wildcards), or split the mapping into several.";
     HALTED = "FAN-4030", "a mapping halted",
         "The ledger or a source cannot be trusted: it shrank, was created again, has a gap or a record of a newer version; the reason says which.",
         "What was won keeps flowing and nothing is lost. Follow the reason: update fanin, or restore the hub's stream, then restart. A ledger that cannot be restored is repaired: `fanin ledger repair --dry-run` shows how.";
@@ -145,6 +142,9 @@ super::codes::codes! {
     CONNECTIONS_FULL = "FAN-4060", "connections to the socket are turned away",
         "There are as many as are allowed: 1024, or half of the files the process may open, and three quarters of them for one user. A client may connect without closing.",
         "Find who it is (`ss -xp`, the user in the log line) and stop it; a client needs one connection for all its subscriptions. Applications that are connected are not touched. Where the limit of files is low, raise it (LimitNOFILE).";
+    TERMS_UNFIT = "FAN-4061", "the terms do not fit in a ledger record",
+        "This node's configuration names, together with what the terms in force name already, more or longer subjects and applications than one record may hold (64 subjects a source, 64 sources, 256 applications, 248 KiB in all). Nothing is written that no bridge could read.",
+        "Name fewer or shorter subjects (wildcards), or split the mapping into several.";
     INVARIANT = "FAN-4099", "a defect in fanin",
         "The node's state broke one of its own rules.",
         "Please report the log line; restart the bridge.";

@@ -285,7 +285,13 @@ fn batch(cx: &mut Context<'_>, mapping_path: &KeyPath, mapping: &MappingConfig, 
             ByteSize(MEMORY_BYTES_MIN)
         );
         let cure = "raise memory.staged";
-        cx.fail(Code::Relation, blamed, None, why, cure);
+        cx.fail(
+            Code::Relation,
+            blamed,
+            Some(config.memory.staged.to_string()),
+            why,
+            cure,
+        );
     }
     let ack_wait = mapping_path.key("ack_wait");
     if cx.sound(&linger) && cx.sound(&ack_wait) && mapping.batch.linger >= mapping.ack_wait {

@@ -32,6 +32,7 @@ const SHARES: [&[&str]; 4] = [
     &["claims-unreduced", "disk", "checkpoint", "apps"],
     &[
         "lazy-purge",
+        "lazy-unwitnessed",
         "copy",
         "four-copy",
         "evacuation",
