@@ -245,7 +245,7 @@ async fn a_halted_node_is_fenced_all_the_same() {
 #[tokio::test]
 async fn a_ledger_that_differs_is_refused_by_the_setting() {
     let mut cluster = Cluster::new(&["billing"]).await;
-    let options = cluster.options("n1");
+    let options = cluster.options("n1").allow_error("FAN-2014");
     cluster.add(options, 1).await;
     cluster.feed(40).await;
     cluster.wait_rest().await;
