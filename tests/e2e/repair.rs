@@ -5,6 +5,7 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
+use fanin_proto::v1::StatusResponse;
 use fanin_tests::process::binary_path;
 use fanin_tests::wait::eventually;
 use serde_json::Value;
@@ -246,6 +247,12 @@ async fn what_is_in_doubt_is_listed_and_nothing_else_comes_twice() {
         }
     })
     .await;
+    // And goes on beyond whatever the first bridge's disk knows to be closed.
+    cluster.feed(100).await;
+    let all = cluster.ids.len() as u64;
+    let closed = |status: &StatusResponse| orders(status).sources[0].closed_through == all;
+    let waited = cluster.nodes[1].wait_status(LONG, "W to pass everything", closed);
+    waited.await.unwrap();
     cluster.nodes[0].respawn().unwrap();
     held(&cluster, 0).await;
     let seen = ledger(&cluster, &["repair", "--dry-run"], &[0, 1], dir.path(), "").await;
