@@ -5,8 +5,7 @@ use crate::run::{self, Failed, Workspace, output_of, say};
 use crate::test::FEATURES;
 
 /// What every change has to survive, shorter than the five minutes of `cargo xtask chaos slice`: each with its seed, so that a red
-/// one is played again by the same words. Slices that lose power are
-/// run by command.
+/// one is played again by the same words. Those that lose power are run by command.
 pub(crate) const SLICES: [&str; 2] = ["--seed 1 --minutes 1.5 --hub r1", "--seed 2 --minutes 1 --hub r3"];
 
 const BUILT: &[&str] = &[
