@@ -67,8 +67,8 @@ pub trait Hub: Send + Sync + 'static {
         consumer: &'a SharedConsumer,
     ) -> BoxFuture<'a, Result<ConsumerInfo, ConsumerError>>;
 
-    /// A puller of a verified consumer, whose batches wait for `linger` for more messages after their first one.
-    fn puller(&self, consumer: &SharedConsumer, linger: Duration) -> Box<dyn Pull>;
+    /// A puller of a verified consumer.
+    fn puller(&self, consumer: &SharedConsumer) -> Box<dyn Pull>;
 
     /// Acknowledges messages.
     fn settle<'a>(&'a self, batch: &'a [AckSubject]) -> BoxFuture<'a, Result<(), SettleError>>;
@@ -154,11 +154,12 @@ pub trait LedgerTail: Send + 'static {
 
 /// A puller of a shared consumer.
 pub trait Pull: Send + 'static {
-    /// The next batch. Cancel safe.
+    /// The next batch; one that is not full waits for `linger` for more messages after its first one. Cancel safe.
     fn fetch(
         &mut self,
         max_messages: usize,
         max_bytes: usize,
+        linger: Duration,
         wait: Duration,
     ) -> BoxFuture<'_, Result<Vec<Pulled>, PullError>>;
 
@@ -225,8 +226,8 @@ impl Hub for Connection {
         Box::pin(consumer.info(self))
     }
 
-    fn puller(&self, consumer: &SharedConsumer, linger: Duration) -> Box<dyn Pull> {
-        Box::new(Puller::new(self, consumer, linger))
+    fn puller(&self, consumer: &SharedConsumer) -> Box<dyn Pull> {
+        Box::new(Puller::new(self, consumer))
     }
 
     fn settle<'a>(&'a self, batch: &'a [AckSubject]) -> BoxFuture<'a, Result<(), SettleError>> {
@@ -329,9 +330,10 @@ impl Pull for Puller {
         &mut self,
         max_messages: usize,
         max_bytes: usize,
+        linger: Duration,
         wait: Duration,
     ) -> BoxFuture<'_, Result<Vec<Pulled>, PullError>> {
-        Box::pin(Puller::fetch(self, max_messages, max_bytes, wait))
+        Box::pin(Puller::fetch(self, max_messages, max_bytes, linger, wait))
     }
 
     fn release(&mut self) -> BoxFuture<'_, ()> {

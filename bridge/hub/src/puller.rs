@@ -54,7 +54,6 @@ pub struct Puller {
     connection: Connection,
     flow: PullFlow,
     ack_wait: Duration,
-    linger: Duration,
     waiting: VecDeque<Pulled>,
     waiting_bytes: usize,
     last_fetch: Instant,
@@ -62,15 +61,13 @@ pub struct Puller {
 }
 
 impl Puller {
-    /// A puller of a verified consumer. A batch that is not full waits for `linger` for more messages after its first one, which
-    /// should be a small part of the consumer's acknowledgement wait. Nothing is asked of the hub before the first fetch.
+    /// A puller of a verified consumer. Nothing is asked of the hub before the first fetch.
     #[must_use]
-    pub fn new(connection: &Connection, consumer: &SharedConsumer, linger: Duration) -> Puller {
+    pub fn new(connection: &Connection, consumer: &SharedConsumer) -> Puller {
         Puller {
             flow: PullFlow::new(connection.clone(), &consumer.stream, &consumer.name),
             connection: connection.clone(),
             ack_wait: consumer.info.ack_wait,
-            linger,
             waiting: VecDeque::new(),
             waiting_bytes: 0,
             last_fetch: Instant::now(),
@@ -90,7 +87,8 @@ impl Puller {
         self.flow.owed()
     }
 
-    /// The next batch: up to `max_messages` (at most 1000) and about `max_bytes` of subject, headers and body.
+    /// The next batch: up to `max_messages` (at most 1000) and about `max_bytes` of subject, headers and body. One that is not full waits
+    /// for `linger` for more messages after its first one, which should be a small part of the consumer's acknowledgement wait.
     ///
     /// Returns when the batch is full, when the linger time has passed since its first message, or with an empty list
     /// after `wait` without any. Each request asks the hub for as much as fits into `max_bytes`, but never for less than one message
@@ -102,6 +100,7 @@ impl Puller {
         &mut self,
         max_messages: usize,
         max_bytes: usize,
+        linger: Duration,
         wait: Duration,
     ) -> Result<Vec<Pulled>, PullError> {
         self.drop_stale();
@@ -116,7 +115,7 @@ impl Puller {
                 self.take(message);
             }
             if !self.waiting.is_empty() && complete.is_none() {
-                complete = Some(Instant::now() + self.linger);
+                complete = Some(Instant::now() + linger);
             }
             let full = self.waiting.len() >= max_messages || self.waiting_bytes >= max_bytes;
             if !full && let Err(error) = self.flow.ask(max_messages, Some(ask_bytes), open_max).await {

@@ -91,7 +91,6 @@ fn push_escaped(line: &mut String, payload: &[u8]) {
     }
 }
 
-/// Times outside the years that the format has do not come from a hub.
 /// A time in nanoseconds since the Unix epoch, as RFC 3339.
 pub(super) fn time_text(published_ns: i64) -> String {
     let nanos = u64::try_from(published_ns).unwrap_or(0);

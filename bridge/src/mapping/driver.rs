@@ -227,6 +227,7 @@ pub struct Driver {
     /// Why a source cannot be pulled from, when waiting does not help.
     pub(super) missing: BySource<String>,
     pub(super) ledger_room: super::room::LedgerRoom,
+    pub(super) linger: super::linger::Linger,
     pub(super) mending: Mending,
     pub(super) repair_room: super::batches::RepairRoom,
     /// Room in the local log without which pulling is in vain: about what it refused last; 0 when it refused nothing.
@@ -248,6 +249,8 @@ impl Driver {
     #[must_use]
     pub fn new(parts: DriverParts) -> (Driver, TopicEvents, mpsc::Receiver<Event>) {
         let (events_tx, events) = mpsc::channel(EVENTS_MAX);
+        let config = &parts.options.config;
+        let linger = super::linger::Linger::new(config.batch.linger.0, config.ack_wait.0);
         let driver = Driver {
             outgoing: Outgoing::new(Arc::clone(&parts.hub)),
             options: parts.options,
@@ -277,6 +280,7 @@ impl Driver {
             gates: BTreeMap::new(),
             missing: BTreeMap::new(),
             ledger_room: super::room::LedgerRoom::new(parts.ledger_size),
+            linger,
             mending: Mending::of(parts.damaged),
             repair_room: super::batches::RepairRoom::default(),
             room_wanted: 0,

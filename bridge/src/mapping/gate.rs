@@ -11,7 +11,7 @@ use super::driver::Driver;
 use super::intake::{IntakeTask, Room};
 use super::join::pause;
 use super::ledger_io::error_chain;
-use super::limits::AHEAD_FACTOR;
+use super::limits::{AHEAD_FACTOR, OPEN_CLAIMS_MAX};
 use super::source_check;
 use super::view::State;
 use super::watch::{WatchTask, consumer_spec, look_at_source};
@@ -62,7 +62,7 @@ impl Driver {
         // Each source has room of its own: an idle one that waits for messages must not hold back a busy one.
         let config = &self.options.config;
         let share = self.options.staged_bytes / self.sources.len().max(1) as u64;
-        let room = Room::new(config.in_flight, share, &config.batch);
+        let room = Room::new(config.in_flight, share, &config.batch, self.linger.clone());
         let (gate, open) = watch::channel(false);
         self.gates.insert(incarnation, gate);
         let (probe, probes) = watch::channel(self.node.source_probe(incarnation));
@@ -110,6 +110,7 @@ impl Driver {
                 self.ever_present.insert(app.to_string());
             }
         }
+        self.linger.tell(self.unfinished_batches());
         let (state, reason) = self.judge();
         for (incarnation, gate) in &self.gates {
             let open =
@@ -145,6 +146,11 @@ impl Driver {
                 seen.closed = fold.closed(*incarnation).0;
             }
         });
+    }
+
+    /// Batches that take memory here: open claims of all nodes, and this node's own that are further, or not as far.
+    fn unfinished_batches(&self) -> usize {
+        self.node.fold().claims().len().max(self.node.batches().len())
     }
 
     fn judge(&self) -> (State, String) {
@@ -191,6 +197,15 @@ impl Driver {
         }
         if let Some(refused) = self.ledger_room.refused() {
             return (State::Withheld, refused);
+        }
+        if self.unfinished_batches() >= OPEN_CLAIMS_MAX {
+            return (
+                State::Full,
+                format!(
+                    "FAN-4037: {OPEN_CLAIMS_MAX} batches of this mapping are unfinished; intake waits until applications finish some; see who \
+                     is behind, or raise batch.linger so that batches hold more"
+                ),
+            );
         }
         let refused = self
             .sources

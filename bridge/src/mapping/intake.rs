@@ -15,6 +15,7 @@ use super::driver::Event;
 use super::join::pause;
 use super::ledger_io::error_chain;
 use super::limits::{PAUSE_BROKEN, PULL_WAIT, STAGED_PARTS};
+use super::linger::Linger;
 
 /// The room of one source: in its window of unsettled messages, and in memory.
 #[derive(Clone, Debug)]
@@ -23,7 +24,7 @@ pub struct Room {
     kib: Arc<Semaphore>,
     batch_messages: u32,
     batch_bytes: u64,
-    linger: Duration,
+    linger: Linger,
     kib_total: u32,
 }
 
@@ -34,7 +35,7 @@ impl Room {
     /// is at most one of `STAGED_PARTS` parts, whatever the configuration allows. Beyond that a source holds at most one message,
     /// where a single one is larger than all parts that are for requests.
     #[must_use]
-    pub fn new(in_flight: u32, staged_bytes: u64, batch: &BatchConfig) -> Room {
+    pub fn new(in_flight: u32, staged_bytes: u64, batch: &BatchConfig, linger: Linger) -> Room {
         // In whole KiB, as the room is counted.
         let part = staged_bytes / STAGED_PARTS / 1024 * 1024;
         let batch_bytes = batch.bytes.0.min(part).max(1);
@@ -47,7 +48,7 @@ impl Room {
             kib: Arc::new(Semaphore::new(kib_total as usize)),
             batch_messages: batch.messages.min(in_flight),
             batch_bytes,
-            linger: batch.linger.0,
+            linger,
             kib_total,
         }
     }
@@ -110,7 +111,7 @@ impl IntakeTask {
         mut open: watch::Receiver<bool>,
         events: mpsc::Sender<Event>,
     ) -> IntakeTask {
-        let mut puller = hub.puller(consumer, room.linger);
+        let mut puller = hub.puller(consumer);
         let hub = hub.clone();
         let task = tokio::spawn(async move {
             let mut failures = 0;
@@ -202,7 +203,7 @@ async fn pull(
     let wait: Duration = PULL_WAIT;
     tokio::select! {
         biased;
-        pulled = puller.fetch(room.batch_messages as usize, bytes, wait) => pulled,
+        pulled = puller.fetch(room.batch_messages as usize, bytes, room.linger.now(), wait) => pulled,
         // A fetch is cancel safe: what has arrived waits for the next one, or is given back when the gate is closed.
         _ = open.wait_for(|open| !*open) => Ok(Vec::new()),
     }

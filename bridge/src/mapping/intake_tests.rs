@@ -15,7 +15,7 @@ fn room(kib: u64) -> Room {
         bytes: ByteSize(64 * 1024),
         ..BatchConfig::default()
     };
-    Room::new(100, kib * 1024, &batch)
+    Room::new(100, kib * 1024, &batch, Linger::default())
 }
 
 fn message(header_bytes: usize, payload_bytes: usize) -> Pulled {
@@ -84,7 +84,7 @@ fn what_comes_ahead_is_within_the_share() {
                 bytes: ByteSize(bytes as u64),
                 ..BatchConfig::default()
             };
-            let room = Room::new(100, staged_kib * 1024, &batch);
+            let room = Room::new(100, staged_kib * 1024, &batch, Linger::default());
             let ahead = fanin_hub::puller::ahead_bytes_max(room.batch_bytes as usize, 1) as u64;
             assert!(ahead + u64::from(room.kib_total) * 1024 <= staged_kib * 1024);
             assert!(room.batch_bytes <= bytes as u64);

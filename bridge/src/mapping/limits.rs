@@ -30,6 +30,23 @@ pub const SETTLE_TRIES: u32 = 3;
 /// Pause between two tries to settle.
 pub const SETTLE_PAUSE: Duration = Duration::from_millis(500);
 
+/// How long a batch that is not full waits at least, from so many unfinished batches on, ascending. At a batch a second an hour adds 3600.
+pub const LINGER_STEPS: [(usize, Duration); 3] = [
+    (16 * 1024, Duration::from_millis(50)),
+    (48 * 1024, Duration::from_millis(250)),
+    (64 * 1024, Duration::from_secs(1)),
+];
+
+/// Part of the consumer's acknowledgement wait that these times stay within.
+pub const LINGER_ACK_WAIT_DIVISOR: u32 = 8;
+
+/// Unfinished batches of all nodes of a mapping from which on nothing is pulled: each takes about 1 KiB of memory. Fewer than the parts of
+/// a checkpoint can tell.
+pub const OPEN_CLAIMS_MAX: usize = 1 << 20;
+
+const _: () =
+    assert!(LINGER_STEPS[2].0 < OPEN_CLAIMS_MAX && OPEN_CLAIMS_MAX <= crate::audit::limits::NODE_BATCHES_MAX);
+
 /// The driver's clock tick.
 pub const TICK: Duration = Duration::from_millis(250);
 

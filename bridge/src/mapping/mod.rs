@@ -30,6 +30,7 @@ pub mod intake;
 pub mod join;
 pub mod ledger_io;
 pub mod limits;
+mod linger;
 pub mod mend;
 pub mod outgoing;
 mod repaired;

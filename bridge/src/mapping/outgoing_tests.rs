@@ -79,7 +79,7 @@ impl Hub for Counting {
         Box::pin(std::future::pending())
     }
 
-    fn puller(&self, _consumer: &SharedConsumer, _linger: Duration) -> Box<dyn Pull> {
+    fn puller(&self, _consumer: &SharedConsumer) -> Box<dyn Pull> {
         panic!("nothing is pulled here")
     }
 

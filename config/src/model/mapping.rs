@@ -170,7 +170,7 @@ pub struct BatchConfig {
     pub messages: u32,
     /// Most bytes of bodies and headers; a single larger message is a batch of its own.
     pub bytes: ByteSize,
-    /// How long a batch that is not full waits for more.
+    /// How long a batch that is not full waits for more. With more than 16 384 unfinished batches it waits longer, up to 1 s.
     pub linger: HumanDuration,
 }
 

@@ -17,7 +17,7 @@ async fn pull_all(puller: &mut Puller, count: usize, settler: &Settler) -> usize
     let mut seen = BTreeSet::new();
     let mut deliveries = 0;
     while seen.len() < count {
-        let batch = match in_time(puller.fetch(256, MIB, PATIENCE)).await {
+        let batch = match in_time(puller.fetch(256, MIB, LINGER, PATIENCE)).await {
             Ok(batch) => batch,
             Err(error) if error.retryable() => {
                 tokio::task::yield_now().await;
@@ -76,7 +76,7 @@ async fn creation_is_by_permission() {
         .await
         .unwrap();
     assert!(shared.created);
-    let batch = in_time(Puller::new(&connection, &shared, LINGER).fetch(10, MIB, PATIENCE))
+    let batch = in_time(Puller::new(&connection, &shared).fetch(10, MIB, LINGER, PATIENCE))
         .await
         .unwrap();
     assert_eq!(batch.first().map(|p| p.facts.stream_seq), Some(8));
@@ -166,10 +166,10 @@ async fn pull_and_settle() {
     let (_hub, connection) = with_stream().await;
     fill(&connection, 3_000, 500).await;
     let shared = consumer(&connection).await;
-    let mut puller = Puller::new(&connection, &shared, LINGER);
+    let mut puller = Puller::new(&connection, &shared);
     let settler = Settler::new(&connection);
 
-    let small = in_time(puller.fetch(256, 5_000, PATIENCE)).await.unwrap();
+    let small = in_time(puller.fetch(256, 5_000, LINGER, PATIENCE)).await.unwrap();
     let bytes: usize = small.iter().map(|p| p.payload.len() + p.subject.len()).sum();
     assert!(!small.is_empty() && bytes <= 5_000, "{bytes}");
     assert_eq!(
@@ -191,13 +191,19 @@ async fn pull_and_settle() {
         (info.ack_floor, info.ack_pending, info.pending),
         (StreamSeq(3_000), 0, 0)
     );
-    let idle = in_time(puller.fetch(256, MIB, Duration::from_millis(50)))
+    let idle = in_time(puller.fetch(256, MIB, LINGER, Duration::from_millis(50)))
         .await
         .unwrap();
     assert!(idle.is_empty());
     // An open pull serves what comes later, without a new request.
     fill(&connection, 1, 10).await;
-    assert_eq!(in_time(puller.fetch(256, MIB, PATIENCE)).await.unwrap().len(), 1);
+    assert_eq!(
+        in_time(puller.fetch(256, MIB, LINGER, PATIENCE))
+            .await
+            .unwrap()
+            .len(),
+        1
+    );
 }
 
 /// Goal: two nodes share the work, each message goes to one of them. Method: two pullers over two connections.
@@ -206,15 +212,12 @@ async fn two_nodes_share() {
     let (hub, connection) = with_stream().await;
     let shared = consumer(&connection).await;
     let other = connect(&hub).await;
-    let mut pullers = [
-        Puller::new(&connection, &shared, LINGER),
-        Puller::new(&other, &shared, LINGER),
-    ];
+    let mut pullers = [Puller::new(&connection, &shared), Puller::new(&other, &shared)];
     // Both ask before there is anything, so that both take part.
     for puller in &mut pullers {
         assert!(
             puller
-                .fetch(100, MIB, Duration::from_millis(20))
+                .fetch(100, MIB, LINGER, Duration::from_millis(20))
                 .await
                 .unwrap()
                 .is_empty()
@@ -226,7 +229,10 @@ async fn two_nodes_share() {
     let settler = Settler::new(&connection);
     while seen.len() < 500 {
         for (puller, share) in pullers.iter_mut().zip(&mut shares) {
-            let batch: Vec<Pulled> = puller.fetch(100, MIB, Duration::from_millis(20)).await.unwrap();
+            let batch: Vec<Pulled> = puller
+                .fetch(100, MIB, LINGER, Duration::from_millis(20))
+                .await
+                .unwrap();
             *share += batch.len();
             for pulled in &batch {
                 assert!(
@@ -251,20 +257,21 @@ async fn a_batch_lingers_as_told() {
     let (_hub, connection) = with_stream().await;
     let shared = consumer(&connection).await;
     fill(&connection, 4, 10).await;
-    let mut patient = Puller::new(&connection, &shared, 10 * PATIENCE);
+    let mut patient = Puller::new(&connection, &shared);
     let rest = async {
         while shared.info(&connection).await.unwrap().ack_pending < 4 {
             tokio::task::yield_now().await;
         }
         fill(&connection, 6, 10).await;
     };
-    let (batch, ()) = in_time(async { tokio::join!(patient.fetch(10, MIB, PATIENCE), rest) }).await;
+    let (batch, ()) =
+        in_time(async { tokio::join!(patient.fetch(10, MIB, 10 * PATIENCE, PATIENCE), rest) }).await;
     assert_eq!(batch.unwrap().len(), 10);
 
     patient.release().await;
     fill(&connection, 1, 10).await;
-    let mut quick = Puller::new(&connection, &shared, LINGER);
-    let batch = in_time(quick.fetch(10, MIB, PATIENCE)).await.unwrap();
+    let mut quick = Puller::new(&connection, &shared);
+    let batch = in_time(quick.fetch(10, MIB, LINGER, PATIENCE)).await.unwrap();
     assert_eq!(batch.len(), 1);
 }
 
@@ -275,20 +282,20 @@ async fn released_messages_move_on() {
     let (hub, connection) = with_stream().await;
     fill(&connection, 100, 10).await;
     let shared = consumer(&connection).await;
-    let mut puller = Puller::new(&connection, &shared, LINGER);
-    let taken = in_time(puller.fetch(100, 50, PATIENCE)).await.unwrap();
+    let mut puller = Puller::new(&connection, &shared);
+    let taken = in_time(puller.fetch(100, 50, LINGER, PATIENCE)).await.unwrap();
     puller.release().await;
     assert_eq!(puller.owed(), 0);
 
     let other = connect(&hub).await;
-    let mut second = Puller::new(&other, &shared, LINGER);
+    let mut second = Puller::new(&other, &shared);
     let mut seen = BTreeSet::new();
     let wanted = 100 - taken.len();
     let step = tokio::time::timeout(Duration::from_secs(15), async {
         while seen.len() < wanted {
             seen.extend(
                 second
-                    .fetch(100, MIB, PATIENCE)
+                    .fetch(100, MIB, LINGER, PATIENCE)
                     .await
                     .unwrap()
                     .iter()
@@ -310,10 +317,10 @@ async fn a_restart_of_the_hub_loses_nothing() {
         ..spec(&connection).await
     };
     let shared = spec.ensure(&connection, CreatePolicy::FromStart).await.unwrap();
-    let mut puller = Puller::new(&connection, &shared, LINGER);
+    let mut puller = Puller::new(&connection, &shared);
     let settler = Settler::new(&connection);
     let mut seen = BTreeSet::new();
-    let first = in_time(puller.fetch(100, MIB, PATIENCE)).await.unwrap();
+    let first = in_time(puller.fetch(100, MIB, LINGER, PATIENCE)).await.unwrap();
     seen.extend(first.iter().map(|p| p.facts.stream_seq));
 
     hub.kill().unwrap();
@@ -327,7 +334,7 @@ async fn a_restart_of_the_hub_loses_nothing() {
 
     in_time(async {
         while seen.len() < 400 {
-            match puller.fetch(256, MIB, Duration::from_secs(1)).await {
+            match puller.fetch(256, MIB, LINGER, Duration::from_secs(1)).await {
                 Ok(batch) => {
                     seen.extend(batch.iter().map(|p| p.facts.stream_seq));
                     // Straight after a restart the consumer may not listen yet; unsettled messages come again.
@@ -348,8 +355,8 @@ async fn a_deleted_consumer_is_told() {
     let (_hub, connection) = with_stream().await;
     fill(&connection, 1, 10).await;
     let shared = consumer(&connection).await;
-    let mut puller = Puller::new(&connection, &shared, LINGER);
-    let batch = in_time(puller.fetch(10, MIB, PATIENCE)).await.unwrap();
+    let mut puller = Puller::new(&connection, &shared);
+    let batch = in_time(puller.fetch(10, MIB, LINGER, PATIENCE)).await.unwrap();
     raw(
         &connection,
         &format!("CONSUMER.DELETE.S.{}", shared.name),
@@ -357,7 +364,10 @@ async fn a_deleted_consumer_is_told() {
     )
     .await;
 
-    let error = in_time(puller.fetch(10, MIB, PATIENCE)).await.err().unwrap();
+    let error = in_time(puller.fetch(10, MIB, LINGER, PATIENCE))
+        .await
+        .err()
+        .unwrap();
     assert!(
         matches!(
             error,
@@ -365,7 +375,10 @@ async fn a_deleted_consumer_is_told() {
         ),
         "{error}"
     );
-    let error = in_time(puller.fetch(10, MIB, PATIENCE)).await.err().unwrap();
+    let error = in_time(puller.fetch(10, MIB, LINGER, PATIENCE))
+        .await
+        .err()
+        .unwrap();
     assert!(matches!(error, PullError::NoConsumer { .. }), "{error}");
     let acks: Vec<AckSubject> = batch.into_iter().map(|p| p.ack).collect();
     let error = Settler::new(&connection).settle(&acks).await.err().unwrap();
@@ -382,14 +395,14 @@ async fn given_back_comes_again() {
     let (_hub, connection) = with_stream().await;
     fill(&connection, 1, 10).await;
     let shared = consumer(&connection).await;
-    let mut puller = Puller::new(&connection, &shared, LINGER);
-    let batch = in_time(puller.fetch(10, MIB, PATIENCE)).await.unwrap();
+    let mut puller = Puller::new(&connection, &shared);
+    let batch = in_time(puller.fetch(10, MIB, LINGER, PATIENCE)).await.unwrap();
     let acks: Vec<AckSubject> = batch.into_iter().map(|p| p.ack).collect();
     Settler::new(&connection)
         .give_back(&acks, Duration::from_millis(200))
         .await
         .unwrap();
-    let again = in_time(puller.fetch(10, MIB, Duration::from_secs(10)))
+    let again = in_time(puller.fetch(10, MIB, LINGER, Duration::from_secs(10)))
         .await
         .unwrap();
     assert_eq!(again.iter().map(|p| p.facts.delivered).collect::<Vec<_>>(), [2]);
@@ -406,15 +419,20 @@ async fn stale_messages_are_dropped() {
         ..spec(&connection).await
     };
     let shared = spec.ensure(&connection, CreatePolicy::FromStart).await.unwrap();
-    let mut idle = Puller::new(&connection, &shared, LINGER);
-    assert!(!in_time(idle.fetch(50, 30, PATIENCE)).await.unwrap().is_empty());
+    let mut idle = Puller::new(&connection, &shared);
+    assert!(
+        !in_time(idle.fetch(50, 30, LINGER, PATIENCE))
+            .await
+            .unwrap()
+            .is_empty()
+    );
 
     let other = connect(&hub).await;
-    let mut busy = Puller::new(&other, &shared, LINGER);
+    let mut busy = Puller::new(&other, &shared);
     let settler = Settler::new(&other);
     assert!(pull_all(&mut busy, 50, &settler).await >= 50);
     assert_eq!(
-        in_time(idle.fetch(50, MIB, Duration::from_millis(50)))
+        in_time(idle.fetch(50, MIB, LINGER, Duration::from_millis(50)))
             .await
             .unwrap()
             .len(),

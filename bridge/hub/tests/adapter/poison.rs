@@ -57,12 +57,12 @@ async fn the_others_arrive_beside(subject: &[u8], header: &[u8]) -> StoredMessag
     };
     let shared = spec.ensure(&connection, CreatePolicy::FromStart).await.unwrap();
 
-    let mut puller = Puller::new(&connection, &shared, LINGER);
+    let mut puller = Puller::new(&connection, &shared);
     let settler = Settler::new(&connection);
     let mut seen = BTreeSet::new();
     in_time(async {
         while seen.len() < 40 {
-            match puller.fetch(100, 1024 * 1024, PATIENCE).await {
+            match puller.fetch(100, 1024 * 1024, LINGER, PATIENCE).await {
                 Ok(batch) => {
                     seen.extend(batch.iter().map(|p| p.facts.stream_seq));
                     let acks: Vec<AckSubject> = batch.into_iter().map(|p| p.ack).collect();
@@ -141,11 +141,11 @@ async fn a_status_in_a_message_is_no_answer() {
     }
     fill(&connection, 1, 10).await;
     let shared = consumer(&connection).await;
-    let mut puller = Puller::new(&connection, &shared, LINGER);
+    let mut puller = Puller::new(&connection, &shared);
     let mut seen = Vec::new();
     in_time(async {
         while seen.len() < 5 {
-            let batch = puller.fetch(100, 1024 * 1024, PATIENCE).await.unwrap();
+            let batch = puller.fetch(100, 1024 * 1024, LINGER, PATIENCE).await.unwrap();
             seen.extend(batch.iter().map(|pulled| pulled.facts.stream_seq));
         }
     })

@@ -334,7 +334,7 @@ impl Hub for Link {
         })
     }
 
-    fn puller(&self, consumer: &SharedConsumer, _linger: Duration) -> Box<dyn Pull> {
+    fn puller(&self, consumer: &SharedConsumer) -> Box<dyn Pull> {
         Box::new(SimPull::new(self.clone(), consumer))
     }
 

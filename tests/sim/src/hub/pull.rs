@@ -183,6 +183,7 @@ impl Pull for SimPull {
         &mut self,
         max_messages: usize,
         _max_bytes: usize,
+        _linger: Duration,
         wait: Duration,
     ) -> BoxFuture<'_, Result<Vec<Pulled>, PullError>> {
         Box::pin(async move {
