@@ -49,8 +49,7 @@ async fn a_source_that_may_forget_is_refused_where_delivery_is_required() {
     };
     jetstream.create_stream(in_memory).await.unwrap();
     let (_disk, on_disk) = on_disk();
-    let options =
-        || BridgeOptions::new("n1", &hub.url(), mapping(&["billing"])).with_config(&on_disk);
+    let options = || BridgeOptions::new("n1", &hub.url(), mapping(&["billing"])).with_config(&on_disk);
     let requiring = |delivery: &str| {
         let patch = json!({ "mappings": { "orders": { "required_delivery": delivery } } });
         options().with_config(&patch)

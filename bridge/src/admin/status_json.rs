@@ -132,7 +132,8 @@ mod tests {
             let set = FileDescriptorSet::decode(FILE_DESCRIPTOR_SET).unwrap();
             let messages = set.file.into_iter().flat_map(|file| {
                 let package = file.package().to_owned();
-                let named = move |message: DescriptorProto| (format!(".{package}.{}", message.name()), message);
+                let named =
+                    move |message: DescriptorProto| (format!(".{package}.{}", message.name()), message);
                 file.message_type.into_iter().map(named)
             });
             Filler {

@@ -89,9 +89,7 @@ fn not_a_directory(path: &Path) -> Option<String> {
 /// What a path that is not there yet would be made in.
 fn existing(path: &Path) -> &Path {
     let mut above = path.ancestors();
-    above
-        .find(|ancestor| ancestor.exists())
-        .unwrap_or(Path::new("."))
+    above.find(|ancestor| ancestor.exists()).unwrap_or(Path::new("."))
 }
 
 /// A start would be refused: a mapping requires what a data directory in memory cannot hold.

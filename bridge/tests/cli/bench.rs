@@ -61,16 +61,7 @@ async fn a_killed_bridge_comes_back_with_its_backlog() {
 /// Goal and method: the same with batches of a single message, of which each is a record.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_backlog_of_single_messages_comes_back() {
-    let told = bench(&[
-        "recovery",
-        "--messages",
-        "2000",
-        "--batch",
-        "1",
-        "--repeat",
-        "1",
-    ])
-    .await;
+    let told = bench(&["recovery", "--messages", "2000", "--batch", "1", "--repeat", "1"]).await;
     assert_eq!((&told["batch"], &told["messages"]), (&1.into(), &2_000.into()));
     assert_eq!(told["starts"].as_array().unwrap().len(), 1, "{told}");
 }
@@ -79,7 +70,16 @@ async fn a_backlog_of_single_messages_comes_back() {
 /// to them. Method: 5 000 messages to two applications, once; the command itself wants every message on both sides.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_comparison_has_all_its_figures() {
-    let args = ["--apps", "2", "--messages", "5000", "--size", "256", "--repeat", "1"];
+    let args = [
+        "--apps",
+        "2",
+        "--messages",
+        "5000",
+        "--size",
+        "256",
+        "--repeat",
+        "1",
+    ];
     let told = bench(&[&["fanin-vs-native"], &args[..]].concat()).await;
     let wanted = [
         "apps",
@@ -132,8 +132,14 @@ async fn the_comparison_has_all_its_figures() {
         let wall = above_nothing(figures, "wall_s");
         let rate = above_nothing(figures, "deliveries_per_second");
         assert!((rate * wall - 10_000.0).abs() < 1.0, "{side}: {told}");
-        assert!(above_nothing(figures, "first_delivery_s") <= wall, "{side}: {told}");
-        assert!(above_nothing(figures, "flowing_per_second") >= rate, "{side}: {told}");
+        assert!(
+            above_nothing(figures, "first_delivery_s") <= wall,
+            "{side}: {told}"
+        );
+        assert!(
+            above_nothing(figures, "flowing_per_second") >= rate,
+            "{side}: {told}"
+        );
         let bridge = figures["bridge_us"].as_f64().unwrap();
         assert_eq!(bridge > 0.0, side == "fanin", "{side}: {told}");
         let parts = above_nothing(figures, "hub_us") + bridge + above_nothing(figures, "apps_us");
@@ -175,24 +181,20 @@ async fn the_stalled_application_has_all_its_figures() {
     let wanted: BTreeSet<&str> = figures.into_iter().chain(["benchmark"]).collect();
     assert_eq!(keys(&told), wanted);
     assert_eq!(
-        (
-            &told["benchmark"],
-            &told["size"],
-            &told["backlog_messages"]
-        ),
+        (&told["benchmark"], &told["size"], &told["backlog_messages"]),
         (&"stalled-app".into(), &1_024.into(), &4_096.into())
     );
     for figure in figures {
         above_nothing(&told, figure);
     }
-    assert!(above_nothing(&told, "backlog_bytes") >= f64::from(4 << 20), "{told}");
+    assert!(
+        above_nothing(&told, "backlog_bytes") >= f64::from(4 << 20),
+        "{told}"
+    );
     for (most, last) in [
         ("bridge_rss_max_bytes", "bridge_rss_with_backlog_bytes"),
         ("catch_up_bridge_rss_max_bytes", "catch_up_bridge_rss_end_bytes"),
     ] {
-        assert!(
-            above_nothing(&told, most) >= above_nothing(&told, last),
-            "{told}"
-        );
+        assert!(above_nothing(&told, most) >= above_nothing(&told, last), "{told}");
     }
 }

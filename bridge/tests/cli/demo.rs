@@ -139,12 +139,7 @@ async fn a_file_is_fed_and_judged() {
             &told["published"],
             &told["seed"]
         ),
-        (
-            &true.into(),
-            &Value::Array(Vec::new()),
-            &LINES.into(),
-            &7.into()
-        )
+        (&true.into(), &Value::Array(Vec::new()), &LINES.into(), &7.into())
     );
     assert!(told["seconds"].as_f64().unwrap() > 0.0, "{told}");
     assert_eq!(
@@ -161,7 +156,10 @@ async fn a_file_is_fed_and_judged() {
     assert_eq!(keys(faults), BTreeSet::from(wanted));
     assert!(number(&faults["bridge_kills"]) >= 3 && number(&faults["instance_kills"]) >= 3);
     assert_eq!(
-        (number(&faults["bridge_pauses"]), number(&faults["unexpected_exits"])),
+        (
+            number(&faults["bridge_pauses"]),
+            number(&faults["unexpected_exits"])
+        ),
         (1, 0)
     );
 

@@ -98,10 +98,7 @@ async fn a_lost_acknowledgement_is_told() {
         Running::start(bridge)
     };
     let large = "x".repeat(200_000);
-    let sent = jetstream
-        .publish("orders.created", large.into())
-        .await
-        .unwrap();
+    let sent = jetstream.publish("orders.created", large.into()).await.unwrap();
     sent.await.unwrap();
 
     let bridge = start_bridge();
@@ -132,11 +129,7 @@ async fn a_lost_acknowledgement_is_told() {
 
     let bridge = start_bridge();
     let again = fanin(dir.path(), &args);
-    assert!(
-        again.code == 0 && again.out.contains("ORDERS:1"),
-        "{}",
-        again.err
-    );
+    assert!(again.code == 0 && again.out.contains("ORDERS:1"), "{}", again.err);
     bridge.signal(Signal::TERM);
     assert_eq!(bridge.end().await, 0);
 }

@@ -170,7 +170,12 @@ fn a_data_directory_in_memory_is_a_problem_where_delivery_is_required() {
         let required = format!("mappings.orders.required_delivery={required}");
         let run = validate(&["--set", &required, "--set", "hub.durability=sync_always"]);
         assert_eq!(run.code, 78, "{}", run.out);
-        for part in ["error FAN-4053 at ", "key:   data_dir", "is on tmpfs", "cure:  Set `data_dir`"] {
+        for part in [
+            "error FAN-4053 at ",
+            "key:   data_dir",
+            "is on tmpfs",
+            "cure:  Set `data_dir`",
+        ] {
             assert!(run.out.contains(part), "{part} is not in {}", run.out);
         }
     }
