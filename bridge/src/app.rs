@@ -22,11 +22,13 @@ use crate::mapping::MappingOptions;
 use crate::mapping::disk::{DiskError, Names, is_of_mapping};
 use crate::mapping::driver::DriverError;
 use crate::mapping::join::JoinError;
+use crate::mapping::source_check::required_word;
 use crate::mapping::start::{Mapping, MappingError, MappingHandle};
 use crate::mapping::view::State;
 use crate::running::Running;
 use crate::serve::{ServeOptions, Server, StatusSource, TopicHealth, Topics};
 use crate::topic::BodyCache;
+use crate::volatile::Volatile;
 
 mod error;
 
@@ -77,7 +79,7 @@ where
     F: AsyncFnOnce(Arc<Running>, CancellationToken) -> Result<(), AppError>,
 {
     let config = loaded.config;
-    let (store, recovered) = open_store(&config).await?;
+    let (store, recovered, disk) = open_store(&config).await?;
     let dyn_store: Arc<dyn Store> = store.clone();
     let settled = shutdown.run_until_cancelled(async {
         let moved = options.accept_moved_data;
@@ -106,6 +108,7 @@ where
             options.recreate_consumer,
         );
         own.accept_loss = options.accept_loss;
+        own.disk = disk;
         let space = spaces.get(name).copied().unwrap_or_default();
         let mapping = Mapping::restore(
             own,
@@ -233,7 +236,7 @@ where
     result
 }
 
-async fn open_store(config: &Config) -> Result<(Arc<SegmentLog>, Recovered), AppError> {
+async fn open_store(config: &Config) -> Result<(Arc<SegmentLog>, Recovered, Option<Volatile>), AppError> {
     let dir = config.data_dir.clone();
     let log = dir.join("log");
     tokio::fs::create_dir_all(&log)
@@ -242,6 +245,8 @@ async fn open_store(config: &Config) -> Result<(Arc<SegmentLog>, Recovered), App
             dir: dir.clone(),
             source,
         })?;
+    let disk = Volatile::of(&log);
+    judge_disk(config, disk)?;
     let options = Options {
         segment_bytes: config.store.segment.0,
         reserve_bytes: Some(config.store.reserve.0),
@@ -263,7 +268,37 @@ async fn open_store(config: &Config) -> Result<(Arc<SegmentLog>, Recovered), App
         );
         return Err(AppError::Damaged { dir, what });
     }
-    Ok((store, recovered))
+    Ok((store, recovered, disk))
+}
+
+/// A file system in memory loses what was won in a power loss, and no other node may take it then: no delivery can be promised.
+///
+/// # Errors
+/// A mapping requires one. Where none does, a warning is all.
+fn judge_disk(config: &Config, disk: Option<Volatile>) -> Result<(), AppError> {
+    let Some(disk) = disk else {
+        return Ok(());
+    };
+    let requiring = config.mappings.iter().find_map(|(name, section)| {
+        let required = required_word(section.required_delivery?);
+        Some((name.clone(), required))
+    });
+    let dir = &config.data_dir;
+    if let Some((mapping, required)) = requiring {
+        return Err(AppError::Volatile {
+            dir: dir.clone(),
+            file_system: disk.name(),
+            mapping,
+            required,
+        });
+    }
+    tracing::warn!(
+        code = "FAN-4054",
+        dir = %dir.display(),
+        file_system = disk.name(),
+        "the data directory is in memory: a power loss takes what this node has won and its applications have not finished"
+    );
+    Ok(())
 }
 
 /// Whether nobody can tell which mapping a damage concerns, or it concerns the node itself.

@@ -17,3 +17,4 @@ pub mod stage;
 pub mod telemetry;
 pub mod topic;
 pub mod users;
+pub mod volatile;

@@ -8,3 +8,7 @@
 pub mod v1 {
     tonic::include_proto!("fanin.v1");
 }
+
+/// The contract as an encoded `google.protobuf.FileDescriptorSet`: its messages and fields by their names, for what must not
+/// fall behind it.
+pub const FILE_DESCRIPTOR_SET: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptor.bin"));

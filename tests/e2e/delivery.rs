@@ -1,8 +1,11 @@
 //! The way of a message without faults.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use fanin_proto::v1::StatusResponse;
 use fanin_tests::apps::{AppInstance, AppOptions, Decision};
 use fanin_tests::checker::Recorder;
 use fanin_tests::feed::{Feed, publish};
@@ -146,6 +149,40 @@ async fn retries_releases_and_rejections_concern_one_application_only() {
         .find(|app| app.name == "billing")
         .unwrap();
     assert_eq!(billing.dead_letters, 20, "{billing:?}");
+}
+
+/// Goal: an application that never answers does not keep a node from stopping: SIGTERM ends it with 0 once `shutdown_grace` is over
+/// and before the process would end itself, and what was in hand comes again. Method: a grace of a second, an instance that holds
+/// every message, SIGTERM; another life, in which it answers.
+#[tokio::test]
+async fn a_stop_does_not_wait_for_an_application_that_never_answers() {
+    let mut cluster = Cluster::new(&["billing"]).await;
+    let options = cluster
+        .options("n1")
+        .with_config(&json!({ "shutdown_grace": "1s" }));
+    cluster.add(options, 0).await;
+    let answers = Arc::new(AtomicBool::new(false));
+    let answered = Arc::clone(&answers);
+    cluster
+        .instance(0, "billing", "b1", |options| {
+            options.decide(move |_| match answered.load(Ordering::Relaxed) {
+                true => Decision::Ack,
+                false => Decision::Hold,
+            })
+        })
+        .await;
+    cluster.feed(40).await;
+    let held = |status: &StatusResponse| orders(status).apps[0].in_flight == 40;
+    cluster.nodes[0]
+        .wait_status(LONG, "everything to be in hand", held)
+        .await
+        .unwrap();
+    // An exit by itself, later than this, would have another code.
+    cluster.nodes[0].stop().await.unwrap();
+    assert_eq!(cluster.recorder.count(), 0);
+    answers.store(true, Ordering::Relaxed);
+    cluster.nodes[0].restart().await.unwrap();
+    cluster.finish().await;
 }
 
 /// Goal: fan-in: one mapping takes from several streams, and two mappings on one node stay apart. Method: streams `ORDERS`

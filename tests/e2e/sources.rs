@@ -22,6 +22,13 @@ fn stream(name: &str) -> Config {
     }
 }
 
+/// A data directory where the build is: the usual place of temporary files may be in memory, where no delivery can be required.
+fn on_disk() -> (tempfile::TempDir, serde_json::Value) {
+    let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let patch = json!({ "data_dir": dir.path().join("data") });
+    (dir, patch)
+}
+
 /// How many lines of a node's log hold all of these texts.
 fn logged(bridge: &Bridge, texts: &[&str]) -> usize {
     let log = bridge.log();
@@ -41,7 +48,8 @@ async fn a_source_that_may_forget_is_refused_where_delivery_is_required() {
         ..stream(STREAM)
     };
     jetstream.create_stream(in_memory).await.unwrap();
-    let options = || BridgeOptions::new("n1", &hub.url(), mapping(&["billing"]));
+    let (_disk, on_disk) = on_disk();
+    let options = || BridgeOptions::new("n1", &hub.url(), mapping(&["billing"])).with_config(&on_disk);
     let requiring = |delivery: &str| {
         let patch = json!({ "mappings": { "orders": { "required_delivery": delivery } } });
         options().with_config(&patch)
@@ -93,7 +101,8 @@ async fn a_source_that_lets_messages_go_is_warned_of() {
     };
     cluster.jetstream.create_stream(queue).await.unwrap();
     let required = json!({ "mappings": { "orders": { "required_delivery": "exactly_once" } } });
-    let options = cluster.options("n1").with_config(&required);
+    let (_disk, on_disk) = on_disk();
+    let options = cluster.options("n1").with_config(&required).with_config(&on_disk);
     cluster.add(options, 1).await;
     for life in 1..=2 {
         let status = cluster.nodes[0].wait_joined().await.unwrap();

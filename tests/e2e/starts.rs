@@ -95,6 +95,45 @@ async fn a_hub_without_jetstream_is_refused() {
     .await;
 }
 
+/// Goal: a data directory in memory is refused where a mapping requires a delivery, before anything is written there; where none does,
+/// the node starts, warns once and says in status what holds. Method: a directory on the tmpfs that every Linux has.
+#[tokio::test]
+async fn a_disk_in_memory_is_refused_where_delivery_is_required() {
+    let hub = start_hub().await;
+    let jetstream = connect(&hub.url()).await.unwrap();
+    create_source(&jetstream, STREAM, &["orders.>"]).await.unwrap();
+    let memory = tempfile::tempdir_in("/dev/shm").unwrap();
+    let small = json!({
+        "data_dir": memory.path().join("data"),
+        "store": { "quota": "2MiB", "segment": "128KiB", "reserve": "512KiB" },
+    });
+    let options = || BridgeOptions::new("n1", &hub.url(), mapping(&["billing"])).with_config(&small);
+    for required in ["exactly_once", "at_least_once"] {
+        let patch = json!({ "mappings": { "orders": { "required_delivery": required } } });
+        let options = options().with_config(&patch);
+        let text = refused(options.clone(), 78, "FAN-4053").await;
+        for part in ["is on tmpfs, in memory", "mapping orders's", required] {
+            assert!(text.contains(part), "{part} is not in {text}");
+        }
+        let log = memory.path().join("data/log");
+        assert_eq!(std::fs::read_dir(&log).unwrap().count(), 0, "nothing was begun");
+        std::fs::remove_dir_all(memory.path().join("data")).unwrap();
+    }
+    let bridge = Bridge::start(options()).await.unwrap();
+    let status = bridge.wait_joined().await.unwrap();
+    let delivery = &orders(&status).delivery;
+    assert!(
+        delivery.starts_with("best_effort, because data_dir is on tmpfs"),
+        "{delivery}"
+    );
+    let log = bridge.log();
+    let warned = log
+        .iter()
+        .filter(|line| line.text.contains("WARN") && line.text.contains("FAN-4054"));
+    assert_eq!(warned.count(), 1);
+    bridge.stop().await.unwrap();
+}
+
 /// Goal: a data directory keeps its node's name. Method: start the directory of one node under another name.
 #[tokio::test]
 async fn a_directory_of_another_node_is_refused() {
@@ -153,7 +192,7 @@ async fn a_payload_above_the_hubs_limit_is_refused() {
 }
 
 /// Runs the binary to its end; its exit code and what it printed on standard error.
-async fn fanin(args: &[&str]) -> (Option<i32>, String) {
+pub(crate) async fn fanin(args: &[&str]) -> (Option<i32>, String) {
     let mut command = std::process::Command::new(binary_path().unwrap());
     command.args(args).stdin(std::process::Stdio::null());
     let output = tokio::task::spawn_blocking(move || command.output())

@@ -5,6 +5,7 @@ use rustix::process::getuid;
 use serde_json::json;
 
 use crate::cluster::{Cluster, LONG, TOPIC, orders};
+use crate::starts::fanin;
 
 /// Goal: an application that names its users takes instances of theirs and of nobody else; one that names none takes
 /// everybody. Method: the real socket; this process's own user is named for one application, another one's number for the second.
@@ -29,6 +30,13 @@ async fn only_users_who_are_named_may_be_instances() {
             && !refused.is_retryable()
             && refused.message().contains(&own.to_string()),
         "{refused:?}"
+    );
+    // The same from the command line: what a script goes by is the exit code, what its author reads is the cure.
+    let socket = cluster.nodes[0].socket();
+    let (exit, told) = fanin(&["subscribe", TOPIC, "--app", "audit", "--socket", &socket]).await;
+    assert!(
+        exit == Some(77) && told.contains("error[FAN-3005]: ") && told.contains("\n  cure: "),
+        "{exit:?}: {told}"
     );
     let open = client.subscribe(TOPIC, "open").open().await.unwrap();
     open.close().await.unwrap();

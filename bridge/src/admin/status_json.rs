@@ -104,3 +104,92 @@ fn instance(instance: &InstanceStatus) -> Value {
         "peer_uid": instance.peer_uid,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    //! Goal: every field of the contract is in the JSON, under its name, with its value, and nothing else is. Method: a status in
+    //! which every field of every message has a value of its own is made from the contract's descriptor, as bytes and as the JSON
+    //! that is wanted of it.
+    use std::collections::BTreeMap;
+
+    use fanin_proto::FILE_DESCRIPTOR_SET;
+    use prost::Message as _;
+    use prost::encoding::{WireType, encode_key, encode_varint};
+    use prost_types::field_descriptor_proto::{Label, Type};
+    use prost_types::{DescriptorProto, FileDescriptorSet};
+    use serde_json::Map;
+
+    use super::*;
+
+    struct Filler {
+        messages: BTreeMap<String, DescriptorProto>,
+        /// Fields filled so far: the next value.
+        filled: u64,
+    }
+
+    impl Filler {
+        fn new() -> Filler {
+            let set = FileDescriptorSet::decode(FILE_DESCRIPTOR_SET).unwrap();
+            let messages = set.file.into_iter().flat_map(|file| {
+                let package = file.package().to_owned();
+                let named =
+                    move |message: DescriptorProto| (format!(".{package}.{}", message.name()), message);
+                file.message_type.into_iter().map(named)
+            });
+            Filler {
+                messages: messages.collect(),
+                filled: 0,
+            }
+        }
+
+        /// A message with all its fields, one element in each list.
+        fn message(&mut self, name: &str) -> (Vec<u8>, Value) {
+            let mut bytes = Vec::new();
+            let mut object = Map::new();
+            for field in self.messages[name].field.clone() {
+                self.filled += 1;
+                let number = u32::try_from(field.number()).unwrap();
+                let mut nested = |part: &[u8]| {
+                    encode_key(number, WireType::LengthDelimited, &mut bytes);
+                    encode_varint(part.len() as u64, &mut bytes);
+                    bytes.extend_from_slice(part);
+                };
+                let kind = field.r#type();
+                let value = if kind == Type::Message {
+                    let (part, value) = self.message(field.type_name());
+                    nested(&part);
+                    value
+                } else if kind == Type::String {
+                    let text = format!("{} {}", field.name(), self.filled);
+                    nested(text.as_bytes());
+                    json!(text)
+                } else if kind == Type::Bool {
+                    encode_key(number, WireType::Varint, &mut bytes);
+                    encode_varint(1, &mut bytes);
+                    json!(true)
+                } else {
+                    let is_number = kind == Type::Uint64 || kind == Type::Uint32;
+                    assert!(is_number, "{name}.{}: {kind:?} is new here", field.name());
+                    encode_key(number, WireType::Varint, &mut bytes);
+                    encode_varint(self.filled, &mut bytes);
+                    json!(self.filled)
+                };
+                let is_list = field.label() == Label::Repeated;
+                object.insert(
+                    field.name().to_owned(),
+                    if is_list { json!([value]) } else { value },
+                );
+            }
+            (bytes, Value::Object(object))
+        }
+    }
+
+    #[test]
+    fn the_json_is_the_contract() {
+        let mut filler = Filler::new();
+        let (bytes, wanted) = filler.message(".fanin.v1.StatusResponse");
+        assert!(filler.filled > 60, "only {} fields were found", filler.filled);
+        let status = StatusResponse::decode(bytes.as_slice()).unwrap();
+        assert_eq!(to_json(&status), wanted);
+    }
+}

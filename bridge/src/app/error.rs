@@ -24,6 +24,18 @@ pub enum AppError {
         /// What the system said.
         source: std::io::Error,
     },
+    /// The data directory is in memory, and a mapping requires a delivery that this cannot hold.
+    #[error("FAN-4053: the data directory {dir} is on {file_system}, in memory, with which mapping {mapping}'s required_delivery: {required} cannot be held; set `data_dir` to a directory on a disk, or remove required_delivery", dir = dir.display())]
+    Volatile {
+        /// The directory.
+        dir: PathBuf,
+        /// The file system's name.
+        file_system: &'static str,
+        /// The first mapping that requires one.
+        mapping: String,
+        /// What it requires.
+        required: &'static str,
+    },
     /// The local log cannot be opened.
     #[error(transparent)]
     Open(#[from] OpenError),
@@ -97,6 +109,7 @@ impl AppError {
     pub fn code(&self) -> &'static str {
         match self {
             AppError::DataDir { .. } => "FAN-4001",
+            AppError::Volatile { .. } => "FAN-4053",
             AppError::Open(OpenError::Locked { .. }) => "FAN-4009",
             AppError::Open(OpenError::NoSpace { .. }) => "FAN-4048",
             AppError::Open(OpenError::QuotaTooSmall { .. } | OpenError::ReserveTooLarge { .. }) => {
@@ -121,6 +134,7 @@ impl AppError {
     pub fn exit_code(&self) -> u8 {
         match self {
             AppError::DataDir { .. } => 73,
+            AppError::Volatile { .. } => 78,
             AppError::Open(OpenError::Locked { .. } | OpenError::NoSpace { .. }) => 75,
             AppError::Open(OpenError::QuotaTooSmall { .. } | OpenError::ReserveTooLarge { .. }) => 78,
             AppError::Open(_) | AppError::Store(_) | AppError::Driver { .. } | AppError::Damaged { .. } => 74,

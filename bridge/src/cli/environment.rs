@@ -4,11 +4,18 @@
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
-use fanin_config::{KeyPath, Listen, Loaded, Origin};
+use fanin_config::{Config, KeyPath, Listen, Loaded, Origin};
+
+use crate::mapping::source_check::required_word;
+use crate::telemetry::codes::ENVIRONMENT;
+use crate::telemetry::node_codes::DISK_REFUSED;
+use crate::volatile::Volatile;
 
 /// A file or directory that is not as the configuration needs it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Finding {
+    /// The stable code.
+    pub(crate) code: &'static str,
     /// The key that names it.
     pub(crate) key: KeyPath,
     /// Who set the key.
@@ -37,10 +44,11 @@ pub(crate) fn check(loaded: &Loaded) -> Vec<Finding> {
         (&["hub", "tls", "key"], &tls.key),
     ];
     let mut findings = Vec::new();
-    let mut add = |key: &[&str], path: &Path, why: Option<String>| {
+    let mut add = |code, key: &[&str], path: &Path, why: Option<String>| {
         if let Some(why) = why {
             let key = KeyPath::of(key);
             findings.push(Finding {
+                code,
                 origin: loaded.origin(&key),
                 key,
                 path: path.to_owned(),
@@ -50,13 +58,15 @@ pub(crate) fn check(loaded: &Loaded) -> Vec<Finding> {
     };
     for (key, path) in files {
         if let Some(path) = path {
-            add(key, path, unreadable(path));
+            add(ENVIRONMENT, key, path, unreadable(path));
         }
     }
-    add(&["data_dir"], &config.data_dir, not_creatable(&config.data_dir));
+    let data_dir = &config.data_dir;
+    add(ENVIRONMENT, &["data_dir"], data_dir, not_creatable(data_dir));
+    add(DISK_REFUSED, &["data_dir"], data_dir, not_held(config));
     let Listen::Unix(socket) = &config.listen;
     let directory = socket.parent().unwrap_or(Path::new("/"));
-    add(&["listen"], directory, not_creatable(directory));
+    add(ENVIRONMENT, &["listen"], directory, not_creatable(directory));
     findings
 }
 
@@ -76,11 +86,27 @@ fn not_a_directory(path: &Path) -> Option<String> {
     }
 }
 
+/// What a path that is not there yet would be made in.
+fn existing(path: &Path) -> &Path {
+    let mut above = path.ancestors();
+    above.find(|ancestor| ancestor.exists()).unwrap_or(Path::new("."))
+}
+
+/// A start would be refused: a mapping requires what a data directory in memory cannot hold.
+fn not_held(config: &Config) -> Option<String> {
+    let disk = Volatile::of(existing(&config.data_dir))?;
+    let (mapping, required) = config
+        .mappings
+        .iter()
+        .find_map(|(name, section)| Some((name, required_word(section.required_delivery?))))?;
+    Some(format!(
+        "it is on {}, in memory, with which mapping {mapping}'s required_delivery: {required} cannot be held",
+        disk.name()
+    ))
+}
+
 /// The bridge creates its data directory, that of its socket, and what is missing above them.
 fn not_creatable(path: &Path) -> Option<String> {
-    let existing = path
-        .ancestors()
-        .find(|ancestor| ancestor.exists())
-        .unwrap_or(Path::new("."));
+    let existing = existing(path);
     not_a_directory(existing).map(|why| format!("in {}: {why}", existing.display()))
 }

@@ -11,7 +11,6 @@ use super::exit::Exit;
 use super::failure::Failure;
 use super::load::{self, Overrides, problem_json};
 use super::output;
-use crate::telemetry::codes;
 use crate::users;
 
 /// `fanin validate`.
@@ -101,37 +100,38 @@ impl Verdict {
 }
 
 fn finding_text(finding: &Finding) -> String {
+    let (title, cure) = title_and_cure(finding.code);
     format!(
         "error {} at {}: {}\n  key:   {}\n  value: {}\n  why:   {}\n  cure:  {}",
-        codes::ENVIRONMENT,
+        finding.code,
         finding.origin,
-        environment_info().0,
+        title,
         finding.key,
         finding.path.display(),
         finding.why,
-        environment_info().1,
+        cure,
     )
 }
 
 fn finding_json(finding: &Finding) -> Value {
     let (file, line) = load::file_and_line(&finding.origin);
+    let (title, cure) = title_and_cure(finding.code);
     json!({
         "severity": "error",
-        "code": codes::ENVIRONMENT,
-        "title": environment_info().0,
+        "code": finding.code,
+        "title": title,
         "origin": finding.origin.to_string(),
         "file": file,
         "line": line,
         "key": finding.key.to_string(),
         "value": finding.path.display().to_string(),
         "why": finding.why,
-        "cure": environment_info().1,
+        "cure": cure,
     })
 }
 
-/// Title and cure.
-fn environment_info() -> (&'static str, &'static str) {
-    super::errors::lookup(codes::ENVIRONMENT).map_or(("", ""), |entry| (entry.title, entry.cure))
+fn title_and_cure(code: &str) -> (&'static str, &'static str) {
+    super::errors::lookup(code).map_or(("", ""), |entry| (entry.title, entry.cure))
 }
 
 pub(super) fn execute(args: &Args) -> Result<Exit, Failure> {

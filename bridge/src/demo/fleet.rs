@@ -355,6 +355,7 @@ mod tests {
             node: name.to_owned(),
             hub_url: "nats://127.0.0.1:1".to_owned(),
             sync_always: true,
+            requires_exactly_once: true,
             data_dir: dir.join("data"),
             socket: dir.join("s.sock"),
             quota_mib: None,

@@ -10,6 +10,8 @@ pub(crate) struct NodeConfig {
     pub(crate) node: String,
     pub(crate) hub_url: String,
     pub(crate) sync_always: bool,
+    /// Whether a start is to be refused where exactly once cannot be held.
+    pub(crate) requires_exactly_once: bool,
     pub(crate) data_dir: PathBuf,
     pub(crate) socket: PathBuf,
     pub(crate) quota_mib: Option<u64>,
@@ -57,7 +59,7 @@ impl NodeConfig {
         writeln!(out, "    in_flight: {}", self.in_flight)?;
         writeln!(out, "    batch: {{ messages: {} }}", self.batch_messages)?;
         writeln!(out, "    intake: {intake}")?;
-        if self.sync_always {
+        if self.requires_exactly_once {
             writeln!(out, "    required_delivery: exactly_once")?;
         }
         writeln!(out, "    applications:")?;
@@ -90,6 +92,7 @@ mod tests {
             node: "node-1".to_owned(),
             hub_url: "nats://127.0.0.1:18001".to_owned(),
             sync_always: true,
+            requires_exactly_once: true,
             data_dir: "/tmp/a \"b\"/data".into(),
             socket: "/tmp/a/n.sock".into(),
             quota_mib: Some(5_000),

@@ -18,6 +18,7 @@ use super::output::Output;
 use super::place::Place;
 use super::watch::{NodeView, Watch};
 use super::{Args, Durability};
+use crate::volatile::Volatile;
 
 /// The stream that everything comes from.
 pub(crate) const STREAM: &str = "SHOP";
@@ -58,9 +59,16 @@ pub(crate) async fn set(
             "hub       {server} on {}, sync always: {sync_always}",
             hub.url()
         ));
+        let disk = Volatile::of(place.root());
+        if let Some(disk) = disk {
+            output.line(&format!(
+                "disk      {} in memory: kills do it no harm, a power loss would",
+                disk.name()
+            ));
+        }
 
         let ack_wait = if args.quick { ACK_WAIT_QUICK } else { ACK_WAIT };
-        let nodes = nodes(args, place, &hub.url(), ack_wait);
+        let nodes = nodes(args, place, disk, &hub.url(), ack_wait);
         let program = std::env::current_exe().map_err(DemoError::Program)?;
         let mut fleet = Fleet::start(program, place.root(), &nodes)?;
         let records = place.records();
@@ -126,15 +134,24 @@ async fn create_stream(url: &str) -> Result<Context, DemoError> {
     Ok(jetstream)
 }
 
-fn nodes(args: &Args, place: &Place, hub_url: &str, ack_wait: Duration) -> Vec<NodeConfig> {
+/// A bridge refuses to promise anything on a `disk` in memory, and the demo cuts no power.
+fn nodes(
+    args: &Args,
+    place: &Place,
+    disk: Option<Volatile>,
+    hub_url: &str,
+    ack_wait: Duration,
+) -> Vec<NodeConfig> {
     let apps = APP_NAMES.iter().take(usize::from(args.apps));
     let apps: Vec<String> = apps.map(|app| (*app).to_owned()).collect();
+    let sync_always = args.durability == Durability::SyncAlways;
     (1..=args.nodes)
         .map(|number| {
             let node = format!("node-{number}");
             NodeConfig {
                 hub_url: hub_url.to_owned(),
-                sync_always: args.durability == Durability::SyncAlways,
+                sync_always,
+                requires_exactly_once: sync_always && disk.is_none(),
                 data_dir: place.root().join("nodes").join(&node).join("data"),
                 socket: place.socket(&node),
                 quota_mib: None,

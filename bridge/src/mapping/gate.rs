@@ -31,7 +31,7 @@ impl Driver {
             "joined"
         );
         let infos = self.sources.values().map(|source| &source.info);
-        let delivery = source_check::delivery(self.options.policy.stability, infos);
+        let delivery = source_check::delivery(self.options.policy.stability, self.options.disk, infos);
         self.view.update(|view| view.delivery = delivery);
         let topic = self.topic.clone();
         let apps: Vec<String> = self.options.config.applications.keys().cloned().collect();

@@ -50,6 +50,7 @@ use fanin_config::{Config, Durability, Intake, MappingConfig};
 use fanin_core::node::{Policy, Stability};
 
 use crate::ambient::Ambient;
+use crate::volatile::Volatile;
 
 /// What one mapping needs to know of the configuration.
 #[derive(Clone, Debug)]
@@ -70,6 +71,8 @@ pub struct MappingOptions {
     pub recreate_consumer: bool,
     /// What damage took and no source has any more becomes dead letters: the operator's word.
     pub accept_loss: bool,
+    /// The file system of the data directory, when it is in memory.
+    pub disk: Option<Volatile>,
     /// Time of day and chance.
     pub ambient: Ambient,
 }
@@ -104,6 +107,7 @@ impl MappingOptions {
             staged_bytes: config.memory.staged.0 / config.mappings.len().max(1) as u64,
             recreate_consumer,
             accept_loss: false,
+            disk: None,
             ambient: Ambient::system(),
         }
     }

@@ -5,6 +5,8 @@ use fanin_core::node::Stability;
 use fanin_hub::SourceInfo;
 use fanin_hub::codes;
 
+use crate::volatile::Volatile;
+
 /// How far a setting takes the hub's word back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Harm {
@@ -97,6 +99,15 @@ fn seconds(nanoseconds: u64) -> String {
     format!("{} s", nanoseconds as f64 / 1e9)
 }
 
+/// A required delivery as configurations write it.
+#[must_use]
+pub fn required_word(required: RequiredDelivery) -> &'static str {
+    match required {
+        RequiredDelivery::ExactlyOnce => "exactly_once",
+        RequiredDelivery::AtLeastOnce => "at_least_once",
+    }
+}
+
 /// Whether a source can hold what the mapping requires of its deliveries.
 ///
 /// # Errors
@@ -104,10 +115,6 @@ fn seconds(nanoseconds: u64) -> String {
 pub fn judge(required: Option<RequiredDelivery>, info: &SourceInfo) -> Result<(), Unfit> {
     let Some(required) = required else {
         return Ok(());
-    };
-    let required = match required {
-        RequiredDelivery::ExactlyOnce => "exactly_once",
-        RequiredDelivery::AtLeastOnce => "at_least_once",
     };
     match weaknesses(info)
         .into_iter()
@@ -119,7 +126,7 @@ pub fn judge(required: Option<RequiredDelivery>, info: &SourceInfo) -> Result<()
             setting: weakness.setting,
             value: weakness.value,
             wanted: weakness.wanted,
-            required,
+            required: required_word(required),
         }),
     }
 }
@@ -158,9 +165,14 @@ pub fn warn(mapping: &str, info: &SourceInfo) {
     }
 }
 
-/// The delivery that hub and sources allow, and why, as status shows it.
+/// The delivery that hub, sources and this node's disk allow, and why, as status shows it. `disk` is the file system of the
+/// data directory when it is in memory.
 #[must_use]
-pub fn delivery<'i>(stability: Stability, sources: impl Iterator<Item = &'i SourceInfo>) -> String {
+pub fn delivery<'i>(
+    stability: Stability,
+    disk: Option<Volatile>,
+    sources: impl Iterator<Item = &'i SourceInfo>,
+) -> String {
     for info in sources {
         let weaknesses = weaknesses(info);
         if let Some(weakness) = weaknesses.iter().find(|one| one.harm == Harm::Volatile) {
@@ -169,6 +181,12 @@ pub fn delivery<'i>(stability: Stability, sources: impl Iterator<Item = &'i Sour
                 info.stream, weakness.setting, weakness.value
             );
         }
+    }
+    if let Some(disk) = disk {
+        return format!(
+            "best_effort, because data_dir is on {}, in memory: a power loss takes what this node has won and not finished",
+            disk.name()
+        );
     }
     match stability {
         Stability::SyncAlways => {
@@ -312,7 +330,7 @@ mod tests {
     #[test]
     fn status_says_what_holds() {
         let bad = changed(|info| info.storage = "memory".to_owned());
-        let worth = |stability, infos: &[SourceInfo]| delivery(stability, infos.iter());
+        let worth = |stability, infos: &[SourceInfo]| delivery(stability, None, infos.iter());
         assert!(worth(Stability::SyncAlways, &[good()]).starts_with("exactly_once, because "));
         assert!(
             worth(Stability::After(1), &[good()])
@@ -321,6 +339,11 @@ mod tests {
         let text = worth(Stability::SyncAlways, &[good(), bad]);
         assert!(
             text.starts_with("best_effort, because stream ORDERS has storage: memory"),
+            "{text}"
+        );
+        let text = delivery(Stability::SyncAlways, Some(Volatile::Tmpfs), [good()].iter());
+        assert!(
+            text.starts_with("best_effort, because data_dir is on tmpfs"),
             "{text}"
         );
     }

@@ -142,6 +142,12 @@ super::codes::codes! {
     LEDGER_UNFINISHED = "FAN-4052", "a repair of the ledger is not finished",
         "`fanin ledger repair` has begun the ledger anew and ended before its state was complete.",
         "Run it again, with --from-backup and the file that it wrote. The mapping is held until then and goes on by itself.";
+    DISK_REFUSED = "FAN-4053", "the data directory cannot hold the required delivery",
+        "`data_dir` is on a file system in memory (tmpfs, ramfs): a power loss takes what this node has won, and no other node may take it then. A mapping's required_delivery rules that out.",
+        "Set `data_dir` to a directory on a disk, or remove required_delivery from the mappings.";
+    DISK_VOLATILE = "FAN-4054", "the data directory is in memory",
+        "`data_dir` is on tmpfs or ramfs: a power loss takes what this node has won and its applications have not finished. Restarts and kills of the bridge do it no harm.",
+        "Set `data_dir` to a directory on a disk, unless the messages are of little worth. Set required_delivery on a mapping to let a start be refused in such a case.";
     CONNECTIONS_FULL = "FAN-4060", "connections to the socket are turned away",
         "There are as many as are allowed: 1024, or half of the files the process may open, and three quarters of them for one user. A client may connect without closing.",
         "Find who it is (`ss -xp`, the user in the log line) and stop it; a client needs one connection for all its subscriptions. Applications that are connected are not touched. Where the limit of files is low, raise it (LimitNOFILE).";

@@ -3,7 +3,9 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test may panic")]
 
 mod bench;
+mod demo;
 mod hub_away;
+mod interrupted;
 mod log_codes;
 mod offline;
 mod online;

@@ -157,6 +157,30 @@ fn paths_are_looked_at_unless_told_otherwise() {
     assert_eq!(fanin(dir.path(), &["validate", "--no-environment", file]).code, 0);
 }
 
+/// Goal: a data directory that cannot hold what a mapping requires is a problem with its own code, place and cure, and none where
+/// nothing is required. Method: a directory below the tmpfs that every Linux has, which need not exist yet.
+#[test]
+fn a_data_directory_in_memory_is_a_problem_where_delivery_is_required() {
+    let dir = dir();
+    let file = config(dir.path(), "");
+    let args = ["validate", "--set", "data_dir=/dev/shm/fanin-none/data"];
+    let validate = |more: &[&str]| fanin(dir.path(), &[&args, more, &[file.to_str().unwrap()]].concat());
+    assert_eq!(validate(&[]).code, 0);
+    for required in ["exactly_once", "at_least_once"] {
+        let required = format!("mappings.orders.required_delivery={required}");
+        let run = validate(&["--set", &required, "--set", "hub.durability=sync_always"]);
+        assert_eq!(run.code, 78, "{}", run.out);
+        for part in [
+            "error FAN-4053 at ",
+            "key:   data_dir",
+            "is on tmpfs",
+            "cure:  Set `data_dir`",
+        ] {
+            assert!(run.out.contains(part), "{part} is not in {}", run.out);
+        }
+    }
+}
+
 /// Goal: what `run` would make by itself is no fault, and the samples are usable on a machine that has none of their
 /// directories. Method: a socket three directories deep below nothing, one below a file, and the samples.
 #[test]

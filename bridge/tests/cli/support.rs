@@ -77,6 +77,15 @@ impl Running {
         kill_process(Pid::from_raw(id).unwrap(), signal).unwrap();
     }
 
+    /// Ends it with SIGKILL.
+    pub(crate) async fn kill(mut self) {
+        self.0.kill().await.unwrap();
+    }
+
+    pub(crate) fn stdin(&mut self) -> tokio::process::ChildStdin {
+        self.0.stdin.take().expect("piped")
+    }
+
     pub(crate) fn stdout(&mut self) -> tokio::process::ChildStdout {
         self.0.stdout.take().expect("piped")
     }

@@ -64,8 +64,9 @@ pub struct MappingConfig {
     /// How long an application may be away before a node with `intake: connected` stops pulling.
     #[schemars(default = "default_grace")]
     pub grace: HumanDuration,
-    /// Refuse to start unless this can be held: neither by a source kept in memory or with `persist_mode: async`, nor, for
-    /// `exactly_once`, by a hub declared `lazy`. Absent: start, and say in `status` what holds.
+    /// Refuse to start unless this can be held: neither with a `data_dir` in memory (tmpfs, ramfs), nor by a source kept in memory
+    /// or with `persist_mode: async`, nor, for `exactly_once`, by a hub declared `lazy`. Absent: start, and say in `status` what
+    /// holds.
     pub required_delivery: Option<RequiredDelivery>,
     /// The applications, by names of `[a-z0-9-]{1,64}`; each gets every message of the mapping once.
     pub applications: BTreeMap<String, ApplicationConfig>,

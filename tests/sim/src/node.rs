@@ -187,6 +187,7 @@ impl Node {
             staged_bytes: 16 << 20,
             recreate_consumer: self.recreate_consumer,
             accept_loss: false,
+            disk: None,
             ambient: Ambient::new(
                 move || i64::try_from(now.now_ns()).unwrap_or(i64::MAX),
                 move || match random.plays(Mutant::SharedNonce) {
