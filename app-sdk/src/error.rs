@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use tonic::{Code, Status};
-use tonic_types::StatusExt as _;
+use tonic_types::{ErrorInfo, StatusExt as _};
 
 /// Domain of the `google.rpc.ErrorInfo` that a bridge attaches to its errors.
 const ERROR_DOMAIN: &str = "fanin";
@@ -140,21 +140,11 @@ impl SubscribeError {
     }
 
     pub(crate) fn from_status(status: Status) -> Self {
-        let info = status
-            .get_error_details()
-            .error_info()
-            .cloned()
-            .filter(|info| info.domain == ERROR_DOMAIN);
-        let (code, retryable) = match info {
-            Some(info) => {
-                let retryable = match info.metadata.get("retryable").map(String::as_str) {
-                    Some("true") => true,
-                    Some("false") => false,
-                    _ => is_retryable_code(status.code()),
-                };
-                (info.reason, retryable)
-            }
-            None => (format!("{:?}", status.code()), is_retryable_code(status.code())),
+        let info = info_of(&status);
+        let retryable = is_retryable_status(&status, info.as_ref());
+        let code = match info {
+            Some(info) => info.reason,
+            None => format!("{:?}", status.code()),
         };
         let message = match status.message() {
             "" => status.code().description().to_owned(),
@@ -177,6 +167,22 @@ impl From<ConnectError> for SubscribeError {
             retryable: error.is_retryable(),
             source: Some(Arc::new(error)),
         }
+    }
+}
+
+/// What the bridge says about its error, when it is the bridge's.
+fn info_of(status: &Status) -> Option<ErrorInfo> {
+    let info = status.get_error_details().error_info().cloned();
+    info.filter(|info| info.domain == ERROR_DOMAIN)
+}
+
+/// Whether the same call may succeed later: by the bridge's word, else by the gRPC code.
+fn is_retryable_status(status: &Status, info: Option<&ErrorInfo>) -> bool {
+    let word = info.and_then(|info| info.metadata.get("retryable"));
+    match word.map(String::as_str) {
+        Some("true") => true,
+        Some("false") => false,
+        _ => is_retryable_code(status.code()),
     }
 }
 
@@ -262,7 +268,7 @@ impl BatchAckError {
         false
     }
 
-    /// Always: the messages that are not listed are confirmed.
+    /// Whether any verdict is or may be durable: messages that are not listed are confirmed.
     #[must_use]
     pub fn may_have_effect(&self) -> bool {
         self.failed.len() < self.total || self.failed.iter().any(|(_, error)| error.may_have_effect())
@@ -350,7 +356,7 @@ impl StatusError {
     pub fn is_retryable(&self) -> bool {
         match self {
             Self::Connect(error) => error.is_retryable(),
-            Self::Call(status) => is_retryable_code(status.code()),
+            Self::Call(status) => is_retryable_status(status, info_of(status).as_ref()),
         }
     }
 
@@ -363,8 +369,9 @@ impl StatusError {
 
 #[cfg(test)]
 mod tests {
-    //! Goal: the wire's error details become code and retryability. Method: statuses built as a bridge builds them.
-    use tonic_types::{ErrorDetails, ErrorInfo};
+    //! Goal: the wire's error details become code and retryability, and each error answers as documented. Method: statuses built
+    //! as a bridge builds them; a table.
+    use tonic_types::ErrorDetails;
 
     use super::*;
 
@@ -391,5 +398,81 @@ mod tests {
         let foreign = SubscribeError::from_status(status(Code::NotFound, "example.com", Some("true")));
         assert_eq!((foreign.code(), foreign.is_retryable()), ("NotFound", false));
         assert!(SubscribeError::from_status(Status::unavailable("gone")).is_retryable());
+    }
+
+    /// Goal: each error's two answers are those that its documentation gives. Method: one of each kind.
+    #[test]
+    fn every_error_answers_for_its_kind() {
+        let missing = || ConnectError::Missing {
+            path: "/run/fanin/fanin.sock".into(),
+            source: io::ErrorKind::NotFound.into(),
+        };
+        let denied = || ConnectError::Denied {
+            path: "/run/fanin/fanin.sock".into(),
+            source: io::ErrorKind::PermissionDenied.into(),
+        };
+        let call = |status: Status| StatusError::Call(Box::new(status));
+        let told = |word| call(status(Code::Unavailable, "fanin", word));
+        for (error, retryable) in [
+            (StatusError::from(missing()), true),
+            (StatusError::from(denied()), false),
+            (call(Status::unavailable("the node is stopping")), true),
+            (call(Status::deadline_exceeded("too late")), true),
+            (call(Status::unimplemented("an older bridge")), false),
+            (call(Status::out_of_range("too large")), false),
+            // The bridge's own word wins over the code.
+            (told(Some("true")), true),
+            (told(Some("false")), false),
+            (told(None), true),
+            (call(status(Code::NotFound, "fanin", Some("true"))), true),
+            (
+                call(status(Code::Unavailable, "example.com", Some("false"))),
+                true,
+            ),
+        ] {
+            assert_eq!(error.is_retryable(), retryable, "{error:?}");
+            assert!(!error.may_have_effect(), "{error:?}");
+        }
+
+        let subscribe = |retryable| SubscribeError::new("FAN-3001", "no topic orders", retryable);
+        for closed in [
+            CloseError::TimedOut { held: 1 },
+            CloseError::ConnectionLost { held: 0 },
+        ] {
+            assert!(!closed.is_retryable() && closed.may_have_effect(), "{closed:?}");
+            let consumed = ConsumeError::from(closed);
+            assert!(
+                !consumed.is_retryable() && consumed.may_have_effect(),
+                "{consumed:?}"
+            );
+        }
+        for retryable in [true, false] {
+            assert!(!subscribe(retryable).may_have_effect());
+            let consumed = ConsumeError::from(subscribe(retryable));
+            assert_eq!(consumed.is_retryable(), retryable, "{consumed:?}");
+            assert!(consumed.may_have_effect(), "handlers may have run");
+        }
+        for (error, retryable) in [(missing(), true), (denied(), false)] {
+            assert_eq!(error.is_retryable(), retryable, "{error:?}");
+            assert!(!error.may_have_effect(), "{error:?}");
+            assert_eq!(SubscribeError::from(error).is_retryable(), retryable);
+        }
+
+        let batch = |failed: &[AckError]| {
+            let failed = failed.iter().map(|error| ("ORDERS:1".to_owned(), *error));
+            BatchAckError::new(2, failed.collect()).unwrap()
+        };
+        for (failed, may_have_effect) in [
+            (vec![AckError::LeaseLost; 2], false),
+            (vec![AckError::LeaseLost], true),
+            (vec![AckError::LeaseLost, AckError::Unconfirmed], true),
+        ] {
+            let error = batch(&failed);
+            assert_eq!(error.may_have_effect(), may_have_effect, "{error:?}");
+            assert!(!error.is_retryable(), "{error:?}");
+        }
+        for (error, may_have_effect) in [(AckError::LeaseLost, false), (AckError::Unconfirmed, true)] {
+            assert!(!error.is_retryable() && error.may_have_effect() == may_have_effect);
+        }
     }
 }

@@ -63,8 +63,8 @@ codes! {
         "A request breaks the contract: an empty or reversed range, a delivery number that was never handed out, or more ranges than one request may hold.",
         "Update the client library; with an own client compare with the comments in topic.proto.";
     Fenced = "FAN-3008", true, "the node is fenced",
-        "The ledger shows another epoch of this node, or its evacuation; it may deliver nothing more.",
-        "See `fanin status` on this node; connect to another node.";
+        "The ledger shows that another process acts as this node, that its data directory is a copy or older than what the node claimed, or that it was evacuated. It delivers nothing more, as another one may deliver the same.",
+        "Applications: connect to another node. Operators: `fanin status` and the log say which it is and what to do. Let one process go on as this node and stop the others; a second node needs another name and an empty data directory.";
     Damaged = "FAN-3009", true, "the topic is held back by damage",
         "The node's disk has lost what tells which messages its applications have finished; delivering might repeat or skip some.",
         "See `fanin status` on this node; connect to another node.";

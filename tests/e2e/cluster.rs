@@ -143,6 +143,11 @@ impl Cluster {
         self.feed_as(count, |feed| feed).await;
     }
 
+    /// Number of the next message.
+    pub(crate) fn fed(&self) -> usize {
+        self.fed
+    }
+
     /// [`Self::feed`] with other bodies or subjects.
     pub(crate) async fn feed_as(&mut self, count: usize, change: impl FnOnce(Feed) -> Feed) {
         let feed = change(Feed::new(SUBJECT, count).starting_at(self.fed));

@@ -78,6 +78,37 @@ async fn a_stop_waits_for_what_applications_have_in_hand() {
     cluster.finish().await;
 }
 
+/// Goal: a stop waits for no longer than `shutdown_grace` for an application that keeps a message: it ends with exit code 0, and what
+/// was kept comes again, to whoever is there. Method: an instance that answers nothing, a short grace, another instance later.
+#[tokio::test]
+async fn a_stop_ends_although_an_application_holds_on() {
+    let mut cluster = Cluster::new(&["billing"]).await;
+    let options = cluster
+        .options("n1")
+        .with_config(&json!({ "shutdown_grace": "1s" }));
+    cluster.add(options, 0).await;
+    let holding = AppOptions::new(&cluster.nodes[0].socket(), TOPIC, "billing", "holds");
+    let holding = holding.credit_messages(5).decide(|_| Decision::Hold);
+    let holding = AppInstance::start(holding, cluster.recorder.clone())
+        .await
+        .unwrap();
+    cluster.feed(20).await;
+    cluster.nodes[0]
+        .wait_status(LONG, "messages in hand", |status| {
+            orders(status).apps[0].in_flight == 5
+        })
+        .await
+        .unwrap();
+    cluster.nodes[0].stop().await.unwrap();
+    holding.stop().await.unwrap();
+    assert_eq!(cluster.recorder.count(), 0);
+    cluster.nodes[0].restart().await.unwrap();
+    cluster.instance(0, "billing", "b1", |options| options).await;
+    cluster.wait_rest().await;
+    cluster.report().assert_exactly_once_without_doubt();
+    cluster.finish().await;
+}
+
 /// Goal: an application with a filter gets exactly what matches, and costs the other one nothing. Method: subjects
 /// `orders.0` to `orders.15`, a filter on one of them, the ids compared by hand.
 #[tokio::test]

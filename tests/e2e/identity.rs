@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use fanin_tests::process::BridgeOptions;
+use fanin_tests::process::{Bridge, BridgeOptions};
 use serde_json::json;
 
 use crate::cluster::{Cluster, LONG, orders};
@@ -23,6 +23,16 @@ pub(crate) fn copy(from: &Path, to: &Path) {
             copy(&entry.path(), &target);
         } else {
             fs::copy(entry.path(), target).unwrap();
+        }
+    }
+}
+
+/// A fenced node says in its status and in its log why, and what to do about it.
+async fn assert_told(node: &Bridge, reason: &str, words: &[&str]) {
+    let line = node.wait_log(LONG, "this node is fenced").await.unwrap();
+    for text in [reason, &line.text] {
+        for part in ["FAN-3008", "cure"].iter().chain(words) {
+            assert!(text.contains(part), "{part} is not in {text}");
         }
     }
 }
@@ -95,7 +105,12 @@ async fn the_older_of_two_bodies_is_fenced() {
         orders(status).state == "fenced"
     });
     let reason = orders(&fenced.await.unwrap()).reason.clone();
-    assert!(reason.contains("FAN-3008"), "{reason}");
+    assert_told(
+        &cluster.nodes[0],
+        &reason,
+        &["another process", "go on with the one that began that epoch"],
+    )
+    .await;
     cluster.instance(1, "billing", "newer", |options| options).await;
     cluster.feed(200).await;
     cluster.wait_rest().await;
@@ -130,7 +145,11 @@ async fn a_body_that_lags_behind_the_ledger_delivers_nothing() {
         orders(status).state == "fenced"
     });
     let reason = orders(&fenced.await.unwrap()).reason.clone();
-    assert!(reason.contains("FAN-3008"), "{reason}");
+    let words = [
+        "that this data directory does not know",
+        "another name and an empty data directory",
+    ];
+    assert_told(&cluster.nodes[1], &reason, &words).await;
     refused(
         second_body(&cluster, &cluster.nodes[0].data_dir()),
         78,

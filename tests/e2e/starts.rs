@@ -72,27 +72,28 @@ async fn wrong_configurations_are_refused() {
                 orders: { sources: [{ stream: B }], applications: { a: {} } }\n";
     std::fs::write(&path, text).unwrap();
     let (exit, output) = fanin(&["run", "--config", path.to_str().unwrap()]).await;
-    assert!(
-        exit == Some(78) && output.contains("FAN-1006"),
-        "{exit:?}: {output}"
-    );
+    assert_eq!(exit, Some(78), "{output}");
+    let second = format!("error FAN-1006 at {}:5: ", path.display());
+    for part in [&second, "mappings.orders", "cure:  "] {
+        assert!(output.contains(part), "{part} is not in {output}");
+    }
 }
 
-/// Goal: a hub that runs without JetStream for this account is refused. Method: a server with an account that has none.
+/// Goal: a hub that runs without JetStream is refused, and so is one that has it, but not for this account. Method: a server without
+/// JetStream, where nobody answers for it, and one with an account that has none, where the server says so.
 #[tokio::test]
 async fn a_hub_without_jetstream_is_refused() {
-    let hub = start_hub_with(|options| {
+    let without = start_hub_with(|options| options.jetstream = false).await;
+    let for_others = start_hub_with(|options| {
         options.extra_config = "accounts { PLAIN { users [{ user: plain, password: plain }] } }\n\
                                 no_auth_user: plain\n"
             .to_owned();
     })
     .await;
-    refused(
-        BridgeOptions::new("n1", &hub.url(), mapping(&["billing"])),
-        69,
-        "FAN-2005",
-    )
-    .await;
+    for hub in [without, for_others] {
+        let options = BridgeOptions::new("n1", &hub.url(), mapping(&["billing"]));
+        refused(options, 69, "FAN-2005").await;
+    }
 }
 
 /// Goal: a data directory in memory is refused where a mapping requires a delivery, before anything is written there; where none does,

@@ -142,6 +142,30 @@ pub enum FenceReason {
 }
 
 impl FenceReason {
+    /// What an operator does about it. A fence ends with the process only, and then this data directory cannot go on as this
+    /// node: another body does, or must not.
+    #[must_use]
+    pub fn cure(&self) -> &'static str {
+        match self {
+            FenceReason::Evacuated => {
+                "stop this process; a node that is to run here needs another name and an empty data directory"
+            }
+            FenceReason::ForeignEpoch { .. } => {
+                "stop this process and go on with the one that began that epoch, on its data directory; a second node needs another \
+                 name and an empty data directory. What this one had won and the other does not hold is not delivered"
+            }
+            FenceReason::NameTaken { .. } => {
+                "stop this process; give the node that is to run here another name and an empty data directory. What this one had won \
+                 and not finished is not delivered"
+            }
+            FenceReason::UnknownClaim { .. } | FenceReason::UnknownProgress => {
+                "stop this process and every other one of this node; give the node another name and an empty data directory, for the \
+                 ledger now has an epoch of this one, which the directory that was used before does not know. What the node had \
+                 won and not finished is not delivered"
+            }
+        }
+    }
+
     /// Whether a mutant ignores this reason.
     pub(crate) fn is_switched_off(&self) -> bool {
         match self {

@@ -91,6 +91,9 @@ codes! {
     DELIVERY_UNKNOWN = "FAN-2023", "A delivery of the hub cannot be understood.",
         "A message came without the sequences that the hub writes into its reply subject: the server is of a version that this fanin does not know, or somebody published to the bridge's inbox. It was passed over; one of the stream's is delivered again.",
         "Use a supported server (2.11 to 2.15), and let nobody publish below the bridges' inboxes.";
+    SUBJECT_UNTAKEN = "FAN-2024", "No stream takes a subject.",
+        "Nothing was stored: no stream of the hub, in the account and domain of this login, has the subject among its own.",
+        "Create a stream that takes the subject (`nats stream add`, or `fanin hub apply` for the sources of a configuration), correct the subject, or name servers and credentials of the account that has the stream.";
 }
 
 /// The entry of a code.

@@ -105,7 +105,7 @@ pub enum ConsumerError {
     },
     /// It exists with settings the protocol cannot work with.
     #[error(
-        "the shared consumer {name} on {stream} differs: {}; restore these settings, or make the configurations of all nodes alike",
+        "the shared consumer {name} on {stream} differs: {}; restore these settings, or make the configurations of all nodes alike; when all nodes want the new setting, delete the consumer and start one bridge with --recreate-consumer",
         sentence(mismatches)
     )]
     Differs {

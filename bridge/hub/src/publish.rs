@@ -75,7 +75,7 @@ impl PublishError {
     #[must_use]
     pub fn code(&self) -> &'static str {
         match self {
-            PublishError::NoStream { .. } => codes::SOURCE_MISSING,
+            PublishError::NoStream { .. } => codes::SUBJECT_UNTAKEN,
             PublishError::BadHeader { .. } => codes::HUB_REFUSED,
             PublishError::Hub { source, .. } => source.code(),
         }

@@ -1,4 +1,4 @@
-//! A nats-server process with JetStream on the loopback interface.
+//! A nats-server process, with JetStream, on the loopback interface.
 
 use std::fs;
 use std::io::{self, Read, Seek, SeekFrom};
@@ -29,6 +29,8 @@ pub struct LocalHubOptions {
     pub binary: ServerBinary,
     /// Directory of store, configuration and log; it stays. Default: a temporary one that goes with the hub.
     pub dir: Option<PathBuf>,
+    /// Whether the server has JetStream. Default: yes.
+    pub jetstream: bool,
     /// Whether JetStream syncs each write before it answers (`sync_interval: always`). Default: yes.
     pub sync_always: bool,
     /// Port for clients. Default: a free one.
@@ -46,6 +48,7 @@ impl LocalHubOptions {
         Self {
             binary,
             dir: None,
+            jetstream: true,
             sync_always: true,
             port: None,
             extra_config: String::new(),
@@ -74,7 +77,7 @@ pub enum StartError {
         /// The end of its log.
         log: String,
     },
-    /// The server runs, but does not answer with JetStream enabled.
+    /// The server runs, but does not answer, or its JetStream is not what the options say.
     #[error("nats-server was not ready within {} s; its log ends with:\n{log}", READY_TIMEOUT.as_secs())]
     NotReady {
         /// The end of its log.
@@ -93,7 +96,7 @@ pub enum StopError {
     Io(#[from] io::Error),
 }
 
-/// A running nats-server with JetStream, killed when dropped and when this process dies.
+/// A running nats-server, killed when dropped and when this process dies.
 #[derive(Debug)]
 pub struct LocalHub {
     options: LocalHubOptions,
@@ -121,7 +124,7 @@ struct Greeting {
 }
 
 impl LocalHub {
-    /// Starts a server and returns once it answers with JetStream enabled.
+    /// Starts a server and returns once it answers, with JetStream enabled unless the options leave that out.
     pub async fn start(options: LocalHubOptions) -> Result<Self, StartError> {
         let (dir, temporary) = match &options.dir {
             Some(dir) => {
@@ -279,7 +282,7 @@ impl LocalHub {
             name: &self.options.name,
             port: self.port,
             monitor_port: self.monitor_port,
-            store: &self.store_dir(),
+            store: self.options.jetstream.then(|| self.store_dir()),
             ports_dir: &self.dir,
             sync_always: self.options.sync_always,
             extra: &self.options.extra_config,
@@ -348,7 +351,7 @@ impl LocalHub {
             }
             if ports_file.exists() {
                 let greeting = tokio::time::timeout(GREETING_TIMEOUT, greeting(self.port)).await;
-                if matches!(greeting, Ok(Ok(Greeting { jetstream: true }))) {
+                if matches!(greeting, Ok(Ok(Greeting { jetstream })) if jetstream == self.options.jetstream) {
                     // A killed server leaves its file behind, and process ids come round again.
                     fs::remove_file(&ports_file).map_err(io_error("removing the ports file"))?;
                     return Ok(());

@@ -233,7 +233,7 @@ impl Driver {
     }
 
     fn fence(&mut self, reason: &FenceReason) {
-        tracing::error!(code = "FAN-3008", mapping = self.options.name, reason = %reason, "this node is fenced: it delivers nothing more");
+        tracing::error!(code = "FAN-3008", mapping = self.options.name, reason = %reason, cure = reason.cure(), "this node is fenced: it delivers nothing more");
         self.outgoing.fall_silent();
         self.intakes.clear();
         self.tail = None;

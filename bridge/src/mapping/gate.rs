@@ -163,7 +163,12 @@ impl Driver {
                 let reason = format!("{}: {halt}; cure: {}", halt_code(halt), halt.cure());
                 return (State::Halted, reason);
             }
-            Phase::Fenced(reason) => return (State::Fenced, format!("FAN-3008: {reason}")),
+            Phase::Fenced(reason) => {
+                return (
+                    State::Fenced,
+                    format!("FAN-3008: {reason}; cure: {}", reason.cure()),
+                );
+            }
             Phase::Active => {}
         }
         if let Some((batch, why)) = self.mending.first() {
@@ -178,6 +183,12 @@ impl Driver {
                     "FAN-4043: batch {batch} of the local log is damaged and is being fetched again from its source{why}"
                 ),
             );
+        }
+        // Before what is wrong with the consumer: it fits the terms, so that it does not fit a configuration that differs from them.
+        let differs =
+            |incarnation: &Incarnation| self.node.may_pull(*incarnation) == Err(Withheld::FilterDiffers);
+        if self.sources.keys().any(differs) {
+            return (State::Withheld, self.explain(&Withheld::FilterDiffers));
         }
         if let Some(missing) = self.missing.values().next() {
             return (State::Withheld, missing.clone());
@@ -241,8 +252,13 @@ impl Driver {
                 "FAN-4061: the terms that this node's configuration asks for cannot be written: {error}; name fewer or shorter \
                  subjects and applications, or split the mapping"
             ),
-            Withheld::Void(Void::Terms) => "FAN-4027: no terms are in force yet".to_owned(),
-            Withheld::Void(Void::UnknownSource) => "FAN-4028: the terms in force do not name this source".to_owned(),
+            Withheld::Void(Void::Terms) => {
+                "FAN-4027: no terms are in force yet; this node or another one is writing them".to_owned()
+            }
+            Withheld::Void(Void::UnknownSource) => {
+                "FAN-4028: the terms in force do not name a source of the configuration yet; this node is writing terms that do"
+                    .to_owned()
+            }
             Withheld::Void(Void::NotHosted) => {
                 let hosts = self.options.hosts();
                 let lacking = self.node.fold().terms().apps.keys().filter(|app| !hosts.contains(*app));

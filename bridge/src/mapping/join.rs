@@ -537,20 +537,24 @@ pub fn pause(tries: u32) -> Duration {
 
 #[cfg(test)]
 mod tests {
-    // Goal: a start ends only on an answer that stays. Method: the hub's refusals by their codes.
+    // Goal: a start ends only on an answer that stays. Method: the hub's refusals by their codes, and nobody there to answer.
     use super::*;
 
     #[test]
     fn a_cluster_without_a_leader_ends_no_start() {
-        let refused = |err_code: u32| {
+        let subject = || "$JS.API.INFO".to_owned();
+        let without = |source: ApiError| {
             JoinError::Connect(fanin_hub::ConnectError::HubWithoutJetStream {
                 server: "s0".to_owned(),
-                source: ApiError::Refused {
-                    subject: "$JS.API.INFO".to_owned(),
-                    code: 503,
-                    err_code,
-                    description: String::new(),
-                },
+                source,
+            })
+        };
+        let refused = |err_code: u32| {
+            without(ApiError::Refused {
+                subject: subject(),
+                code: 503,
+                err_code,
+                description: String::new(),
             })
         };
         let not_available = 10008;
@@ -559,5 +563,13 @@ mod tests {
         for code in not_enabled {
             assert!(refused(code).refuses_start(), "{code}");
         }
+        // A server without JetStream has nobody who would answer.
+        assert!(without(ApiError::NoResponders { subject: subject() }).refuses_start());
+        let timeout = ApiError::Timeout {
+            subject: subject(),
+            after_ms: 1,
+        };
+        assert!(!without(timeout).refuses_start());
+        assert!(!without(ApiError::Disconnected).refuses_start());
     }
 }

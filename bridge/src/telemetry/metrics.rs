@@ -18,34 +18,44 @@ pub const DURATION_BUCKETS: [f64; 16] = [
 /// How often what was observed is moved into the buckets; in between it is held in memory.
 pub const UPKEEP_INTERVAL: Duration = Duration::from_secs(5);
 
+/// How a metric moves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Kind {
+pub(crate) enum Kind {
+    /// Only up.
     Counter,
+    /// Up and down.
     Gauge,
+    /// Observations in buckets.
     Histogram,
 }
 
-/// One metric of the table.
+/// One metric of a table.
 #[derive(Clone, Copy, Debug)]
 pub struct Metric {
     /// The name.
     pub name: &'static str,
-    kind: Kind,
-    unit: Unit,
+    pub(crate) kind: Kind,
+    pub(crate) unit: Unit,
     /// One sentence for people.
     pub help: &'static str,
 }
 
+/// Makes a constant of each name, and the table of all of them.
 macro_rules! metrics_table {
-    ($($constant:ident = $name:literal, $kind:ident, $unit:ident, $help:literal;)*) => {
+    ($about:literal: $($constant:ident = $name:literal, $kind:ident, $unit:ident, $help:literal;)*) => {
         $(#[doc = $help] pub const $constant: &str = $name;)*
-        /// Every metric of the node and its mappings.
-        pub const TABLE: &[Metric] =
-            &[$(Metric { name: $name, kind: Kind::$kind, unit: Unit::$unit, help: $help }),*];
+        #[doc = $about]
+        pub const TABLE: &[$crate::telemetry::metrics::Metric] = &[$($crate::telemetry::metrics::Metric {
+            name: $name,
+            kind: $crate::telemetry::metrics::Kind::$kind,
+            unit: ::metrics::Unit::$unit,
+            help: $help,
+        }),*];
     };
 }
+pub(crate) use metrics_table;
 
-metrics_table! {
+metrics_table! { "Every metric of the node and its mappings.":
     BUILD_INFO = "fanin_build_info", Gauge, Count, "Always 1; its label is the version.";
     HUB_CONNECTED = "fanin_hub_connected", Gauge, Count, "1 while a server of the hub is connected.";
     HUB_RECONNECTS = "fanin_hub_reconnects_total", Counter, Count, "Connections to the hub made after the first.";
@@ -99,8 +109,8 @@ impl Metrics {
     /// When a recorder is installed already.
     pub fn install() -> Result<Metrics, MetricsError> {
         let handle = builder()?.install_recorder()?;
-        describe();
-        crate::topic::metrics::describe();
+        describe(TABLE);
+        describe(crate::topic::metrics::TABLE);
         metrics::gauge!(BUILD_INFO, "version" => env!("CARGO_PKG_VERSION")).set(1.0);
         metrics::gauge!(CONFIG_LAST_RELOAD_SUCCESS).set(1.0);
         Ok(Metrics {
@@ -141,8 +151,8 @@ fn builder() -> Result<PrometheusBuilder, BuildError> {
     PrometheusBuilder::new().set_buckets_for_metric(Matcher::Suffix("_seconds".to_owned()), &DURATION_BUCKETS)
 }
 
-fn describe() {
-    for metric in TABLE {
+fn describe(table: &[Metric]) {
+    for metric in table {
         match metric.kind {
             Kind::Counter => metrics::describe_counter!(metric.name, metric.unit, metric.help),
             Kind::Gauge => metrics::describe_gauge!(metric.name, metric.unit, metric.help),
@@ -153,16 +163,48 @@ fn describe() {
 
 #[cfg(test)]
 mod tests {
-    //! Goal: names follow the conventions, and durations get buckets. Method: the table; a recorder of this test.
-    use std::collections::BTreeSet;
+    //! Goal: names follow the conventions and stand in the manual, and durations get buckets. Method: the tables; a recorder of
+    //! this test.
+    use std::collections::{BTreeMap, BTreeSet};
 
     use super::*;
 
+    fn all() -> impl Iterator<Item = &'static Metric> {
+        TABLE.iter().chain(crate::topic::metrics::TABLE)
+    }
+
+    /// Goal: the manual's table lists every metric with its kind, and none that is not there. Method: both, compared.
+    #[test]
+    fn the_manual_lists_every_metric() {
+        let manual = include_str!("../../../docs/operators.md");
+        let section = manual.split("\n## Metrics\n").nth(1).unwrap();
+        let mut listed = BTreeMap::new();
+        for row in section.lines().filter(|line| line.starts_with("| `fanin_")) {
+            let cells: Vec<&str> = row.split('|').map(str::trim).collect();
+            let mut kinds = cells[2].split(", ");
+            let mut kind = "";
+            for name in cells[1].split(", ") {
+                // One kind stands for all names of a row.
+                kind = kinds.next().unwrap_or(kind);
+                assert_eq!(listed.insert(name.trim_matches('`'), kind), None, "{name} twice");
+            }
+        }
+        let table = all().map(|metric| {
+            let kind = match metric.kind {
+                Kind::Counter => "counter",
+                Kind::Gauge => "gauge",
+                Kind::Histogram => "histogram",
+            };
+            (metric.name, kind)
+        });
+        assert_eq!(listed, table.collect());
+    }
+
     #[test]
     fn names_follow_the_conventions() {
-        let names: BTreeSet<&str> = TABLE.iter().map(|metric| metric.name).collect();
-        assert_eq!(names.len(), TABLE.len());
-        for metric in TABLE {
+        let names: BTreeSet<&str> = all().map(|metric| metric.name).collect();
+        assert_eq!(names.len(), all().count());
+        for metric in all() {
             assert!(metric.name.starts_with("fanin_"), "{}", metric.name);
             assert_eq!(
                 metric.kind == Kind::Counter,
@@ -170,9 +212,9 @@ mod tests {
                 "{}",
                 metric.name
             );
-            assert_eq!(
-                metric.kind == Kind::Histogram,
-                metric.name.ends_with("_seconds"),
+            // That is what gives a histogram its buckets.
+            assert!(
+                metric.kind != Kind::Histogram || metric.name.ends_with("_seconds"),
                 "{}",
                 metric.name
             );
@@ -186,7 +228,7 @@ mod tests {
         let recorder = builder().unwrap().build_recorder();
         let handle = recorder.handle();
         metrics::with_local_recorder(&recorder, || {
-            describe();
+            describe(TABLE);
             metrics::histogram!(CLAIM_DURATION).record(0.02);
             metrics::counter!(CLAIMS, "mapping" => "orders", "result" => "won").increment(3);
         });

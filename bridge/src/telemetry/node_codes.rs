@@ -74,14 +74,14 @@ super::codes::codes! {
         "The hub answers claims more slowly than messages come, or not at all.",
         "Check the hub and the network to it; intake goes on by itself.";
     FILTER_DIFFERS = "FAN-4026", "the terms name other subjects than the configuration",
-        "A mapping's filter was changed on this node, and the cluster still works by the old one.",
-        "Make the configurations of all nodes alike, then start one with --accept-terms.";
+        "A source's subjects were changed on this node, or on others and accepted there. It claims nothing meanwhile.",
+        "Make the configurations of all nodes alike, then start one with --accept-terms. The shared consumer still has the old subjects then (FAN-2011): delete it, and start one node with --recreate-consumer. What the new subjects match is delivered from the watermark on.";
     NO_TERMS = "FAN-4027", "no terms are in force yet",
         "The first node of the mapping has not written them.",
         "Nothing: it passes. If it stays, see the log for why terms cannot be written.";
     SOURCE_NOT_IN_TERMS = "FAN-4028", "the terms do not name this source",
-        "A source was added on this node, and the cluster does not know it yet.",
-        "Make the configurations of all nodes alike, then start one with --accept-terms.";
+        "A source was added on this node, and the terms with it are on their way.",
+        "Nothing: it passes. If it stays, see the log for why terms cannot be written. Add the source on the other nodes too, so that they share its messages.";
     APP_NOT_HOSTED = "FAN-4029", "this node does not host every application of the terms",
         "An application was left out of this node's configuration.",
         "Add it to this node's configuration.";

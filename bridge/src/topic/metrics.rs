@@ -1,59 +1,18 @@
 //! The names of the topics' metrics, and the handles each application caches.
 
-use metrics::{Counter, Gauge, Histogram, Unit};
+use metrics::{Counter, Gauge, Histogram};
 
-/// Deliveries that ended, by outcome.
-pub const DELIVERIES: &str = "fanin_deliveries_total";
-/// Attempts that failed and were counted, by reason.
-pub const REDELIVERIES: &str = "fanin_redeliveries_total";
-/// Dead letters written, by reason.
-pub const DEAD_LETTERS: &str = "fanin_dead_letters_total";
-/// Messages an application has not finished.
-pub const APP_BACKLOG_MESSAGES: &str = "fanin_app_backlog_messages";
-/// Payload bytes an application has not finished, about.
-pub const APP_BACKLOG_BYTES: &str = "fanin_app_backlog_bytes";
-/// Age of the oldest unfinished message since the hub stored it.
-pub const APP_OLDEST_UNACKED: &str = "fanin_app_oldest_unacked_age_seconds";
-/// Connected instances.
-pub const APP_INSTANCES: &str = "fanin_app_instances";
-/// From the hub's storing a message to its ack, sampled once per request of an instance.
-pub const END_TO_END_LATENCY: &str = "fanin_end_to_end_latency_seconds";
+use crate::telemetry::metrics::metrics_table;
 
-/// Describes every metric to the installed recorder.
-pub fn describe() {
-    use metrics::{describe_counter, describe_gauge, describe_histogram};
-    describe_counter!(DELIVERIES, Unit::Count, "Deliveries that ended, by outcome");
-    describe_counter!(
-        REDELIVERIES,
-        Unit::Count,
-        "Attempts that failed and were counted, by reason"
-    );
-    describe_counter!(DEAD_LETTERS, Unit::Count, "Dead letters written, by reason");
-    describe_gauge!(
-        APP_BACKLOG_MESSAGES,
-        Unit::Count,
-        "Messages an application has not finished"
-    );
-    describe_gauge!(
-        APP_BACKLOG_BYTES,
-        Unit::Bytes,
-        "Payload bytes an application has not finished, about"
-    );
-    describe_gauge!(
-        APP_OLDEST_UNACKED,
-        Unit::Seconds,
-        "Age of the oldest unfinished message since the hub stored it"
-    );
-    describe_gauge!(
-        APP_INSTANCES,
-        Unit::Count,
-        "Connected instances of an application"
-    );
-    describe_histogram!(
-        END_TO_END_LATENCY,
-        Unit::Seconds,
-        "From the hub's storing a message to its ack, sampled"
-    );
+metrics_table! { "Every metric of the topics and their applications.":
+    DELIVERIES = "fanin_deliveries_total", Counter, Count, "Deliveries that ended, by outcome.";
+    REDELIVERIES = "fanin_redeliveries_total", Counter, Count, "Attempts that failed and were counted, by reason.";
+    DEAD_LETTERS = "fanin_dead_letters_total", Counter, Count, "Dead letters written, by reason.";
+    APP_BACKLOG_MESSAGES = "fanin_app_backlog_messages", Gauge, Count, "Messages an application has not finished.";
+    APP_BACKLOG_BYTES = "fanin_app_backlog_bytes", Gauge, Bytes, "Payload bytes an application has not finished, about.";
+    APP_OLDEST_UNACKED = "fanin_app_oldest_unacked_age_seconds", Gauge, Seconds, "Age of the oldest unfinished message since the hub stored it.";
+    APP_INSTANCES = "fanin_app_instances", Gauge, Count, "Connected instances of an application.";
+    END_TO_END_LATENCY = "fanin_end_to_end_latency_seconds", Histogram, Seconds, "From the hub's storing a message to its ack, sampled once per request of an instance.";
 }
 
 /// The metrics of one application. Made once; updates are atomic additions.

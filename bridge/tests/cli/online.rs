@@ -8,6 +8,7 @@ use std::process::Stdio;
 
 use async_nats::jetstream;
 use fanin_bridge::telemetry::metrics::TABLE;
+use fanin_bridge::topic::metrics::TABLE as TOPIC_TABLE;
 use fanin_localhub::{LocalHub, LocalHubOptions, ServerBinary};
 use rustix::process::Signal;
 use serde_json::Value;
@@ -195,10 +196,19 @@ async fn publish_says_what_is_stored() {
         &["publish", "elsewhere", "-s", &url, "--file", "one"],
     );
     assert!(
-        run.code == 1 && run.err.contains("FAN-2010") && run.err.contains("elsewhere"),
-        "{}",
+        run.code == 1 && run.out.starts_with("stored 0 messages"),
+        "{}{}",
+        run.out,
         run.err
     );
+    // The cure speaks of the subject: there is no mapping here to correct.
+    for part in [
+        "error[FAN-2024]: line 1 ",
+        "because: no stream of the hub takes the subject elsewhere",
+        "cure: Create a stream",
+    ] {
+        assert!(run.err.contains(part), "{part} is not in {}", run.err);
+    }
 }
 
 /// Goal: a message goes from `publish` through `run` to `subscribe`, once; status, admin pages and signals do what the
@@ -281,6 +291,8 @@ async fn the_whole_way() {
         (unknown.code, &unknown.error()["code"]),
         (1, &Value::from("FAN-3002"))
     );
+    let cure = unknown.error()["cure"].as_str().unwrap().to_owned();
+    assert!(cure.starts_with("Use one of the applications named"), "{cure}");
     assert!(
         unknown.error()["message"]
             .as_str()
@@ -294,7 +306,9 @@ async fn the_whole_way() {
         &["subscribe", "nope", "--app", "billing", "--socket", &world.socket],
     );
     assert!(
-        unknown.code == 1 && unknown.err.starts_with("error[FAN-3001]: this node"),
+        unknown.code == 1
+            && unknown.err.starts_with("error[FAN-3001]: this node")
+            && unknown.err.contains("\n  cure: "),
         "{}",
         unknown.err
     );
@@ -315,7 +329,7 @@ async fn the_whole_way() {
         assert!(metrics.contains(part), "{part} is not in\n{metrics}");
     }
     // All of this has happened here, or counts from 0.
-    for metric in TABLE {
+    for metric in TABLE.iter().chain(TOPIC_TABLE) {
         let (sample, typed) = (format!("\n{}", metric.name), format!("# TYPE {} ", metric.name));
         assert!(
             metrics.contains(&sample) && metrics.contains(&typed),
