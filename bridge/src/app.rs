@@ -246,7 +246,9 @@ async fn open_store(config: &Config) -> Result<(Arc<SegmentLog>, Recovered, Opti
             source,
         })?;
     let disk = Volatile::of(&log);
-    judge_disk(config, disk)?;
+    if let Some(refusal) = disk.and_then(|disk| refusal_of(config, disk)) {
+        return Err(refusal);
+    }
     let options = Options {
         segment_bytes: config.store.segment.0,
         reserve_bytes: Some(config.store.reserve.0),
@@ -271,34 +273,30 @@ async fn open_store(config: &Config) -> Result<(Arc<SegmentLog>, Recovered, Opti
     Ok((store, recovered, disk))
 }
 
-/// A file system in memory loses what was won in a power loss, and no other node may take it then: no delivery can be promised.
-///
-/// # Errors
-/// A mapping requires one. Where none does, a warning is all.
-fn judge_disk(config: &Config, disk: Option<Volatile>) -> Result<(), AppError> {
-    let Some(disk) = disk else {
-        return Ok(());
-    };
+/// The refusal of a data directory in memory, where a mapping requires a delivery: a power loss takes what was won, and no other
+/// node may take it then, so that none can be promised. `None` where nothing is required; the log warns.
+fn refusal_of(config: &Config, disk: Volatile) -> Option<AppError> {
+    let dir = config.data_dir.clone();
+    let file_system = disk.name();
     let requiring = config.mappings.iter().find_map(|(name, section)| {
         let required = required_word(section.required_delivery?);
         Some((name.clone(), required))
     });
-    let dir = &config.data_dir;
-    if let Some((mapping, required)) = requiring {
-        return Err(AppError::Volatile {
-            dir: dir.clone(),
-            file_system: disk.name(),
-            mapping,
-            required,
-        });
-    }
-    tracing::warn!(
-        code = "FAN-4054",
-        dir = %dir.display(),
-        file_system = disk.name(),
-        "the data directory is in memory: a power loss takes what this node has won and its applications have not finished"
-    );
-    Ok(())
+    let Some((mapping, required)) = requiring else {
+        tracing::warn!(
+            code = "FAN-4054",
+            dir = %dir.display(),
+            file_system,
+            "the data directory is in memory: a power loss takes what this node has won and its applications have not finished"
+        );
+        return None;
+    };
+    Some(AppError::Volatile {
+        dir,
+        file_system,
+        mapping,
+        required,
+    })
 }
 
 /// Whether nobody can tell which mapping a damage concerns, or it concerns the node itself.
