@@ -193,7 +193,10 @@ async fn a_record_stored_where_another_was_read_halts_its_writer() {
     cluster.feed(10).await;
     let told = ["the ledger ends at position", "was read from it before"];
     assert_halts(&cluster.nodes[0], "FAN-4030", &told).await;
-    assert!(ledger_end(&cluster).await <= read, "it halted by what it sent first");
+    assert!(
+        ledger_end(&cluster).await <= read,
+        "it halted by what it sent first"
+    );
     cluster.nodes[0].assert_no_errors();
 }
 
