@@ -10,7 +10,7 @@ use crate::cluster::{Cluster, LONG, orders};
 use crate::starts::refused;
 
 /// Options of another process with the first node's name on the data directory `dir`.
-fn second_body(cluster: &Cluster, dir: &Path) -> BridgeOptions {
+pub(crate) fn second_body(cluster: &Cluster, dir: &Path) -> BridgeOptions {
     cluster.options("n1").with_config(&json!({ "data_dir": dir }))
 }
 

@@ -3,12 +3,13 @@
 use std::fs;
 use std::path::Path;
 
-use fanin_tests::process::Bridge;
+use fanin_tests::line::Line;
+use fanin_tests::process::{Bridge, BridgeOptions};
 use fanin_tests::wait::eventually;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use crate::cluster::{Cluster, LEDGER, LONG, STREAM, orders};
-use crate::identity::copy;
+use crate::cluster::{Cluster, LEDGER, LONG, STREAM, mapping, orders};
+use crate::identity::{copy, second_body};
 use crate::ledger::ledger_end;
 
 /// A node's metrics as text.
@@ -56,6 +57,42 @@ async fn put_back(cluster: &mut Cluster, older: &Path, parts: &[&Path]) {
     cluster.hub.restart().await.unwrap();
 }
 
+/// Takes the ledger and the consumer back to a copy, as a power loss may leave them.
+async fn put_ledger_back(cluster: &mut Cluster, older: &Path) {
+    let streams = Path::new("jetstream/$G/streams");
+    let consumers = streams.join(STREAM).join("obs");
+    put_back(cluster, older, &[&streams.join(LEDGER), &consumers]).await;
+}
+
+/// Feeds until the ledger ends behind a position.
+async fn grow_beyond(cluster: &mut Cluster, position: u64) {
+    while ledger_end(cluster).await <= position {
+        let before = ledger_end(cluster).await;
+        cluster.feed(10).await;
+        eventually(LONG, "the ledger to grow", || async {
+            let end = ledger_end(cluster).await;
+            if end > before {
+                Ok(())
+            } else {
+                Err(format!("it ends at {end}"))
+            }
+        })
+        .await;
+    }
+}
+
+/// A copy of the hub's store as of now, and more records behind it, which the nodes have read. Says where the ledger ends.
+async fn copy_and_go_on(cluster: &mut Cluster, older: &Path) -> u64 {
+    cluster.feed(50).await;
+    cluster.wait_rest().await;
+    cluster.hub.stop().await.unwrap();
+    copy(&cluster.hub.store_dir(), older);
+    cluster.hub.restart().await.unwrap();
+    cluster.feed(50).await;
+    cluster.wait_rest().await;
+    ledger_end(cluster).await
+}
+
 /// Goal: a ledger that lost records and grew again beyond what a node had read is told by that node, and by its EPOCH to every
 /// other one, before anything is decided by it (P11). Method: put the ledger and the consumer back to a copy, as a power loss may
 /// leave them, have a fresh node make it grow, and start the old one.
@@ -76,25 +113,11 @@ async fn a_ledger_that_grew_again_halts_whoever_read_it_before_and_everybody_els
     cluster.nodes[0].stop().await.unwrap();
     let read = ledger_end(&cluster).await;
 
-    let streams = Path::new("jetstream/$G/streams");
-    let consumers = streams.join(STREAM).join("obs");
-    put_back(&mut cluster, &older, &[&streams.join(LEDGER), &consumers]).await;
+    put_ledger_back(&mut cluster, &older).await;
     assert!(ledger_end(&cluster).await < read);
     let second = cluster.options("n2").allow_error("FAN-4030");
     cluster.add(second, 1).await;
-    while ledger_end(&cluster).await <= read + 1 {
-        let before = ledger_end(&cluster).await;
-        cluster.feed(10).await;
-        eventually(LONG, "the ledger to grow", || async {
-            let end = ledger_end(&cluster).await;
-            if end > before {
-                Ok(())
-            } else {
-                Err(format!("it ends at {end}"))
-            }
-        })
-        .await;
-    }
+    grow_beyond(&mut cluster, read + 1).await;
 
     cluster.nodes[0].respawn().unwrap();
     assert_halts(&cluster.nodes[0], "FAN-4030", &["is not what this node had read"]).await;
@@ -106,6 +129,75 @@ async fn a_ledger_that_grew_again_halts_whoever_read_it_before_and_everybody_els
     for node in &cluster.nodes {
         node.assert_no_errors();
     }
+}
+
+/// Goal: a node whose tail was interrupted while the ledger lost records and grew again beyond what it had read halts before it
+/// takes up anything more; halted, it still sees that another body acts as it, and delivers nothing more (P8). Method: freeze the
+/// node, put ledger and consumer back to a copy, have a fresh node make the ledger grow, wake the first; then start a copy of
+/// its data directory.
+#[tokio::test]
+async fn a_ledger_that_grew_again_while_a_node_was_away_halts_it() {
+    let mut cluster = Cluster::new(&["billing"]).await;
+    let errors = |options: BridgeOptions| options.allow_error("FAN-4030").allow_error("FAN-3008");
+    let first = errors(cluster.options("n1"));
+    cluster.add(first, 1).await;
+    let away = tempfile::tempdir().unwrap();
+    let older = away.path().join("older");
+    let read = copy_and_go_on(&mut cluster, &older).await;
+    let clone = away.path().join("data");
+    copy(&cluster.nodes[0].data_dir(), &clone);
+
+    cluster.nodes[0].pause().unwrap();
+    put_ledger_back(&mut cluster, &older).await;
+    assert!(ledger_end(&cluster).await < read);
+    let second = errors(cluster.options("n2"));
+    cluster.add(second, 1).await;
+    grow_beyond(&mut cluster, read + 1).await;
+    cluster.nodes[0].resume().unwrap();
+    let told = ["is not the one that was read there", "grew again"];
+    assert_halts(&cluster.nodes[0], "FAN-4030", &told).await;
+
+    let mut third = errors(second_body(&cluster, &clone));
+    third.args = vec!["--accept-moved-data".to_owned()];
+    cluster.add(third, 0).await;
+    let fenced = cluster.nodes[0].wait_status(LONG, "the halted body to be fenced", |status| {
+        orders(status).state == "fenced"
+    });
+    let reason = orders(&fenced.await.unwrap()).reason.clone();
+    assert!(reason.contains("FAN-3008"), "{reason}");
+    for node in &cluster.nodes {
+        node.assert_no_errors();
+    }
+}
+
+/// Goal: a node whose record is stored where it has read another one halts by that alone (P11). Method: put ledger and consumer
+/// back to a copy under a node whose questions after the ledger's state are never answered, so that its tail waits and no look at
+/// the ledger tells anything; then feed.
+#[tokio::test]
+async fn a_record_stored_where_another_was_read_halts_its_writer() {
+    let mut cluster = Cluster::new(&["billing"]).await;
+    let line = Line::start(cluster.hub.port()).await.unwrap();
+    let far = BridgeOptions::new("n1", &line.url(), mapping(&["billing"])).allow_error("FAN-4030");
+    cluster.add(far, 1).await;
+    let away = tempfile::tempdir().unwrap();
+    let older = away.path().join("older");
+    let read = copy_and_go_on(&mut cluster, &older).await;
+
+    line.rewrite(
+        &format!("$JS.API.STREAM.INFO.{LEDGER}"),
+        &format!("$JS.API.STREAM.NONE.{LEDGER}"),
+        u64::MAX,
+    );
+    put_ledger_back(&mut cluster, &older).await;
+    assert!(ledger_end(&cluster).await < read);
+    cluster.feed(10).await;
+    let told = ["the ledger ends at position", "was read from it before"];
+    assert_halts(&cluster.nodes[0], "FAN-4030", &told).await;
+    assert!(
+        ledger_end(&cluster).await <= read,
+        "it halted by what it sent first"
+    );
+    cluster.nodes[0].assert_no_errors();
 }
 
 /// Goal: a source restored to an earlier copy, which gives sequences away again, halts every node that is delivered one of them

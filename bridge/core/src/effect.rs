@@ -9,8 +9,8 @@ use crate::seq_set::SeqSet;
 /// What the shell must do.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Effect {
-    /// Append a record to the ledger. A claim's outcome comes back as `ClaimUnconfirmed` when it is not a clean success;
-    /// others as `AppendFailed`.
+    /// Append a record to the ledger. Its outcome comes back as `AppendConfirmed` when the hub stored it; when that is not known,
+    /// a claim's as `ClaimUnconfirmed`, others' as `AppendFailed`. Nothing comes back when the hub has it already.
     Append {
         /// The record.
         record: Box<Record>,

@@ -17,6 +17,14 @@ pub struct FetchedMessage {
 /// What can happen. The present time is a separate argument of `Node::handle`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Input {
+    /// The hub confirmed a record as newly stored, not as a repetition of one that it has. This decides no batch, only the tail
+    /// does; it shows whether the ledger is still as long as it was.
+    AppendConfirmed {
+        /// Where the record stands.
+        at: LedgerSeq,
+        /// What this node had read when the record was made: the position of its witness.
+        read: LedgerSeq,
+    },
     /// A compare-and-set or other record that upkeep asked for did not land, or perhaps did: ask again when due.
     AppendFailed,
     /// The shell looked, at the stream's leader, for the first message at or behind `first` that matches the filter in force.

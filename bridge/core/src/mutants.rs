@@ -74,6 +74,8 @@ pub enum Mutant {
     IgnoresReservedRecords,
     /// P11: witnesses are not compared.
     IgnoresWitnesses,
+    /// P11: a record may be confirmed at a position that was read before.
+    IgnoresEarlyPositions,
     /// P9, P10: another incarnation of a source does not halt.
     IgnoresRecreatedSources,
     /// P10: publish times are not compared, so sequences may be given away twice.

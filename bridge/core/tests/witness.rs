@@ -6,6 +6,7 @@ mod support;
 
 use fanin_core::fold::Halt;
 use fanin_core::ids::LedgerSeq;
+use fanin_core::input::Input;
 use fanin_core::node::Phase;
 use support::{A, B, World};
 
@@ -77,6 +78,44 @@ fn a_ledger_that_grew_again_is_another_one() {
         panic!("{:?}", w.phase(B));
     };
     assert_eq!((*position, *theirs), (known.position, known.hash));
+}
+
+/// The same while the node is up and its tail has not noticed: a claim sent from what was read is confirmed in the middle of it.
+#[test]
+fn a_record_confirmed_where_another_was_read_halts_its_writer() {
+    let mut w = World::started(1, 3);
+    let kept = w.ledger.last;
+    w.stage(A, &[1]);
+    w.run(A);
+    let read = w.node(A).fold().position();
+    assert!(read > kept);
+    w.stage(A, &[2]);
+    w.lose_behind(kept);
+    let last = w.land(A);
+    assert!(last <= read);
+    assert_eq!(*w.phase(A), Phase::Halted(Halt::LedgerShrank { last, read }));
+    w.fetch(A, &[3]);
+    w.sync(A);
+    w.later(A, 10_000);
+    assert!(w.hold(A).is_empty(), "nothing is sent");
+}
+
+/// A confirmation may come long after the tail has shown the record, and more behind it: it is compared with what was read when
+/// the record was made.
+#[test]
+fn a_late_confirmation_is_no_cause() {
+    let mut w = World::started(2, 6);
+    w.stage(A, &[1]);
+    let read = w.node(A).fold().position();
+    let at = w.land(A);
+    for seq in 2..=4 {
+        w.stage(B, &[seq]);
+        w.run(B);
+    }
+    w.tail_all(A);
+    assert!(w.node(A).fold().position() > at);
+    w.step(A, Input::AppendConfirmed { at, read });
+    assert_eq!(*w.phase(A), Phase::Active);
 }
 
 /// The hub split, and the half that this node read is given up. What the other half holds in its place is purged behind a

@@ -64,7 +64,7 @@ codes! {
     LEDGER_DIFFERS = "FAN-2014", "The ledger's settings are not what fanin needs.",
         "Somebody created or changed the ledger stream with other settings.",
         "Restore the settings named in the message with `nats stream edit`; an empty ledger may be deleted, fanin creates it anew.";
-    LEDGER_SHRANK = "FAN-2015", "The ledger ends before a position that was already read.",
+    LEDGER_SHRANK = "FAN-2015", "The ledger ends before a position that was already read, or holds another record there.",
         "The hub lost acknowledged records: a power loss without sync_interval: always, a restored backup, or a damaged disk.",
         "The mapping halts. Restore the hub, then restart the bridges; or see what `fanin ledger repair --dry-run` says.";
     LEDGER_RECREATED = "FAN-2016", "The ledger was deleted and created again.",

@@ -150,6 +150,9 @@ pub trait LedgerTail: Send + 'static {
 
     /// Positions known and not read.
     fn lag(&self) -> u64;
+
+    /// Has the ledger verified before anything more is read.
+    fn verify(&mut self);
 }
 
 /// A puller of a shared consumer.
@@ -322,6 +325,10 @@ impl LedgerTail for Tail {
 
     fn lag(&self) -> u64 {
         Tail::lag(self)
+    }
+
+    fn verify(&mut self) {
+        Tail::verify(self);
     }
 }
 

@@ -29,7 +29,7 @@ use super::disk::Names;
 use super::holdings::{Question, Remembered};
 use super::intake::IntakeTask;
 use super::join::Source;
-use super::ledger_io::{Appended, TailTask};
+use super::ledger_io::TailTask;
 use super::limits::{EVENTS_MAX, TICK};
 use super::mend::Mending;
 use super::outgoing::Outgoing;
@@ -70,15 +70,27 @@ pub enum Event {
         /// Why, when waiting does not help.
         missing: Option<String>,
     },
-    /// The ledger or a source is not what it was.
+    /// A source is not what it was.
     HubBroken(Halt),
+    /// The ledger is not what was read.
+    LedgerBroken {
+        /// Which tail says so; it has ended.
+        number: u64,
+        /// What it found.
+        halt: Halt,
+    },
     /// The ledger seems not to be what was read; it is looked at again.
     LedgerDoubted {
         /// Which tail says so.
         number: u64,
     },
-    /// The ledger's size.
-    LedgerLooked(LedgerInfo),
+    /// The ledger's size and end.
+    LedgerLooked {
+        /// What the hub says.
+        info: LedgerInfo,
+        /// What was read of it before the hub was asked.
+        read: LedgerSeq,
+    },
     /// Messages arrived.
     Pulled {
         /// Their source.
@@ -415,10 +427,14 @@ impl Driver {
             }
             Event::Checkpoint(checkpoint) => self.feed(Input::Checkpoint(checkpoint)),
             Event::HubBroken(halt) => self.feed(Input::HubBroken(halt)),
+            Event::LedgerBroken { number, halt } => {
+                self.feed(Input::HubBroken(halt));
+                self.watch_ledger(number);
+            }
             Event::LedgerDoubted { number } => {
                 self.outgoing.held |= self.tail.as_ref().is_some_and(|tail| tail.number == number);
             }
-            Event::LedgerLooked(info) => self.on_ledger_looked(info),
+            Event::LedgerLooked { info, read } => self.on_ledger_looked(info, read),
             Event::Pulled {
                 incarnation,
                 messages,
@@ -529,48 +545,11 @@ impl Driver {
         }
     }
 
-    fn on_appended(&mut self, appended: &Appended) {
-        use fanin_hub::ledger::AppendError;
-        let Err(error) = &appended.result else {
-            self.ledger_room.on_confirmed();
-            return;
-        };
-        match error {
-            AppendError::Full => self.on_ledger_refused(),
-            AppendError::WrongLastSequence { .. }
-            | AppendError::InFlight
-            | AppendError::Timeout
-            | AppendError::Disconnected
-            | AppendError::NoStream => {
-                let claim = appended.claim.map(|batch| batch.0);
-                tracing::debug!(code = error.code(), %error, claim, "an append is not confirmed");
-            }
-            AppendError::TooLarge { .. } | AppendError::Other { .. } => {
-                tracing::warn!(code = error.code(), mapping = self.options.name, error = %super::ledger_io::error_chain(error), "an append failed; it is tried again");
-            }
-        }
-        match appended.claim {
-            Some(batch) => self.feed(Input::ClaimUnconfirmed(batch)),
-            None => self.feed(Input::AppendFailed),
-        }
-    }
-
     fn on_tick(&mut self) {
         self.feed(Input::Tick);
         self.mend_next();
         self.pulls.look(self.hub.is_connected(), Instant::now());
         self.look_over();
-    }
-
-    /// The tail is (re)started at a position.
-    pub(super) fn start_tail(&mut self, from: LedgerSeq) {
-        self.tails += 1;
-        self.tail = Some(TailTask::start(
-            &*self.ledger,
-            from,
-            self.tails,
-            self.events_tx.clone(),
-        ));
     }
 
     /// Acknowledges won messages of a published batch.

@@ -122,6 +122,7 @@ impl Driver {
             probe.send_if_modified(|told| std::mem::replace(told, present) != present);
         }
         let fold = self.node.fold();
+        self.ledger_room.note_read(fold.position());
         let name = self.options.name.clone();
         self.view.update(|view| {
             if view.state != state || code_of(&view.reason) != code_of(&reason) {
@@ -310,6 +311,7 @@ pub(super) fn halt_code(halt: &Halt) -> &'static str {
         | Halt::Gap { .. }
         | Halt::HistoryChanged { .. }
         | Halt::LedgerRecreated
+        | Halt::LedgerRegrown { .. }
         | Halt::LedgerShrank { .. }
         | Halt::NoGenesis { .. }
         | Halt::Reserved { .. }

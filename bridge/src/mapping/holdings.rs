@@ -192,6 +192,7 @@ fn is_of_ledger(halt: &Halt) -> bool {
             | Halt::Gap { .. }
             | Halt::HistoryChanged { .. }
             | Halt::LedgerRecreated
+            | Halt::LedgerRegrown { .. }
             | Halt::LedgerShrank { .. }
             | Halt::NoGenesis { .. }
             | Halt::TermsOutOfOrder { .. }

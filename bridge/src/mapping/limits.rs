@@ -57,6 +57,9 @@ pub const FLOOR_INTERVAL: Duration = Duration::from_secs(2);
 /// leave free.
 pub const LEDGER_LOOK_INTERVAL: Duration = Duration::from_secs(2);
 
+/// So many of these looks in a row must find the ledger ending before what was read until it is verified.
+pub const LEDGER_SHORT_LOOKS: u32 = 2;
+
 /// For how long a ledger counts as full after the hub refused a record for want of room. Claims are tried again meanwhile; a
 /// confirmed append ends it at once.
 pub const LEDGER_REFUSED: Duration = Duration::from_secs(10);

@@ -125,7 +125,8 @@ fn append(polled: &Arc<AtomicU64>) -> BoxFuture<'static, Appended> {
         polled.fetch_add(1, Ordering::Relaxed);
         Appended {
             claim: None,
-            result: Err::<LedgerSeq, _>(AppendError::Timeout),
+            read: LedgerSeq(0),
+            result: Err(AppendError::Timeout),
         }
     })
 }

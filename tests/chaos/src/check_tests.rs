@@ -157,7 +157,7 @@ fn dead(app: &str, seq: u64) -> DeadLetter {
 /// one thing.
 #[test]
 fn a_missing_message_must_be_listed_itself() {
-    let cases: [(&str, bool, Takes, Change); 20] = [
+    let cases: [(&str, bool, Takes, Change); 21] = [
         ("nothing", false, Takes::Everything, |_| {}),
         ("a loss that names it", true, Takes::Nothing, |told| {
             told.nodes[1].losses.push(loss("FAN-4049", 3, &[(5, 9)]));
@@ -251,12 +251,24 @@ fn a_missing_message_must_be_listed_itself() {
             Takes::Nothing,
             |told| {
                 told.nodes[0].standing = Standing::Halted;
+                told.nodes[0].has_joined = true;
+                told.nodes[0].holds.push((7, 7));
+                told.nodes[0].waiting.push((7, 7));
+            },
+        ),
+        (
+            "published and withheld by a node that was held before it joined",
+            true,
+            Takes::Nothing,
+            |told| {
+                told.nodes[0].standing = Standing::Halted;
                 told.nodes[0].holds.push((7, 7));
                 told.nodes[0].waiting.push((7, 7));
             },
         ),
         ("published and withheld by damage", true, Takes::Nothing, |told| {
             told.nodes[0].standing = Standing::Halted;
+            told.nodes[0].has_joined = true;
             told.nodes[0]
                 .reasons
                 .insert("halted: FAN-4044: damage".to_owned());

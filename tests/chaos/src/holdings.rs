@@ -54,9 +54,12 @@ pub(crate) async fn ask(bridge: &Bridge, listed: &mut NodeListed) -> Result<(), 
         });
         listed.dead_letters.extend(letters);
     }
-    listed.holds = batches
+    let unfinished_of = |batch: &BatchHolding| unfinished(batch, &apps);
+    listed.holds = batches.iter().flat_map(unfinished_of).collect();
+    listed.waiting = batches
         .iter()
-        .flat_map(|batch| unfinished(batch, &apps))
+        .filter(|batch| batch.decided && batch.base_offset.is_some())
+        .flat_map(unfinished_of)
         .collect();
     Ok(())
 }

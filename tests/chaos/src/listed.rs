@@ -202,6 +202,9 @@ pub(crate) struct NodeListed {
     pub(crate) holds: Ranges,
     /// What of it is published and some application has not finished: a mapping that halted delivers it all the same.
     pub(crate) waiting: Ranges,
+    /// Whether it has joined in its present life. A mapping that is held before that, as its ledger is not what it was, delivers
+    /// nothing yet: nobody knows whether it is still its to deliver.
+    pub(crate) has_joined: bool,
     /// Panics and broken invariants in its log.
     pub(crate) defects: Vec<String>,
 }
@@ -210,7 +213,7 @@ impl NodeListed {
     /// Whether it halted and has no reason to hold back what it has published.
     pub(crate) fn delivers_though_halted(&self) -> bool {
         let damaged = |reason: &String| DAMAGE.iter().any(|code| reason.contains(code));
-        self.standing == Standing::Halted && !self.reasons.iter().any(damaged)
+        self.standing == Standing::Halted && self.has_joined && !self.reasons.iter().any(damaged)
     }
 
     /// What it lists, in words; nothing when all is well.

@@ -329,6 +329,7 @@ impl Node {
             losses: losses.filter_map(|line| Loss::parse(&line.text)).collect(),
             holds: Vec::new(),
             waiting: Vec::new(),
+            has_joined: mapping.is_some_and(|mapping| !mapping.delivery.is_empty()),
             defects: log.iter().filter(bad).map(|line| line.text.clone()).collect(),
         }
     }

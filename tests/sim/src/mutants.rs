@@ -259,6 +259,11 @@ pub const ROWS: &[Row] = &[
         "P11; B14, B17",
         Mutant::Core(Core::IgnoresWitnesses),
     ),
+    harmless(
+        "P11 own records",
+        Mutant::Core(Core::IgnoresEarlyPositions),
+        "the tail opens anew behind whatever takes records away here, and finds the same",
+    ),
     found("I13", Mutant::ConfirmsUnsynced),
 ];
 

@@ -19,7 +19,7 @@ impl Halt {
                 "restore the hub's ledger stream from a backup or a replica that still has these records, or see \
                  `fanin ledger repair --dry-run`, then restart"
             }
-            Halt::HistoryChanged { .. } => {
+            Halt::HistoryChanged { .. } | Halt::LedgerRegrown { .. } => {
                 "restore the hub's ledger stream, or see `fanin ledger repair --dry-run`, then restart"
             }
             Halt::LedgerRecreated => {

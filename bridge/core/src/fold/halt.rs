@@ -44,7 +44,16 @@ pub enum Halt {
     },
     /// The ledger was deleted and created again.
     LedgerRecreated,
-    /// The ledger ends before a position already read.
+    /// A record that was read is another one now: the hub lost it, and grew again beyond it.
+    LedgerRegrown {
+        /// Its position.
+        position: LedgerSeq,
+        /// When the record that was read was stored, nanoseconds since the Unix epoch.
+        read_ns: i64,
+        /// The same of the one that stands there now.
+        found_ns: i64,
+    },
+    /// The ledger ends before a position already read, or a new record was stored at one.
     LedgerShrank {
         /// Where it ends now.
         last: LedgerSeq,
@@ -189,6 +198,19 @@ impl fmt::Display for Halt {
                 )
             }
             Halt::LedgerRecreated => write!(f, "the ledger stream was deleted and created again"),
+            Halt::LedgerRegrown {
+                position,
+                read_ns,
+                found_ns,
+            } => {
+                write!(
+                    f,
+                    "ledger record {position}, stored {}, is not the one that was read there, stored {}: the hub lost confirmed \
+                     records and grew again",
+                    TimeText(*found_ns),
+                    TimeText(*read_ns)
+                )
+            }
             Halt::LedgerShrank { last, read } => {
                 write!(
                     f,

@@ -100,6 +100,15 @@ impl Node {
         }
     }
 
+    /// A record lands behind everything that its writer had read before it was sent; otherwise the ledger has lost what stood
+    /// there (P11). It is compared with what was read then and not with what is read now, for a confirmation may come long after
+    /// the tail has shown the record. Believed at once: nobody but a leader with a majority behind it stores a record.
+    pub(super) fn on_append_confirmed(&mut self, at: LedgerSeq, read: LedgerSeq, out: &mut Vec<Effect>) {
+        if at <= read && !mutants::on(Mutant::IgnoresEarlyPositions) {
+            self.halt(Halt::LedgerShrank { last: at, read }, out);
+        }
+    }
+
     fn on_folded(&mut self, now: Tick, position: LedgerSeq, folded: Folded, out: &mut Vec<Effect>) {
         match folded {
             Folded::Genesis | Folded::Repeat | Folded::CloseVoid => {}

@@ -236,6 +236,7 @@ impl Node {
                 last,
                 probes,
             } => self.on_source_seen(now, incarnation, (reaches, last), &probes, out),
+            Input::AppendConfirmed { at, read } => self.on_append_confirmed(at, read, out),
             Input::AppendFailed => self.upkeep.on_append_failed(now),
             Input::HubBroken(halt) => self.halt(halt, out),
             Input::LedgerSize { bytes, max } => self.on_ledger_size(now, bytes, max, out),

@@ -255,24 +255,26 @@ impl World {
         }
     }
 
-    /// The flight at an index lands. Returns its position, `None` when its compare-and-set failed.
+    /// The flight at an index lands, and its sender hears of it. Returns its position, `None` when its compare-and-set failed.
     pub(crate) fn land_at(&mut self, index: usize) -> Option<LedgerSeq> {
         let flight = self.flights.remove(index);
-        let (subject, bytes) = (flight.record.subject(), flight.record.encode());
-        let at = self.land_bytes(&subject, &bytes, flight.expect);
-        if at.is_none() {
-            self.told(&flight, Input::AppendFailed);
-        }
+        let at = self.store(&flight);
+        let read = flight.record.witness.position;
+        let told = at.map_or(Input::AppendFailed, |at| Input::AppendConfirmed { at, read });
+        self.told(&flight, told);
         at
+    }
+
+    fn store(&mut self, flight: &Flight) -> Option<LedgerSeq> {
+        let (subject, bytes) = (flight.record.subject(), flight.record.encode());
+        self.land_bytes(&subject, &bytes, flight.expect)
     }
 
     /// The flight at an index is lost, or its outcome is: the sender hears of a failure.
     pub(crate) fn fail_at(&mut self, index: usize, landed: bool) {
-        let flight = self.flights[index].clone();
+        let flight = self.flights.remove(index);
         if landed {
-            self.land_at(index);
-        } else {
-            self.flights.remove(index);
+            self.store(&flight);
         }
         let input = flight
             .claim

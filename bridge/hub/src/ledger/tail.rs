@@ -2,7 +2,8 @@
 //!
 //! It reads through a throw-away consumer without acknowledgements. Whenever that consumer may have been lost (reconnect,
 //! silence, a hole in its numbering) the tail verifies the stream before it goes on: same creation time, and not shorter
-//! than what was read. Only then does it create another consumer, right behind the last record, never behind the end.
+//! than what was read. Only then does it create another consumer, never behind the end: at the last record that was read, which is
+//! delivered once more and must have been stored at the same time, for a stream may have lost records and grown again meanwhile.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -62,6 +63,20 @@ pub enum TailError {
         /// The ledger's stream.
         stream: String,
     },
+    /// The record that was read last is another one now: the hub lost records, and grew again beyond it.
+    #[error(
+        "record {seq} of the ledger {stream} is not the one that was read: the hub lost records and grew again; the mapping halts, see `fanin ledger repair --dry-run`"
+    )]
+    Regrown {
+        /// The ledger's stream.
+        stream: String,
+        /// The record's position.
+        seq: LedgerSeq,
+        /// When the record that was read was stored, nanoseconds since 1970, by the hub's clock.
+        read_ns: u64,
+        /// The same of the one that stands there now.
+        found_ns: u64,
+    },
     /// The stream is gone.
     #[error("the ledger {stream} is missing; restore it, or see `fanin ledger repair --dry-run`")]
     Missing {
@@ -82,7 +97,10 @@ impl TailError {
     #[must_use]
     pub fn retryable(&self) -> bool {
         match self {
-            TailError::Shrunk { .. } | TailError::Recreated { .. } | TailError::Missing { .. } => false,
+            TailError::Shrunk { .. }
+            | TailError::Recreated { .. }
+            | TailError::Regrown { .. }
+            | TailError::Missing { .. } => false,
             TailError::Ledger { .. } => true,
         }
     }
@@ -91,7 +109,7 @@ impl TailError {
     #[must_use]
     pub fn code(&self) -> &'static str {
         match self {
-            TailError::Shrunk { .. } => codes::LEDGER_SHRANK,
+            TailError::Shrunk { .. } | TailError::Regrown { .. } => codes::LEDGER_SHRANK,
             TailError::Recreated { .. } => codes::LEDGER_RECREATED,
             TailError::Missing { .. } => codes::LEDGER_MISSING,
             TailError::Ledger { source } => source.code(),
@@ -105,12 +123,25 @@ struct Reading {
     generation: u64,
 }
 
+/// A record that was read.
+#[derive(Clone, Copy)]
+struct LastRead {
+    seq: u64,
+    stored_ns: u64,
+}
+
 /// See the module. All methods are cancel safe.
 pub struct Tail {
     ledger: Ledger,
     next: LedgerSeq,
     last_known: LedgerSeq,
+    /// What a new consumer must deliver again, unless it was purged meanwhile; `None` before the first record.
+    last_read: Option<LastRead>,
+    /// What was delivered in its place.
+    regrown: Option<LastRead>,
     reading: Option<Reading>,
+    /// Told once the first delivery has shown that the ledger still is what was read.
+    opening: Option<TailEvent>,
     ready: VecDeque<TailEvent>,
     pause: Duration,
 }
@@ -124,7 +155,10 @@ impl Tail {
             ledger: ledger.clone(),
             next,
             last_known: LedgerSeq(next.0 - 1),
+            last_read: None,
+            regrown: None,
             reading: None,
+            opening: None,
             ready: VecDeque::new(),
             pause: limits::TAIL_PAUSE_FIRST,
         }
@@ -156,6 +190,9 @@ impl Tail {
         loop {
             if let Some(event) = self.ready.pop_front() {
                 return Ok(event);
+            }
+            if let Some(error) = self.take_regrown() {
+                return Err(error);
             }
             if self.reading.is_none() {
                 self.start_reading().await?;
@@ -190,6 +227,22 @@ impl Tail {
         Ok(events)
     }
 
+    /// Has the stream verified before anything more is read, as after an interruption: somebody has a reason to doubt it.
+    pub fn verify(&mut self) {
+        self.reading = None;
+    }
+
+    /// The next call verifies again and finds the same.
+    fn take_regrown(&mut self) -> Option<TailError> {
+        let (read, found) = (self.last_read?, self.regrown.take()?);
+        Some(TailError::Regrown {
+            stream: self.ledger.stream.clone(),
+            seq: LedgerSeq(read.seq),
+            read_ns: read.stored_ns,
+            found_ns: found.stored_ns,
+        })
+    }
+
     async fn read_some(&mut self) -> Result<(), PullError> {
         let Some(reading) = self.reading.as_mut() else {
             return Ok(());
@@ -203,8 +256,10 @@ impl Tail {
             .ask(limits::TAIL_BATCH, None, limits::OPEN_PULLS_MAX)
             .await?;
         let message = reading.flow.next(Instant::now() + limits::PULL_EXPIRES).await?;
-        if let Some(message) = message {
-            self.take(message);
+        match message {
+            Some(message) => self.take(message),
+            // What was pending is gone: purged.
+            None => self.ready.extend(self.opening.take()),
         }
         Ok(())
     }
@@ -223,11 +278,32 @@ impl Tail {
             self.reading = None;
             return;
         };
-        if facts.consumer_seq != reading.next_delivery || facts.stream_seq < self.next.0 {
+        if facts.consumer_seq != reading.next_delivery {
+            self.reading = None;
+            return;
+        }
+        // A consumer begins with the record that was read last.
+        if reading.next_delivery == 1
+            && let Some(read) = self.last_read.filter(|read| read.seq == facts.stream_seq)
+        {
+            reading.next_delivery += 1;
+            if facts.published_ns != read.stored_ns {
+                self.regrown = Some(LastRead {
+                    seq: facts.stream_seq,
+                    stored_ns: facts.published_ns,
+                });
+                self.reading = None;
+                return;
+            }
+            self.ready.extend(self.opening.take());
+            return;
+        }
+        if facts.stream_seq < self.next.0 {
             self.reading = None;
             return;
         }
         reading.next_delivery += 1;
+        self.ready.extend(self.opening.take());
         self.pause = limits::TAIL_PAUSE_FIRST;
         if facts.stream_seq > self.next.0 {
             self.ready.push_back(TailEvent::Gap {
@@ -241,6 +317,10 @@ impl Tail {
             body: message.payload,
             stored_ns: facts.published_ns,
         }));
+        self.last_read = Some(LastRead {
+            seq: facts.stream_seq,
+            stored_ns: facts.published_ns,
+        });
         self.next = LedgerSeq(facts.stream_seq + 1);
         self.last_known = LedgerSeq(self.last_known.0.max(facts.stream_seq + facts.pending));
     }
@@ -264,6 +344,7 @@ impl Tail {
     }
 
     async fn verify_and_create(&mut self) -> Result<(), TailError> {
+        self.opening = None;
         let stream = self.ledger.stream.clone();
         let disconnected = || TailError::Ledger {
             source: LedgerError::Hub {
@@ -286,7 +367,7 @@ impl Tail {
             "config": {
                 "name": name,
                 "deliver_policy": "by_start_sequence",
-                "opt_start_seq": self.next.0,
+                "opt_start_seq": self.last_read.map_or(self.next.0, |read| read.seq),
                 "ack_policy": "none",
                 "replay_policy": "instant",
                 "max_deliver": -1,
@@ -295,7 +376,7 @@ impl Tail {
                 "inactive_threshold": u64::try_from(limits::TAIL_INACTIVE.as_nanos()).unwrap_or(u64::MAX),
             },
         });
-        let _: Value = self
+        let created: Value = self
             .ledger
             .connection
             .api(&format!("CONSUMER.CREATE.{stream}.{name}"), &request)
@@ -307,10 +388,16 @@ impl Tail {
             generation,
         });
         self.last_known = LedgerSeq(info.last_seq);
-        self.ready.push_back(TailEvent::Opened {
+        let opened = TailEvent::Opened {
             next: self.next,
             last: LedgerSeq(info.last_seq),
-        });
+        };
+        let pending = created.get("num_pending").and_then(Value::as_u64);
+        if self.last_read.is_some() && pending != Some(0) {
+            self.opening = Some(opened);
+        } else {
+            self.ready.push_back(opened);
+        }
         Ok(())
     }
 }

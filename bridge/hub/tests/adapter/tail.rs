@@ -1,9 +1,13 @@
 //! The tail: order, gaps, restarts, and ledgers it must refuse.
 
+use std::fs;
+use std::path::Path;
+
 use bytes::Bytes;
 use fanin_core::ids::LedgerSeq;
 use fanin_hub::Ledger;
 use fanin_hub::ledger::tail::{Tail, TailError, TailEvent};
+use fanin_localhub::LocalHub;
 use serde_json::Value;
 
 use crate::support::{PATIENCE, connect, in_time, ledger, ledger_options, raw, start};
@@ -190,4 +194,104 @@ async fn a_shrunk_ledger_is_refused() {
         ),
         "{error}"
     );
+}
+
+fn copy(from: &Path, to: &Path) {
+    fs::create_dir_all(to).unwrap();
+    for entry in fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let target = to.join(entry.file_name());
+        if entry.file_type().unwrap().is_dir() {
+            copy(&entry.path(), &target);
+        } else {
+            fs::copy(entry.path(), target).unwrap();
+        }
+    }
+}
+
+/// The server stands still while something is done to its store.
+async fn interrupted(
+    hub: &mut LocalHub,
+    connection: &fanin_hub::Connection,
+    generation: u64,
+    what: impl FnOnce(&Path),
+) {
+    hub.stop().await.unwrap();
+    in_time(connection.lost(generation)).await;
+    what(&hub.store_dir());
+    hub.restart().await.unwrap();
+    in_time(connection.wait_connected()).await;
+    in_time(connection.check_jetstream(PATIENCE)).await.unwrap();
+}
+
+/// Goal: a ledger that lost what was read and grew again beyond it is refused, before it is told as opened, as often as it is
+/// looked at; one that lost nothing is read on. Method: put the server's store back to a copy between two readings, and append
+/// more than was lost.
+#[tokio::test]
+async fn a_regrown_ledger_is_refused() {
+    let mut hub = start("").await;
+    let connection = connect(&hub).await;
+    let ledger = ledger(&connection).await;
+    append(&ledger, 5).await;
+    let mut tail = Tail::open(&ledger, LedgerSeq(1));
+    read_to(&mut tail, 5).await;
+    let away = tempfile::tempdir().unwrap();
+    let older = away.path().join("older");
+    interrupted(&mut hub, &connection, 1, |store| copy(store, &older)).await;
+    append(&ledger, 5).await;
+    assert_eq!(read_to(&mut tail, 10).await, numbers(6, 10));
+
+    interrupted(&mut hub, &connection, 2, |store| {
+        fs::remove_dir_all(store).unwrap();
+        copy(&older, store);
+    })
+    .await;
+    let ack = ledger.append("claim.n", None, Bytes::from_static(b"5"), None);
+    let ack = ack.await.unwrap();
+    assert_eq!((ack.seq, ack.duplicate), (6, false), "where another was read");
+    append(&ledger, 6).await;
+    for _ in 0..2 {
+        let error = in_time(tail.next()).await.err().unwrap();
+        assert!(
+            matches!(
+                error,
+                TailError::Regrown {
+                    seq: LedgerSeq(10),
+                    read_ns,
+                    found_ns,
+                    ..
+                } if found_ns > read_ns
+            ) && error.code() == "FAN-2015",
+            "{error}"
+        );
+    }
+}
+
+/// Goal: a tail that is told to verify reads on without a repetition or a skip, also when the record it read last was purged
+/// meanwhile, with and without records behind it. Method: do so after each step.
+#[tokio::test]
+async fn a_verified_tail_reads_on() {
+    let hub = start("").await;
+    let connection = connect(&hub).await;
+    let ledger = ledger(&connection).await;
+    append(&ledger, 5).await;
+    let mut tail = Tail::open(&ledger, LedgerSeq(1));
+    read_to(&mut tail, 5).await;
+    let opened = |last: u64| TailEvent::Opened {
+        next: LedgerSeq(last + 1),
+        last: LedgerSeq(last),
+    };
+    tail.verify();
+    assert_eq!(in_time(tail.next()).await.unwrap(), opened(5));
+    append(&ledger, 2).await;
+    assert_eq!(read_to(&mut tail, 7).await, numbers(6, 7));
+    ledger.purge_subject("claim.*", LedgerSeq(8)).await.unwrap();
+    tail.verify();
+    assert_eq!(in_time(tail.next()).await.unwrap(), opened(7));
+    append(&ledger, 2).await;
+    assert_eq!(read_to(&mut tail, 9).await, numbers(8, 9));
+    append(&ledger, 2).await;
+    ledger.purge_subject("claim.*", LedgerSeq(11)).await.unwrap();
+    tail.verify();
+    assert_eq!(read_to(&mut tail, 11).await, ["gap 10-10", "11"]);
 }

@@ -221,6 +221,7 @@ impl LedgerStream for SimLedger {
             ledger: self.clone(),
             next: from.0.max(1),
             last_known: 0,
+            last_read: None,
             reading: None,
         })
     }
@@ -232,6 +233,8 @@ struct SimTail {
     ledger: SimLedger,
     next: u64,
     last_known: u64,
+    /// The record that was read last: its position, and when it was stored.
+    last_read: Option<(u64, u64)>,
     /// Over which connection it reads; `None` before it has verified the stream.
     reading: Option<u64>,
 }
@@ -247,6 +250,9 @@ impl SimTail {
                 read: LedgerSeq(self.next - 1),
             }),
             Ok(info) => {
+                if let Some(error) = self.regrown() {
+                    return Err(error);
+                }
                 self.reading = Some(generation);
                 self.last_known = info.last_seq;
                 Ok(Some(TailEvent::Opened {
@@ -269,6 +275,21 @@ impl SimTail {
         }
     }
 
+    /// Another record now stands where one was read.
+    fn regrown(&self) -> Option<TailError> {
+        let (seq, read_ns) = self.last_read?;
+        let state = self.ledger.link.hub.state.lock();
+        let log = state.ledger(&self.ledger.link.node, &self.ledger.stream)?;
+        let (_, stored) = log.next(seq).filter(|(found, _)| *found == seq)?;
+        let found_ns = LedgerLog::item(seq, stored).stored_ns;
+        (found_ns != read_ns).then(|| TailError::Regrown {
+            stream: self.ledger.stream.clone(),
+            seq: LedgerSeq(seq),
+            read_ns,
+            found_ns,
+        })
+    }
+
     /// What is there to be read now, and was read over this connection.
     fn take(&mut self) -> Vec<TailEvent> {
         let hub = &self.ledger.link.hub;
@@ -289,7 +310,9 @@ impl SimTail {
                     to: LedgerSeq(seq - 1),
                 });
             }
-            events.push(TailEvent::Record(LedgerLog::item(seq, stored)));
+            let item = LedgerLog::item(seq, stored);
+            self.last_read = Some((seq, item.stored_ns));
+            events.push(TailEvent::Record(item));
             self.next = seq + 1;
         }
         events
@@ -352,5 +375,9 @@ impl LedgerTail for SimTail {
 
     fn lag(&self) -> u64 {
         (self.last_known + 1).saturating_sub(self.next)
+    }
+
+    fn verify(&mut self) {
+        self.reading = None;
     }
 }
