@@ -75,7 +75,7 @@ impl Mutant {
         )
     }
 
-    /// The plan in which it shows.
+    /// The plan in which it shows: some take what chance brings together too rarely.
     fn bend(self, plan: &mut Plan) {
         match self {
             Mutant::SecondBody => {
@@ -83,6 +83,13 @@ impl Mutant {
             }
             Mutant::SyncRetried => {
                 plan.rates.insert(Fault::SyncFails, SYNC_FAILURES);
+            }
+            Mutant::SharedNonce => bend::quiet_restores(plan),
+            Mutant::ReportsUnsynced => bend::deaths_before_a_sync(plan),
+            Mutant::Core(Core::HolesSeenOnce) => bend::holes_that_are_none(plan),
+            Mutant::Core(Core::IgnoresWitnesses) => bend::quiet_splits(plan),
+            Mutant::Core(Core::IgnoresReusedSequences | Core::IgnoresShrunkSources) => {
+                bend::short_sources(plan);
             }
             _ => {}
         }
@@ -93,6 +100,62 @@ impl Mutant {
 const SECOND_BODIES: u64 = 120;
 /// Failed syncs an hour where they are tried again.
 const SYNC_FAILURES: u64 = 60;
+
+/// Plans for what takes several things at the right moment. Rates are an hour or in ten thousand, as of the fault.
+mod bend {
+    use crate::faults::Fault;
+    use crate::plan::Plan;
+
+    /// Only these go wrong.
+    fn only(plan: &mut Plan, rates: &[(Fault, u64)]) {
+        plan.rates = rates.iter().copied().collect();
+    }
+
+    /// A disk is set back to an earlier life behind a life that claimed nothing and finished no batch, but had messages
+    /// acknowledged: the nonce alone tells that the EPOCH in between is not this disk's.
+    pub(super) fn quiet_restores(plan: &mut Plan) {
+        (plan.nodes, plan.apps, plan.messages, plan.seconds) = (2, 2, 60, 600);
+        (plan.batch, plan.in_flight, plan.lease_s, plan.attempts) = (64, 128, 20, 1_000);
+        only(
+            plan,
+            &[
+                (Fault::DiskRestored, 240),
+                (Fault::Crash, 240),
+                (Fault::AnswerSlow, 9_000),
+                (Fault::AnswerNever, 2_000),
+                (Fault::Retry, 4_000),
+            ],
+        );
+    }
+
+    /// Disks are slow, and processes die just as they tell the ledger something.
+    pub(super) fn deaths_before_a_sync(plan: &mut Plan) {
+        plan.rates.insert(Fault::SlowSync, 5_000);
+        plan.rates.insert(Fault::CrashAtAppend, 300);
+        plan.rates.remove(&Fault::TornCrash);
+    }
+
+    /// The consumer passes messages by, and who asks for them asks a server that has not seen them yet.
+    pub(super) fn holes_that_are_none(plan: &mut Plan) {
+        plan.seconds = plan.seconds.min(200);
+        for fault in [Fault::OldLeader, Fault::MessagesSkipped, Fault::ResetForward] {
+            plan.rates.insert(fault, 400);
+        }
+    }
+
+    /// The hub is split while its acknowledgements are forgotten; nobody is in the middle of anything when the halves find
+    /// each other, so that no disk knows better than the ledger that is kept.
+    pub(super) fn quiet_splits(plan: &mut Plan) {
+        (plan.nodes, plan.messages, plan.seconds) = (2, plan.messages.min(100), 300);
+        plan.attempts = 1_000;
+        only(plan, &[(Fault::LedgerSplit, 120), (Fault::FloorReset, 240)]);
+    }
+
+    /// The source is restored from a copy again and again.
+    pub(super) fn short_sources(plan: &mut Plan) {
+        only(plan, &[(Fault::SourceRollback, 120), (Fault::Crash, 60)]);
+    }
+}
 
 /// What must come of a mutant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -256,6 +319,16 @@ pub const ROWS: &[Row] = &[
     ),
     found_in(
         Kind::Broken,
+        "P10 source, times; B5, B6",
+        Mutant::Core(Core::IgnoresReusedSequences),
+    ),
+    found_in(
+        Kind::Broken,
+        "P10 source, length; B5, B6",
+        Mutant::Core(Core::IgnoresShrunkSources),
+    ),
+    found_in(
+        Kind::Broken,
         "P11; B14, B17",
         Mutant::Core(Core::IgnoresWitnesses),
     ),
@@ -309,6 +382,14 @@ impl Row {
         word == "all" || self.mutant.name() == word
     }
 
+    /// The plan of a seed in which it is hunted.
+    #[must_use]
+    pub fn plan(&self, seed: u64, kind: Option<Kind>) -> Plan {
+        let mut plan = Plan::draw(seed, kind.or(self.kind));
+        self.mutant.bend(&mut plan);
+        plan
+    }
+
     /// Runs seeds from `from` on until one has a violation, at most `seeds` of them and for so long. One at a time: the
     /// core knows one mutant a process.
     ///
@@ -331,8 +412,7 @@ impl Row {
             if time.is_some_and(|time| started.elapsed() >= time) {
                 break;
             }
-            let mut plan = Plan::draw(seed, kind.or(self.kind));
-            self.mutant.bend(&mut plan);
+            let plan = self.plan(seed, kind);
             let outcome = run_mutated(seed, &plan, false, Some(self.mutant))?;
             hunt.seeds += 1;
             if let Some(first) = outcome.violations.into_iter().next() {
@@ -385,7 +465,8 @@ impl Row {
 const SHORT_BYTES_MAX: usize = 60;
 
 /// What noticed it: a violation up to its first colon, or its first words.
-fn short(violation: &str) -> String {
+#[must_use]
+pub fn short(violation: &str) -> String {
     let first = violation.split(':').next().unwrap_or_default();
     let mut end = first.len().min(SHORT_BYTES_MAX);
     while !first.is_char_boundary(end) {
