@@ -75,7 +75,9 @@ fn main() -> ExitCode {
         }
     };
     if !fanin_core::mutants::ENABLED {
-        eprintln!("fanin-gate: this build cannot switch rules off: it needs debug assertions (cargo xtask mutation-gate)");
+        eprintln!(
+            "fanin-gate: this build cannot switch rules off: it needs debug assertions (cargo xtask mutation-gate)"
+        );
         return ExitCode::from(2);
     }
     match gate(&parsed) {

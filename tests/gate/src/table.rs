@@ -52,6 +52,12 @@ fn simulated(entry: &Entry, hunt: Option<&Hunt>) -> String {
         return format!("{why} | | |");
     };
     let (seeds, seconds) = (hunt.seeds, hunt.took.as_secs_f64());
+    if let Some(what) = &hunt.without {
+        return format!(
+            "**WITH EVERY RULE ON: {}** | | {seeds} | {seconds:.1}",
+            short(what)
+        );
+    }
     match &hunt.found {
         Some((seed, kind, what)) => format!(
             "{} | {}, {seed} | {seeds} | {seconds:.1}",

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use fanin_model::run::{Limits, Outcome, Report, explore};
 use fanin_model::mutants as model;
+use fanin_model::run::{Limits, Outcome, Report, explore};
 use fanin_sim::mutants::{Expected, Hunt};
 
 use crate::entries::Entry;
@@ -37,10 +37,10 @@ impl Verdict {
         self.in_sim() || self.in_model()
     }
 
-    /// Whether the simulation found a violation.
+    /// Whether the simulation found a violation that the rule prevents.
     #[must_use]
     pub fn in_sim(&self) -> bool {
-        self.hunt.as_ref().is_some_and(|hunt| hunt.found.is_some())
+        self.hunt.as_ref().is_some_and(Hunt::is_found)
     }
 
     /// Whether the model found a violation.
@@ -50,9 +50,12 @@ impl Verdict {
         self.reports.iter().any(|(_, report)| broken(report))
     }
 
-    /// Whether it came as it must: caught, or, where another rule covers it, not caught and the model complete.
+    /// Whether it came as it must: no violation with every rule on, and caught, or, where another rule covers it, not caught and the model complete.
     #[must_use]
     pub fn is_well(&self, entry: &Entry) -> bool {
+        if self.hunt.as_ref().is_some_and(|hunt| hunt.without.is_some()) {
+            return false;
+        }
         if !entry.is_harmless() {
             return self.is_caught();
         }
