@@ -29,7 +29,10 @@ cargo xtask COMMAND
   chaos slice [--seed S] [--repeat N] [--server PATH|VERSION,...]
                               five minutes of faults: one server and three, then both with lost power
   sim [ARGUMENT...]           the deterministic simulation, optimised and with every assertion: --seeds N --from S
-                              --time SECONDS --jobs J --plan honest|malicious|broken|identity, --trace, --shrunk
+                              --time SECONDS --jobs J --plan honest|malicious|lazy|broken|identity, --bar, --trace, --shrunk
+  mutation-gate [WORD...] [--seeds N] [--time SECONDS]
+                              every protocol rule switched off once: what the simulation and the model notice, as a table
+                              (docs/mutants.md); fails when a rule or an attack is noticed by neither
   fuzz [--seconds N] [TARGET...]
                               hostile bytes for N seconds each: cargo-fuzz where it and a nightly toolchain are
                               installed, else the property tests with many cases; it says which
@@ -54,6 +57,7 @@ fn main() -> ExitCode {
         "test" => test::run(&workspace, &rest),
         "chaos" => chaos::run(&workspace, &rest),
         "sim" => sim::run(&workspace, &rest),
+        "mutation-gate" => sim::gate(&workspace, &rest),
         "fuzz" => fuzz::run(&workspace, &rest),
         "mutants" => mutants::run(&workspace, &rest),
         "lint" => no_arguments(&rest).and_then(|()| lint(&workspace)),

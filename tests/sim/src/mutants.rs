@@ -9,7 +9,7 @@ use fanin_core::mutants::{Mutant as Core, switch};
 
 use crate::faults::Fault;
 use crate::plan::{Kind, Plan};
-use crate::schedule::run_mutated;
+use crate::schedule::{run, run_mutated};
 
 /// A mutant: one of the core's, or one that the world plays from outside.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -75,7 +75,7 @@ impl Mutant {
         )
     }
 
-    /// The plan in which it shows.
+    /// The plan in which it shows: some take what chance brings together too rarely.
     fn bend(self, plan: &mut Plan) {
         match self {
             Mutant::SecondBody => {
@@ -84,6 +84,11 @@ impl Mutant {
             Mutant::SyncRetried => {
                 plan.rates.insert(Fault::SyncFails, SYNC_FAILURES);
             }
+            Mutant::SharedNonce => bend::quiet_restores(plan),
+            Mutant::ReportsUnsynced => bend::deaths_before_a_sync(plan),
+            Mutant::Core(Core::HolesSeenOnce) => bend::holes_that_are_none(plan),
+            Mutant::Core(Core::IgnoresWitnesses) => bend::quiet_splits(plan),
+            Mutant::Core(Core::IgnoresReusedSequences) => bend::short_sources(plan),
             _ => {}
         }
     }
@@ -93,6 +98,62 @@ impl Mutant {
 const SECOND_BODIES: u64 = 120;
 /// Failed syncs an hour where they are tried again.
 const SYNC_FAILURES: u64 = 60;
+
+/// Plans for what takes several things at the right moment. Rates are an hour or in ten thousand, as of the fault.
+mod bend {
+    use crate::faults::Fault;
+    use crate::plan::Plan;
+
+    /// Only these go wrong.
+    fn only(plan: &mut Plan, rates: &[(Fault, u64)]) {
+        plan.rates = rates.iter().copied().collect();
+    }
+
+    /// A disk is set back to an earlier life behind a life that claimed nothing and finished no batch, but had messages
+    /// acknowledged: the nonce alone tells that the EPOCH in between is not this disk's.
+    pub(super) fn quiet_restores(plan: &mut Plan) {
+        (plan.nodes, plan.apps, plan.messages, plan.seconds) = (2, 2, 60, 600);
+        (plan.batch, plan.in_flight, plan.lease_s, plan.attempts) = (64, 128, 20, 1_000);
+        only(
+            plan,
+            &[
+                (Fault::DiskRestored, 240),
+                (Fault::Crash, 240),
+                (Fault::AnswerSlow, 9_000),
+                (Fault::AnswerNever, 2_000),
+                (Fault::Retry, 4_000),
+            ],
+        );
+    }
+
+    /// Disks are slow, and processes die just as they tell the ledger something.
+    pub(super) fn deaths_before_a_sync(plan: &mut Plan) {
+        plan.rates.insert(Fault::SlowSync, 5_000);
+        plan.rates.insert(Fault::CrashAtAppend, 300);
+        plan.rates.remove(&Fault::TornCrash);
+    }
+
+    /// The consumer passes messages by, and who asks for them asks a server that has not seen them yet.
+    pub(super) fn holes_that_are_none(plan: &mut Plan) {
+        plan.seconds = plan.seconds.min(200);
+        for fault in [Fault::OldLeader, Fault::MessagesSkipped, Fault::ResetForward] {
+            plan.rates.insert(fault, 400);
+        }
+    }
+
+    /// The hub is split while its acknowledgements are forgotten; nobody is in the middle of anything when the halves find
+    /// each other, so that no disk knows better than the ledger that is kept.
+    pub(super) fn quiet_splits(plan: &mut Plan) {
+        (plan.nodes, plan.messages, plan.seconds) = (2, plan.messages.min(100), 300);
+        plan.attempts = 1_000;
+        only(plan, &[(Fault::LedgerSplit, 120), (Fault::FloorReset, 240)]);
+    }
+
+    /// The source is restored from a copy again and again.
+    pub(super) fn short_sources(plan: &mut Plan) {
+        only(plan, &[(Fault::SourceRollback, 120), (Fault::Crash, 60)]);
+    }
+}
 
 /// What must come of a mutant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -125,8 +186,18 @@ pub struct Hunt {
     pub seeds: u64,
     /// The last of them, and what it found: a violation.
     pub found: Option<(u64, Kind, String)>,
+    /// What the same plan led to with every rule on: nothing, or it is not the mutant that was found.
+    pub without: Option<String>,
     /// Wall clock.
     pub took: Duration,
+}
+
+impl Hunt {
+    /// Whether a violation was found that the rule prevents.
+    #[must_use]
+    pub fn is_found(&self) -> bool {
+        self.found.is_some() && self.without.is_none()
+    }
 }
 
 const fn found(rule: &'static str, mutant: Mutant) -> Row {
@@ -197,7 +268,11 @@ pub const ROWS: &[Row] = &[
     ),
     found("P6 void; B11, B12", Mutant::Core(Core::WatermarkVoidsNothing)),
     found("P6 maximum", Mutant::Core(Core::WatermarkGoesBack)),
-    found("P6 terms", Mutant::Core(Core::CloseUnderAnyTerms)),
+    model_only(
+        "P6 terms",
+        Mutant::Core(Core::CloseUnderAnyTerms),
+        "filters do not change here, and what a claim had won stays won under a larger app set",
+    ),
     found("P6 audit; B7", Mutant::Core(Core::HolesByFloor)),
     found("P6 audit; B7", Mutant::AuditsFindNothing),
     found("P6 twice", Mutant::Core(Core::HolesSeenOnce)),
@@ -225,10 +300,10 @@ pub const ROWS: &[Row] = &[
         Mutant::Core(Core::IgnoresUnknownClaims),
     ),
     found("P8 own epoch", Mutant::Core(Core::ActsBeforeItsEpoch)),
-    found_in(
-        Kind::Lazy,
+    model_only(
         "P8 published; B16",
         Mutant::Core(Core::IgnoresLostClaims),
+        "the witness on the disk (P11) tells first; the model has a hub without witnesses",
     ),
     harmless(
         "P8 state; B20",
@@ -253,6 +328,16 @@ pub const ROWS: &[Row] = &[
         Kind::Broken,
         "P10 source; B5",
         Mutant::Core(Core::IgnoresRecreatedSources),
+    ),
+    found_in(
+        Kind::Broken,
+        "P10 source, times; B5, B6",
+        Mutant::Core(Core::IgnoresReusedSequences),
+    ),
+    model_only(
+        "P10 source, length; B5, B6",
+        Mutant::Core(Core::IgnoresShrunkSources),
+        "what is given away again has another publish time, which tells too, only later",
     ),
     found_in(
         Kind::Broken,
@@ -314,6 +399,14 @@ impl Row {
         word == "all" || self.mutant.name() == word
     }
 
+    /// The plan of a seed in which it is hunted.
+    #[must_use]
+    pub fn plan(&self, seed: u64, kind: Option<Kind>) -> Plan {
+        let mut plan = Plan::draw(seed, kind.or(self.kind));
+        self.mutant.bend(&mut plan);
+        plan
+    }
+
     /// Runs seeds from `from` on until one has a violation, at most `seeds` of them and for so long. One at a time: the
     /// core knows one mutant a process.
     ///
@@ -330,18 +423,22 @@ impl Row {
         let mut hunt = Hunt {
             seeds: 0,
             found: None,
+            without: None,
             took: Duration::ZERO,
         };
         for seed in from..from + seeds {
             if time.is_some_and(|time| started.elapsed() >= time) {
                 break;
             }
-            let mut plan = Plan::draw(seed, kind.or(self.kind));
-            self.mutant.bend(&mut plan);
+            let plan = self.plan(seed, kind);
             let outcome = run_mutated(seed, &plan, false, Some(self.mutant))?;
             hunt.seeds += 1;
             if let Some(first) = outcome.violations.into_iter().next() {
                 hunt.found = Some((seed, plan.kind, first));
+                // A second body on a copy of a disk is not a rule of the code: there is no run of it with the rule on.
+                if self.mutant != Mutant::SecondBody {
+                    hunt.without = run(seed, &plan, false)?.violations.into_iter().next();
+                }
                 break;
             }
         }
@@ -353,7 +450,7 @@ impl Row {
     #[must_use]
     pub fn is_as_expected(&self, hunt: &Hunt) -> bool {
         match self.expected {
-            Expected::Found => hunt.found.is_some(),
+            Expected::Found => hunt.is_found(),
             Expected::Harmless(_) | Expected::ModelOnly(_) => hunt.found.is_none(),
         }
     }
@@ -382,6 +479,10 @@ impl Row {
             // Writing into a string cannot fail.
             let _ = write!(line, "\n    {what}");
         }
+        if let Some(what) = &hunt.without {
+            // Writing into a string cannot fail.
+            let _ = write!(line, "\n    WITH EVERY RULE ON AS WELL: {what}");
+        }
         line
     }
 }
@@ -390,7 +491,8 @@ impl Row {
 const SHORT_BYTES_MAX: usize = 60;
 
 /// What noticed it: a violation up to its first colon, or its first words.
-fn short(violation: &str) -> String {
+#[must_use]
+pub fn short(violation: &str) -> String {
     let first = violation.split(':').next().unwrap_or_default();
     let mut end = first.len().min(SHORT_BYTES_MAX);
     while !first.is_char_boundary(end) {

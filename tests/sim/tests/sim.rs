@@ -39,6 +39,12 @@ fn malicious_hubs() {
     slice(Kind::Malicious).unwrap();
 }
 
+/// A hub that confirms before it syncs, and loses power.
+#[test]
+fn lazy_hubs() {
+    slice(Kind::Lazy).unwrap();
+}
+
 #[test]
 fn broken_hubs() {
     slice(Kind::Broken).unwrap();
@@ -112,9 +118,20 @@ fn a_ledger_of_another_half_is_not_taken_up_in_silence() {
     only(Kind::Broken, &rates).unwrap();
     rates.push((Fault::OneWayOut, 60));
     only(Kind::Broken, &rates).unwrap();
-    let seed = 374;
-    let outcome = run(seed, &Plan::draw(seed, Some(Kind::Broken)), false).unwrap();
+}
+
+/// A whole plan as it is drawn for a seed that has found a fault once.
+fn whole(kind: Kind, seed: u64) -> std::io::Result<()> {
+    let outcome = run(seed, &Plan::draw(seed, Some(kind)), false)?;
     assert!(outcome.violations.is_empty(), "{:?}", outcome.violations);
+    Ok(())
+}
+
+/// A checkpoint of another history covered what a node had read and showed neither its epoch nor a batch it had decided: the
+/// node went on with it, and what it had published stood in no ledger (I5). `cargo xtask sim --from 374 --seeds 1 --plan broken`.
+#[test]
+fn seed_374_a_checkpoint_that_does_not_know_its_reader_is_not_taken_up() {
+    whole(Kind::Broken, 374).unwrap();
 }
 
 /// A source that is restored from a copy gives sequences away again; what has them by then is told.
