@@ -1,18 +1,15 @@
 //! The hub lost what it had confirmed and went on: a ledger, or a source, that grew again.
 
-use std::fs;
-use std::path::Path;
-
 use fanin_tests::process::Bridge;
 use fanin_tests::wait::eventually;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use crate::cluster::{Cluster, LEDGER, LONG, STREAM, orders};
-use crate::identity::copy;
+use crate::cluster::{Cluster, LONG, orders};
+use crate::hub_store::{self, put_back, snapshot};
 use crate::ledger::ledger_end;
 
 /// A node's metrics as text.
-async fn metrics(node: &Bridge) -> String {
+pub(crate) async fn metrics(node: &Bridge) -> String {
     let admin = node.status().await.unwrap().admin;
     let mut stream = tokio::net::TcpStream::connect(&admin).await.unwrap();
     stream
@@ -45,17 +42,6 @@ async fn assert_halts(node: &Bridge, code: &str, words: &[&str]) {
     assert!(state.contains("state=\"halted\""), "{}: {state}", node.node());
 }
 
-/// Takes the named parts of the hub's store back to a copy of it. The hub stands still meanwhile.
-async fn put_back(cluster: &mut Cluster, older: &Path, parts: &[&Path]) {
-    cluster.hub.stop().await.unwrap();
-    for part in parts {
-        let (from, to) = (older.join(part), cluster.hub.store_dir().join(part));
-        fs::remove_dir_all(&to).unwrap();
-        copy(&from, &to);
-    }
-    cluster.hub.restart().await.unwrap();
-}
-
 /// Goal: a ledger that lost records and grew again beyond what a node had read is told by that node, and by its EPOCH to every
 /// other one, before anything is decided by it (P11). Method: put the ledger and the consumer back to a copy, as a power loss may
 /// leave them, have a fresh node make it grow, and start the old one.
@@ -68,17 +54,14 @@ async fn a_ledger_that_grew_again_halts_whoever_read_it_before_and_everybody_els
     cluster.wait_rest().await;
     let away = tempfile::tempdir().unwrap();
     let older = away.path().join("older");
-    cluster.hub.stop().await.unwrap();
-    copy(&cluster.hub.store_dir(), &older);
-    cluster.hub.restart().await.unwrap();
+    snapshot(&mut cluster, &older).await;
     cluster.feed(50).await;
     cluster.wait_rest().await;
     cluster.nodes[0].stop().await.unwrap();
     let read = ledger_end(&cluster).await;
 
-    let streams = Path::new("jetstream/$G/streams");
-    let consumers = streams.join(STREAM).join("obs");
-    put_back(&mut cluster, &older, &[&streams.join(LEDGER), &consumers]).await;
+    let parts = [hub_store::ledger(), hub_store::consumers()];
+    put_back(&mut cluster, &older, &parts).await;
     assert!(ledger_end(&cluster).await < read);
     let second = cluster.options("n2").allow_error("FAN-4030");
     cluster.add(second, 1).await;
@@ -122,15 +105,12 @@ async fn a_source_that_gives_sequences_away_again_halts_every_node() {
     cluster.wait_rest().await;
     let away = tempfile::tempdir().unwrap();
     let older = away.path().join("older");
-    cluster.hub.stop().await.unwrap();
-    copy(&cluster.hub.store_dir(), &older);
-    cluster.hub.restart().await.unwrap();
+    snapshot(&mut cluster, &older).await;
     cluster.feed(50).await;
     cluster.wait_rest().await;
     let before = cluster.recorder.count();
 
-    let source = Path::new("jetstream/$G/streams").join(STREAM);
-    put_back(&mut cluster, &older, &[&source]).await;
+    put_back(&mut cluster, &older, &[hub_store::source()]).await;
     cluster.feed(60).await;
     for node in &cluster.nodes {
         let words = [

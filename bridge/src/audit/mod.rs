@@ -5,6 +5,7 @@
 //! |---|---|
 //! | [`ledger`] | reads and folds a mapping's ledger as every bridge does |
 //! | [`nodes`] | asks nodes what they hold |
+//! | [`filed`] | what a node holds, in a file |
 //! | [`gaps`] | finds messages below the consumer's acknowledgement floor that nobody claimed |
 //! | [`judge`] | compares; no I/O |
 //! | [`backup`] | a ledger's records in a file, and back |
@@ -12,6 +13,7 @@
 //! | [`trace`] | one message: where it is, for each application |
 
 pub mod backup;
+pub mod filed;
 pub mod gaps;
 pub mod judge;
 pub mod ledger;

@@ -55,6 +55,17 @@ pub(super) struct RepairArgs {
     pub(super) json: bool,
 }
 
+/// What was done.
+enum Outcome {
+    /// Nothing was changed.
+    Nothing,
+    /// The new ledger is complete.
+    Written {
+        /// Where the old ledger's records are, if there were any.
+        backup: Option<PathBuf>,
+    },
+}
+
 /// What is known and what would be done.
 struct Plan {
     found: Option<FoundLedger>,
@@ -67,7 +78,7 @@ pub(super) async fn execute(args: &RepairArgs) -> Result<Exit, Failure> {
     let cluster = args.cluster.open().await?;
     let plan = look(args, &cluster).await?;
     if args.dry_run {
-        tell(args, &cluster, &plan, None)?;
+        tell(args, &cluster, &plan, &Outcome::Nothing)?;
         return if plan.damage.is_empty() || blocking(args, &plan).is_empty() {
             Ok(Exit::Done)
         } else {
@@ -92,7 +103,8 @@ pub(super) async fn execute(args: &RepairArgs) -> Result<Exit, Failure> {
         failpoint::reach("after_repair_delete");
     }
     write(&cluster, &plan, saved.as_deref().or(args.from_backup.as_deref())).await?;
-    tell(args, &cluster, &plan, saved.as_deref())?;
+    let backup = saved.or_else(|| args.from_backup.clone());
+    tell(args, &cluster, &plan, &Outcome::Written { backup })?;
     Ok(Exit::Done)
 }
 
@@ -186,7 +198,7 @@ fn refuse(args: &RepairArgs, cluster: &Cluster, plan: &Plan) -> Result<(), Failu
     if blocking.is_empty() {
         return Ok(());
     }
-    tell(args, cluster, plan, None)?;
+    tell(args, cluster, plan, &Outcome::Nothing)?;
     let is_unreachable = |finding: &Finding| matches!(finding, Finding::NotAsked { .. });
     let unreachable = plan.merged.findings.iter().any(is_unreachable) && !args.ignore_unreachable;
     let others = plan
@@ -367,15 +379,19 @@ fn backup_failed(error: BackupError) -> Failure {
     }
 }
 
-fn tell(args: &RepairArgs, cluster: &Cluster, plan: &Plan, saved: Option<&Path>) -> Result<(), Failure> {
+fn tell(args: &RepairArgs, cluster: &Cluster, plan: &Plan, outcome: &Outcome) -> Result<(), Failure> {
     if args.json {
-        output::print_json(&to_json(args, cluster, plan, saved))
+        output::print_json(&to_json(args, cluster, plan, outcome))
     } else {
-        output::print(&to_text(args, cluster, plan, saved))
+        output::print(&to_text(cluster, plan, outcome))
     }
 }
 
-fn to_json(args: &RepairArgs, cluster: &Cluster, plan: &Plan, saved: Option<&Path>) -> Value {
+fn to_json(args: &RepairArgs, cluster: &Cluster, plan: &Plan, outcome: &Outcome) -> Value {
+    let (written, backup) = match outcome {
+        Outcome::Nothing => (false, None),
+        Outcome::Written { backup } => (true, backup.as_ref()),
+    };
     let survives = |found: &Surviving| {
         json!({
             "created_ns": found.created_ns,
@@ -410,11 +426,11 @@ fn to_json(args: &RepairArgs, cluster: &Cluster, plan: &Plan, saved: Option<&Pat
     json!({
         "mapping": cluster.options.name,
         "dry_run": args.dry_run,
-        "written": !args.dry_run && saved.is_some(),
+        "written": written,
         "damage": plan.damage,
         "ledger": plan.evidence.ledger.as_ref().map(survives),
         "from_backup": plan.evidence.backup.as_ref().map(survives),
-        "backup": saved.map(|path| path.display().to_string()),
+        "backup": backup.map(|path| path.display().to_string()),
         "nodes": nodes.collect::<Vec<_>>(),
         "findings": findings,
         "state": {
@@ -428,7 +444,7 @@ fn to_json(args: &RepairArgs, cluster: &Cluster, plan: &Plan, saved: Option<&Pat
     })
 }
 
-fn to_text(args: &RepairArgs, cluster: &Cluster, plan: &Plan, saved: Option<&Path>) -> String {
+fn to_text(cluster: &Cluster, plan: &Plan, outcome: &Outcome) -> String {
     let mut text = String::new();
     let stream = cluster.ledger().stream();
     let _ = match &plan.evidence.ledger {
@@ -478,10 +494,9 @@ fn to_text(args: &RepairArgs, cluster: &Cluster, plan: &Plan, saved: Option<&Pat
     if let Some(left_out) = plan.evidence.not_understood() {
         let _ = writeln!(text, "! {left_out}");
     }
-    let does = if args.dry_run || saved.is_none() {
-        "would begin"
-    } else {
-        "begins"
+    let does = match outcome {
+        Outcome::Nothing => "would begin",
+        Outcome::Written { .. } => "begins",
     };
     let _ = writeln!(
         text,
@@ -497,8 +512,10 @@ fn to_text(args: &RepairArgs, cluster: &Cluster, plan: &Plan, saved: Option<&Pat
             stream_of(plan, &incarnation.to_string())
         );
     }
-    if let Some(path) = saved {
-        let _ = writeln!(text, "the old ledger's records are in {}", path.display());
+    if let Outcome::Written { backup } = outcome {
+        if let Some(path) = backup {
+            let _ = writeln!(text, "the old ledger's records are in {}", path.display());
+        }
         text.push_str("restart the bridges that had halted; those that had not joined go on by themselves\n");
     }
     text

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use fanin_core::batch::{Batch, BatchState};
-use fanin_core::fold::{ClaimEntry, ClaimKey, Fold, Halt};
+use fanin_core::fold::{ClaimEntry, ClaimKey, Fold, Suspect};
 use fanin_core::ids::{BatchNo, Incarnation, LedgerSeq, NodeUuid, StreamSeq};
 use fanin_core::limits::CHECKPOINT_PART_BYTES;
 use fanin_core::node::Phase;
@@ -128,7 +128,7 @@ impl Driver {
             ledger_created_ns: self.remembered.ledger_created_ns,
             reason: view.reason,
             terms_version: self.terms_known,
-            ledger_suspect: matches!(self.node.phase(), Phase::Halted(halt) if is_of_ledger(halt)),
+            ledger_suspect: matches!(self.node.phase(), Phase::Halted(halt) if halt.suspect() == Suspect::Ledger),
         };
         let batches = self.node.batches().iter().map(|(&number, batch)| {
             let held = published.get(&number);
@@ -181,23 +181,6 @@ fn state_parts(fold: &Fold) -> Vec<Part> {
         })
     };
     (0..parts).map(part).collect()
-}
-
-/// Whether a halt says that the ledger is not what it was, and not the source or this program.
-fn is_of_ledger(halt: &Halt) -> bool {
-    matches!(
-        halt,
-        Halt::CheckpointDamaged { .. }
-            | Halt::Diverged { .. }
-            | Halt::Gap { .. }
-            | Halt::HistoryChanged { .. }
-            | Halt::LedgerRecreated
-            | Halt::LedgerShrank { .. }
-            | Halt::NoGenesis { .. }
-            | Halt::TermsOutOfOrder { .. }
-            | Halt::WonDiffers { .. }
-            | Halt::WrongSubject { .. }
-    )
 }
 
 fn published(topic: &Topic) -> BTreeMap<BatchNo, HeldBatch> {

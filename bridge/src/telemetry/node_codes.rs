@@ -155,8 +155,33 @@ super::codes::codes! {
 
 #[cfg(test)]
 mod tests {
-    //! Goal: the table can be relied on. Method: order and form.
+    //! Goal: the table can be relied on. Method: order and form; what the core names is in it.
+    use fanin_core::fold::Halt;
+    use fanin_core::ids::StreamSeq;
+
     use super::CODES;
+
+    #[test]
+    fn halts_are_explained() {
+        let stream = || "S".to_owned();
+        let halts = [
+            Halt::LedgerRecreated,
+            Halt::SequenceReused {
+                stream: stream(),
+                seq: StreamSeq(1),
+                found_ns: (1, 1),
+                known_ns: (2, 2),
+            },
+            Halt::SourceShrank {
+                stream: stream(),
+                last: StreamSeq(1),
+                known: StreamSeq(2),
+                known_ns: 1,
+            },
+        ];
+        let known = |halt: &Halt| CODES.iter().any(|entry| entry.code == halt.code());
+        assert!(halts.iter().all(known));
+    }
 
     #[test]
     fn ascending_and_complete() {

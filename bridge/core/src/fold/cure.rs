@@ -1,8 +1,68 @@
-//! What an operator does about a halt. Each cure is one sentence, in words that need no look into the code (P10).
+//! What an operator needs to know about a halt: its stable code, what cannot be trusted, and what to do. Each cure is one
+//! sentence, in words that need no look into the code (P10).
 
 use super::Halt;
 
+/// What a halt is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Suspect {
+    /// The ledger is not what it was: a repair of it may help.
+    Ledger,
+    /// A source is not what it was.
+    Source,
+    /// The ledger holds what this version does not know. What it says up to there stands.
+    Version,
+}
+
 impl Halt {
+    /// The stable code that users can look up; the bridge's table of codes explains it.
+    #[must_use]
+    pub fn code(&self) -> &'static str {
+        match self {
+            Halt::SequenceReused { .. } => "FAN-4035",
+            Halt::SourceShrank { .. } => "FAN-4036",
+            Halt::CheckpointDamaged { .. }
+            | Halt::Diverged { .. }
+            | Halt::Gap { .. }
+            | Halt::HistoryChanged { .. }
+            | Halt::LedgerRecreated
+            | Halt::LedgerShrank { .. }
+            | Halt::NoGenesis { .. }
+            | Halt::Reserved { .. }
+            | Halt::SourceRecreated { .. }
+            | Halt::TermsOutOfOrder { .. }
+            | Halt::UnknownFeature { .. }
+            | Halt::UnknownRecord { .. }
+            | Halt::UnsupportedRules { .. }
+            | Halt::WonDiffers { .. }
+            | Halt::WrongSubject { .. } => "FAN-4030",
+        }
+    }
+
+    /// What cannot be trusted, or does not fit.
+    #[must_use]
+    pub fn suspect(&self) -> Suspect {
+        match self {
+            Halt::CheckpointDamaged { .. }
+            | Halt::Diverged { .. }
+            | Halt::Gap { .. }
+            | Halt::HistoryChanged { .. }
+            | Halt::LedgerRecreated
+            | Halt::LedgerShrank { .. }
+            | Halt::NoGenesis { .. }
+            | Halt::TermsOutOfOrder { .. }
+            | Halt::WonDiffers { .. }
+            | Halt::WrongSubject { .. } => Suspect::Ledger,
+            Halt::SequenceReused { .. } | Halt::SourceRecreated { .. } | Halt::SourceShrank { .. } => {
+                Suspect::Source
+            }
+            Halt::Reserved { .. }
+            | Halt::UnknownFeature { .. }
+            | Halt::UnknownRecord { .. }
+            | Halt::UnsupportedRules { .. } => Suspect::Version,
+        }
+    }
+
     /// What an operator does about it. A halt ends with the process only, so that each cure ends with a start.
     #[must_use]
     pub fn cure(&self) -> &'static str {
@@ -94,6 +154,7 @@ mod tests {
         ] {
             assert!(halt.to_string().contains("upgrade this bridge"), "{halt}");
             assert!(halt.cure().contains("upgrade this bridge"), "{halt:?}");
+            assert_eq!(halt.suspect(), Suspect::Version);
         }
     }
 }
