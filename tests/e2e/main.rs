@@ -31,6 +31,7 @@ mod pauses;
 mod poison;
 mod regrown;
 mod repair;
+mod repair_source;
 mod rolled_back;
 mod servers;
 mod sources;

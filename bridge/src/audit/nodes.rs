@@ -45,6 +45,8 @@ pub struct NodeView {
     pub terms: TermsVersion,
     /// It holds the ledger for damaged.
     pub ledger_suspect: bool,
+    /// Streams that it found restored to an earlier copy: from which sequence on they hold other messages.
+    pub breaks: BTreeMap<String, StreamSeq>,
     /// Its fold, when it was asked for it and has one in memory.
     pub memory: Option<Fold>,
     /// The file that this stands in, and when it was collected; `None` when the node itself was asked.
@@ -255,6 +257,9 @@ fn of_node(node: NodeHoldings) -> Result<NodeView, &'static str> {
         reason: node.reason,
         terms: TermsVersion(node.terms_version),
         ledger_suspect: node.ledger_suspect,
+        breaks: (node.breaks.into_iter())
+            .map(|found| (found.stream, StreamSeq(found.from)))
+            .collect(),
         memory: None,
         filed: None,
     })

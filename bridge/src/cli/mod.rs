@@ -28,6 +28,7 @@ mod msg;
 pub(crate) mod output;
 mod publish;
 mod repair;
+mod repair_source;
 mod run;
 pub(crate) mod signals;
 mod status;
