@@ -68,7 +68,9 @@ async fn gone_back(dir: &Path) -> Cluster {
         cluster.add(options, 0).await;
     }
     for node in 0..2 {
-        cluster.instance(node, "billing", "billing-1", |options| options).await;
+        cluster
+            .instance(node, "billing", "billing-1", |options| options)
+            .await;
     }
     cluster.feed(50).await;
     wait_acked(&cluster, "billing", 50).await;
@@ -102,7 +104,9 @@ async fn all_flows_again(cluster: &mut Cluster) {
     }
     cluster.feed(30).await;
     for node in 0..2 {
-        cluster.instance(node, "shipping", "shipping-1", |options| options).await;
+        cluster
+            .instance(node, "shipping", "shipping-1", |options| options)
+            .await;
     }
     for app in ["billing", "shipping"] {
         wait_acked(cluster, app, 170).await;
@@ -147,15 +151,32 @@ async fn a_source_that_went_back_is_taken_up_where_its_copy_ended() {
     let config = raised(&cluster, dir.path());
     let seen = repair(&cluster, &["--dry-run"], &config, "").await;
     assert_eq!(seen.code, Some(0), "{} {}", seen.out, seen.told);
-    assert_eq!(seen.out["taken_as_delivered"]["through"], json!(50), "{:#}", seen.out);
+    assert_eq!(
+        seen.out["taken_as_delivered"]["through"],
+        json!(50),
+        "{:#}",
+        seen.out
+    );
     assert_eq!(seen.out["delivered_from"]["seq"], json!(51), "{:#}", seen.out);
-    assert_eq!((seen.out["written"].clone(), seen.kinds()), (json!(false), vec![]), "{:#}", seen.out);
-    let mut words = vec!["ledger", "repair", "--source", "ORDERS", "--force", "--json", "--config"];
+    assert_eq!(
+        (seen.out["written"].clone(), seen.kinds()),
+        (json!(false), vec![]),
+        "{:#}",
+        seen.out
+    );
+    let mut words = vec![
+        "ledger", "repair", "--source", "ORDERS", "--force", "--json", "--config",
+    ];
     words.push(config.to_str().unwrap());
     let socket = cluster.nodes[0].socket();
     words.extend(["--node", &socket]);
     let alone = tool::run(&words, Path::new("."), "").await;
-    assert_eq!((alone.code, alone.kinds()), (Some(1), vec!["not_asked"]), "{}", alone.told);
+    assert_eq!(
+        (alone.code, alone.kinds()),
+        (Some(1), vec!["not_asked"]),
+        "{}",
+        alone.told
+    );
     let done = repair(&cluster, &["--force"], &config, "").await;
     assert_eq!(done.code, Some(0), "{} {}", done.out, done.told);
     assert_eq!(done.out["written"], json!(true), "{:#}", done.out);

@@ -353,8 +353,14 @@ mod tests {
             files.contains(&path).then(|| "fn cut() {}\n".to_owned())
         };
         let count = |text: &str| check_cited(text, read).len();
-        assert_eq!(count("`e2e::` runs; `e2e::links`, `e2e::links::cut`; `sim::cut`; `cargo xtask`"), 0);
-        assert_eq!(count("`e2e::link`, `e2e::links::cu`\n`sim::links::cut` `core::links` `e2e::a::b::c`"), 5);
+        assert_eq!(
+            count("`e2e::` runs; `e2e::links`, `e2e::links::cut`; `sim::cut`; `cargo xtask`"),
+            0
+        );
+        assert_eq!(
+            count("`e2e::link`, `e2e::links::cu`\n`sim::links::cut` `core::links` `e2e::a::b::c`"),
+            5
+        );
         assert_eq!(count("e2e::nothing is no citation"), 0);
     }
 

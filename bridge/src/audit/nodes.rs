@@ -133,11 +133,7 @@ pub async fn ask_node(socket: &str, mapping: &str, with_state: bool) -> Result<N
 ///
 /// # Errors
 /// `NodeError`.
-pub async fn collect(
-    socket: &str,
-    mapping: &str,
-    with_state: bool,
-) -> Result<Vec<HoldingsPart>, NodeError> {
+pub async fn collect(socket: &str, mapping: &str, with_state: bool) -> Result<Vec<HoldingsPart>, NodeError> {
     let failed = |status: tonic::Status| NodeError::Call {
         socket: socket.to_owned(),
         source: Box::new(status),
@@ -155,7 +151,7 @@ pub async fn collect(
         while let Some(part) = parts.message().await.map_err(failed)? {
             all.push(part);
         }
-        Ok(all)
+        Ok::<_, NodeError>(all)
     };
     let collected = tokio::time::timeout(NODE_WAIT_MAX, collected).await;
     collected.unwrap_or_else(|_| {

@@ -115,7 +115,8 @@ async fn claimed(
 ) -> Result<StreamSeq, ApiError> {
     let before = |seq: StreamSeq| StreamSeq(seq.0 - 1);
     let mut from = closed.next();
-    let owned = fold.owners(old).into_iter().flat_map(|owners| owners.from(from));
+    let owned = fold.owners(old).into_iter();
+    let owned = owned.flat_map(|owners| owners.from(closed.next()));
     for (first, last, key) in owned {
         if first > end {
             break;
@@ -295,8 +296,12 @@ mod tests {
         let fold = ledger(claims);
         let last = StreamSeq(stream.0.keys().next_back().copied().unwrap_or(0));
         let run = async {
-            let mut found = boundary(stream, &fold, OLD, last, fresh.map(StreamSeq)).await.unwrap();
-            count_again(stream, &fold, OLD, &[], last, &mut found).await.unwrap();
+            let mut found = boundary(stream, &fold, OLD, last, fresh.map(StreamSeq))
+                .await
+                .unwrap();
+            count_again(stream, &fold, OLD, &[], last, &mut found)
+                .await
+                .unwrap();
             assert!(!found.cut_short);
             (found.through.0, found.again)
         };
@@ -308,7 +313,11 @@ mod tests {
         let all = [(11, 14), (15, 20)];
         for kept in 0..=20 {
             for last in kept..=30 {
-                assert_eq!(found(&restored(kept, last), &all, None), (kept, 0), "{kept} of {last}");
+                assert_eq!(
+                    found(&restored(kept, last), &all, None),
+                    (kept, 0),
+                    "{kept} of {last}"
+                );
             }
         }
         // What nobody had claimed is delivered.

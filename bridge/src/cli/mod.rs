@@ -177,7 +177,11 @@ mod tests {
         let examples = EXAMPLES.lines().filter_map(|line| line.strip_prefix("  fanin "));
         let mut count = 0;
         for example in examples {
-            let words = example.split(['|', '>']).next().unwrap_or_default().split_whitespace();
+            let words = example
+                .split(['|', '>'])
+                .next()
+                .unwrap_or_default()
+                .split_whitespace();
             Cli::try_parse_from(std::iter::once("fanin").chain(words)).unwrap();
             count += 1;
         }

@@ -90,12 +90,7 @@ fn refused(text: impl Into<String>) -> Failure {
 }
 
 /// Reads and asks; changes nothing.
-async fn look(
-    cluster: &Cluster,
-    nodes: &[NodeView],
-    folded: &Folded,
-    stream: &str,
-) -> Result<Plan, Failure> {
+async fn look(cluster: &Cluster, nodes: &[NodeView], folded: &Folded, stream: &str) -> Result<Plan, Failure> {
     if let Some(halt) = &folded.halt {
         return Err(refused(format!(
             "the ledger {} is damaged itself: {halt}; repair it first, without --source",
@@ -148,12 +143,21 @@ async fn look(
     };
     let failed = |error: fanin_hub::ApiError| Failure::of(Exit::Unavailable, error.code(), error);
     let bound = fresh.as_ref().map(|(_, from)| *from);
-    let mut found = boundary(&messages, fold, old, last, bound).await.map_err(failed)?;
+    let mut found = boundary(&messages, fold, old, last, bound)
+        .await
+        .map_err(failed)?;
     count_again(&messages, fold, old, nodes, last, &mut found)
         .await
         .map_err(failed)?;
-    let through = cluster.hub.fetch_message(stream, found.through).await;
-    let through_ns = through.map_err(failed)?.map(|message| message.published_ns);
+    let through = match found.through.0 {
+        0 => None,
+        _ => cluster
+            .hub
+            .fetch_message(stream, found.through)
+            .await
+            .map_err(failed)?,
+    };
+    let through_ns = through.map(|message| message.published_ns);
     let staged = nodes.iter().flat_map(|node| node.batches.values());
     let staged = staged.filter(|batch| !batch.decided && batch.incarnation == old);
     let is_used = fold.claims().values().any(|claim| claim.incarnation == new);
@@ -201,7 +205,8 @@ impl Plan {
 
     fn judge(&mut self, look: &SourceLook) {
         for node in self.unreachable.clone() {
-            let text = format!("node {node} could not be asked: it may know better where the stream was restored");
+            let text =
+                format!("node {node} could not be asked: it may know better where the stream was restored");
             self.findings.push(("not_asked", text));
         }
         if self.only_finishes() {
@@ -250,13 +255,18 @@ async fn write(cluster: &Cluster, plan: &Plan) -> Result<(), Failure> {
             _ => CreatePolicy::After(through),
         };
         let spec = consumer_spec(&cluster.options, plan.new, &plan.source);
-        hub.ensure_consumer(&spec, policy).await.map_err(consumer_failed)?;
+        hub.ensure_consumer(&spec, policy)
+            .await
+            .map_err(consumer_failed)?;
         failpoint::reach("after_source_consumer");
         // Whoever still works by the old incarnation gets nothing more under it.
         let spec = consumer_spec(&cluster.options, plan.old, &plan.source);
         spec.delete(hub).await.map_err(consumer_failed)?;
     }
-    let ledger = hub.ensure_ledger(&cluster.ledger()).await.map_err(ledger_failed)?;
+    let ledger = hub
+        .ensure_ledger(&cluster.ledger())
+        .await
+        .map_err(ledger_failed)?;
     let (mut terms, mut terms_at) = (plan.terms.clone(), plan.terms_at);
     let stream = &plan.stream;
     if !plan.named {
@@ -380,7 +390,10 @@ fn to_text(cluster: &Cluster, plan: &Plan, written: bool) -> String {
         text.push_str("the new incarnation is in use already\n");
     } else {
         if let Some((node, from)) = &plan.fresh {
-            let _ = writeln!(text, "  other messages than before from {from} on, as node {node} found out");
+            let _ = writeln!(
+                text,
+                "  other messages than before from {from} on, as node {node} found out"
+            );
         }
         let _ = writeln!(
             text,

@@ -69,8 +69,8 @@ impl Halt {
     #[must_use]
     pub fn restored_source(&self) -> Option<(&str, StreamSeq)> {
         match self {
-            Halt::SequenceReused { stream, seq, .. } => Some((stream, *seq)),
-            Halt::SourceShrank { stream, last, .. } => Some((stream, last.next())),
+            Halt::SequenceReused { stream, seq, .. } => Some((stream.as_str(), *seq)),
+            Halt::SourceShrank { stream, last, .. } => Some((stream.as_str(), last.next())),
             Halt::CheckpointDamaged { .. }
             | Halt::Diverged { .. }
             | Halt::Gap { .. }
