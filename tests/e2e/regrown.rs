@@ -1,6 +1,5 @@
 //! The hub lost what it had confirmed and went on: a ledger, or a source, that grew again.
 
-use std::fs;
 use std::path::Path;
 
 use fanin_tests::line::Line;
@@ -8,12 +7,13 @@ use fanin_tests::process::{Bridge, BridgeOptions};
 use fanin_tests::wait::eventually;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use crate::cluster::{Cluster, LEDGER, LONG, STREAM, mapping, orders};
+use crate::cluster::{Cluster, LEDGER, LONG, mapping, orders};
+use crate::hub_store::{self, put_back, snapshot};
 use crate::identity::{copy, second_body};
 use crate::ledger::ledger_end;
 
 /// A node's metrics as text.
-async fn metrics(node: &Bridge) -> String {
+pub(crate) async fn metrics(node: &Bridge) -> String {
     let admin = node.status().await.unwrap().admin;
     let mut stream = tokio::net::TcpStream::connect(&admin).await.unwrap();
     stream
@@ -46,22 +46,9 @@ async fn assert_halts(node: &Bridge, code: &str, words: &[&str]) {
     assert!(state.contains("state=\"halted\""), "{}: {state}", node.node());
 }
 
-/// Takes the named parts of the hub's store back to a copy of it. The hub stands still meanwhile.
-async fn put_back(cluster: &mut Cluster, older: &Path, parts: &[&Path]) {
-    cluster.hub.stop().await.unwrap();
-    for part in parts {
-        let (from, to) = (older.join(part), cluster.hub.store_dir().join(part));
-        fs::remove_dir_all(&to).unwrap();
-        copy(&from, &to);
-    }
-    cluster.hub.restart().await.unwrap();
-}
-
 /// Takes the ledger and the consumer back to a copy, as a power loss may leave them.
 async fn put_ledger_back(cluster: &mut Cluster, older: &Path) {
-    let streams = Path::new("jetstream/$G/streams");
-    let consumers = streams.join(STREAM).join("obs");
-    put_back(cluster, older, &[&streams.join(LEDGER), &consumers]).await;
+    put_back(cluster, older, &[hub_store::ledger(), hub_store::consumers()]).await;
 }
 
 /// Feeds until the ledger ends behind a position.
@@ -85,9 +72,7 @@ async fn grow_beyond(cluster: &mut Cluster, position: u64) {
 async fn copy_and_go_on(cluster: &mut Cluster, older: &Path) -> u64 {
     cluster.feed(50).await;
     cluster.wait_rest().await;
-    cluster.hub.stop().await.unwrap();
-    copy(&cluster.hub.store_dir(), older);
-    cluster.hub.restart().await.unwrap();
+    snapshot(cluster, older).await;
     cluster.feed(50).await;
     cluster.wait_rest().await;
     ledger_end(cluster).await
@@ -105,9 +90,7 @@ async fn a_ledger_that_grew_again_halts_whoever_read_it_before_and_everybody_els
     cluster.wait_rest().await;
     let away = tempfile::tempdir().unwrap();
     let older = away.path().join("older");
-    cluster.hub.stop().await.unwrap();
-    copy(&cluster.hub.store_dir(), &older);
-    cluster.hub.restart().await.unwrap();
+    snapshot(&mut cluster, &older).await;
     cluster.feed(50).await;
     cluster.wait_rest().await;
     cluster.nodes[0].stop().await.unwrap();
@@ -214,15 +197,12 @@ async fn a_source_that_gives_sequences_away_again_halts_every_node() {
     cluster.wait_rest().await;
     let away = tempfile::tempdir().unwrap();
     let older = away.path().join("older");
-    cluster.hub.stop().await.unwrap();
-    copy(&cluster.hub.store_dir(), &older);
-    cluster.hub.restart().await.unwrap();
+    snapshot(&mut cluster, &older).await;
     cluster.feed(50).await;
     cluster.wait_rest().await;
     let before = cluster.recorder.count();
 
-    let source = Path::new("jetstream/$G/streams").join(STREAM);
-    put_back(&mut cluster, &older, &[&source]).await;
+    put_back(&mut cluster, &older, &[hub_store::source()]).await;
     cluster.feed(60).await;
     for node in &cluster.nodes {
         let words = [

@@ -2,68 +2,26 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::ops::Range;
 use std::path::Path;
-use std::process::Command;
 
 use fanin_proto::v1::StatusResponse;
-use fanin_tests::process::binary_path;
 use fanin_tests::wait::eventually;
-use serde_json::Value;
+use serde_json::json;
 
-use crate::cluster::{Cluster, LEDGER, LONG, STREAM, orders};
+use crate::cluster::{Cluster, LEDGER, LONG, orders};
+use crate::hub_store::{self, put_back, snapshot};
 use crate::identity::copy;
+use crate::tool::{self, Ended};
 
 /// SIGKILL, as a status.
 const KILLED: i32 = 9;
 
-/// How a run of the binary ended.
-struct Ended {
-    code: Option<i32>,
-    signal: Option<i32>,
-    out: Value,
-    told: String,
-}
-
-/// Runs `fanin ledger WORDS --json` against the sockets of these nodes, in a directory, dying at a fail point if one is named.
+/// Runs `fanin ledger WORDS`.
 async fn ledger(cluster: &Cluster, words: &[&str], nodes: &[usize], dir: &Path, point: &str) -> Ended {
-    use std::os::unix::process::ExitStatusExt;
-    let mut command = Command::new(binary_path().unwrap());
-    command
-        .arg("ledger")
-        .args(words)
-        .arg("--json")
-        .arg("--config")
-        .arg(cluster.nodes[0].config_path())
-        .current_dir(dir)
-        .stdin(std::process::Stdio::null());
-    if !point.is_empty() {
-        command.env("FANIN_FAILPOINTS", format!("{point}=kill"));
-    }
-    for node in nodes {
-        command.arg("--node").arg(cluster.nodes[*node].socket());
-    }
-    let output = tokio::task::spawn_blocking(move || command.output())
-        .await
-        .unwrap()
-        .unwrap();
-    let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    Ended {
-        code: output.status.code(),
-        signal: output.status.signal(),
-        out: text
-            .lines()
-            .last()
-            .map_or(Value::Null, |line| serde_json::from_str(line).unwrap()),
-        told: String::from_utf8_lossy(&output.stderr).into_owned(),
-    }
-}
-
-fn kinds(report: &Value) -> Vec<&str> {
-    let findings = report["findings"].as_array().unwrap();
-    findings
-        .iter()
-        .map(|finding| finding["kind"].as_str().unwrap())
-        .collect()
+    let mut all = vec!["ledger"];
+    all.extend(words);
+    tool::about(cluster, &all, nodes, dir, point).await
 }
 
 /// Adds a node whose halts and refusals are what the test is about.
@@ -105,23 +63,9 @@ async fn wait_closed(cluster: &Cluster) {
     }
 }
 
-/// The hub's store is what it was: the ledger, and what the consumer knows; the source goes on.
+/// The ledger is what it was, and what the consumer knows; the source goes on.
 async fn roll_back(cluster: &mut Cluster, older: &Path) {
-    cluster.hub.stop().await.unwrap();
-    let ledger = Path::new("jetstream/$G/streams").join(LEDGER);
-    let consumers = Path::new("jetstream/$G/streams").join(STREAM).join("obs");
-    for part in [&ledger, &consumers] {
-        let to = cluster.hub.store_dir().join(part);
-        fs::remove_dir_all(&to).unwrap();
-        copy(&older.join(part), &to);
-    }
-    cluster.hub.restart().await.unwrap();
-}
-
-async fn snapshot(cluster: &mut Cluster, to: &Path) {
-    cluster.hub.stop().await.unwrap();
-    copy(&cluster.hub.store_dir(), to);
-    cluster.hub.restart().await.unwrap();
+    put_back(cluster, older, &[hub_store::ledger(), hub_store::consumers()]).await;
 }
 
 async fn verified(cluster: &Cluster, nodes: &[usize], dir: &Path) {
@@ -160,12 +104,15 @@ async fn a_truncated_ledger_is_repaired_from_the_bridges_memory() {
     }
     let seen = ledger(&cluster, &["repair", "--dry-run"], &[0, 1], dir.path(), "").await;
     assert_eq!(seen.code, Some(0), "{} {}", seen.out, seen.told);
-    assert!(!seen.out["damage"].as_array().unwrap().is_empty() && kinds(&seen.out).is_empty());
+    assert!(!seen.out["damage"].as_array().unwrap().is_empty() && seen.kinds().is_empty());
     let alone = ledger(&cluster, &["repair", "--force"], &[0], dir.path(), "").await;
     assert_eq!(alone.code, Some(1), "{}", alone.out);
     assert!(alone.told.contains("--ignore-unreachable"), "{}", alone.told);
     let done = ledger(&cluster, &["repair", "--force"], &[0, 1], dir.path(), "").await;
     assert_eq!(done.code, Some(0), "{} {}", done.out, done.told);
+    assert_eq!(seen.out["written"], json!(false), "{}", seen.out);
+    assert_eq!(done.out["written"], json!(true), "{}", done.out);
+    assert!(done.out["backup"].is_string(), "{}", done.out);
     cluster.feed(100).await;
     for node in &mut cluster.nodes {
         node.stop().await.unwrap();
@@ -203,12 +150,13 @@ async fn a_lost_ledger_is_repaired_from_the_disks() {
     }
     let done = ledger(&cluster, &["repair", "--force"], &[0, 1], dir.path(), "").await;
     assert_eq!(done.code, Some(0), "{} {}", done.out, done.told);
+    // Of a ledger that was gone there is nothing to keep; the new one was written all the same.
+    assert_eq!(done.out["written"], json!(true), "{}", done.out);
+    assert!(done.out["backup"].is_null(), "{}", done.out);
     for node in 0..2 {
         active(&cluster, node).await;
     }
-    let mut copied = cluster
-        .options("n1")
-        .with_config(&serde_json::json!({ "data_dir": twin }));
+    let mut copied = cluster.options("n1").with_config(&json!({ "data_dir": twin }));
     copied.args.push("--accept-moved-data".to_owned());
     crate::starts::refused(copied, 78, "FAN-4011").await;
     cluster.feed(100).await;
@@ -257,7 +205,7 @@ async fn what_is_in_doubt_is_listed_and_nothing_else_comes_twice() {
     held(&cluster, 0).await;
     let seen = ledger(&cluster, &["repair", "--dry-run"], &[0, 1], dir.path(), "").await;
     assert_eq!(seen.code, Some(1), "{} {}", seen.out, seen.told);
-    assert!(kinds(&seen.out).contains(&"finished"), "{}", seen.out);
+    assert!(seen.kinds().contains(&"finished"), "{}", seen.out);
     let refused = ledger(&cluster, &["repair", "--force"], &[0, 1], dir.path(), "").await;
     assert_eq!(refused.code, Some(1));
     assert!(refused.told.contains("--accept-in-doubt"), "{}", refused.told);
@@ -273,14 +221,7 @@ async fn what_is_in_doubt_is_listed_and_nothing_else_comes_twice() {
     cluster.wait_rest().await;
     verified(&cluster, &[0, 1], dir.path()).await;
     // Each of the second hundred came from both histories, which the findings say; nothing else came twice.
-    let mut counts: BTreeMap<String, usize> = BTreeMap::new();
-    for confirmation in cluster.recorder.confirmations() {
-        *counts.entry(confirmation.id.to_string()).or_default() += 1;
-    }
-    for (number, id) in cluster.ids.iter().enumerate() {
-        let expected = if (100..200).contains(&number) { 2 } else { 1 };
-        assert_eq!(counts.get(id), Some(&expected), "{id}: {}", seen.out);
-    }
+    assert_twice(&cluster, 100..200, &seen);
     for instance in cluster.instances.drain(..) {
         instance.stop().await.unwrap();
     }
@@ -299,7 +240,7 @@ async fn a_node_that_was_not_asked_halts_when_its_messages_are_not_in_the_ledger
         .options("n2")
         .allow_error("FAN-4030")
         .allow_error("FAN-2013");
-    options.config["mappings"]["orders"]["intake"] = serde_json::json!("always");
+    options.config["mappings"]["orders"]["intake"] = json!("always");
     cluster.add(options, 0).await;
     let dir = tempfile::tempdir().unwrap();
     cluster.nodes[0].stop().await.unwrap();
@@ -383,4 +324,131 @@ async fn a_repair_may_die_after_the_old_ledger_is_gone() {
         "after_repair_terms",
     ])
     .await;
+}
+
+/// A node that holds everything and hands out nothing.
+async fn add_holder(cluster: &mut Cluster, node: &str, batch: u32) {
+    let mut options = cluster.options(node);
+    for code in ["FAN-4030", "FAN-4019", "FAN-2013", "FAN-4052"] {
+        options = options.allow_error(code);
+    }
+    options.config["mappings"]["orders"]["intake"] = json!("always");
+    options.config["mappings"]["orders"]["batch"]["messages"] = json!(batch);
+    cluster.add(options, 0).await;
+}
+
+async fn wait_published(cluster: &Cluster, node: usize, count: u64) {
+    cluster.nodes[node]
+        .wait_status(LONG, "everything to be published", |status| {
+            orders(status).head_offset == count
+        })
+        .await
+        .unwrap();
+}
+
+/// Goal and method: the same, between two records of the new ledger's checkpoint, which is not complete then, so that no bridge
+/// joins. Thousands of claims that no application has finished need more than one.
+#[tokio::test]
+async fn a_repair_may_die_between_the_parts_of_its_checkpoint() {
+    const MESSAGES: usize = 5_000;
+    let mut cluster = Cluster::new(&["billing"]).await;
+    add_holder(&mut cluster, "n1", 1).await;
+    let dir = tempfile::tempdir().unwrap();
+    cluster.feed(MESSAGES).await;
+    wait_published(&cluster, 0, MESSAGES as u64).await;
+    cluster.nodes[0].stop().await.unwrap();
+    let stream = cluster.jetstream.get_stream_no_info(LEDGER).await.unwrap();
+    stream.purge().await.unwrap();
+    cluster.nodes[0].respawn().unwrap();
+    held(&cluster, 0).await;
+    let backup = dir.path().join("backup").display().to_string();
+    let words = ["repair", "--force", "--backup", &backup];
+    let died = ledger(&cluster, &words, &[0], dir.path(), "after_repair_part").await;
+    assert_eq!(died.signal, Some(KILLED), "{} {}", died.out, died.told);
+    cluster.nodes[0].kill().unwrap();
+    cluster.nodes[0].respawn().unwrap();
+    let reason = held(&cluster, 0).await;
+    assert!(reason.contains("FAN-4052"), "one part was enough: {reason}");
+    let words = ["repair", "--force", "--from-backup", &backup];
+    let done = ledger(&cluster, &words, &[0], dir.path(), "").await;
+    assert_eq!(done.code, Some(0), "{} {}", done.out, done.told);
+    assert_eq!(done.out["state"]["claims"], json!(MESSAGES), "{}", done.out);
+    active(&cluster, 0).await;
+    verified(&cluster, &[0], dir.path()).await;
+    cluster
+        .instance(0, "billing", "billing-1", |options| options)
+        .await;
+    cluster.wait_rest().await;
+    cluster.assert_published_once().await;
+    cluster.finish().await;
+}
+
+/// Goal: what two histories of the ledger have given to two nodes is listed as `duplicate`, with both, needs the operator's word,
+/// and then comes from both, and nothing else does. Method: two nodes without applications take the same messages, the second one
+/// after ledger and consumer are what they were before the first one's claims; repair, and let the applications come.
+#[tokio::test]
+async fn what_two_histories_gave_to_two_nodes_is_listed_as_duplicate() {
+    let mut cluster = Cluster::new(&["billing"]).await;
+    add_holder(&mut cluster, "n1", 20).await;
+    let dir = tempfile::tempdir().unwrap();
+    cluster.feed(60).await;
+    wait_published(&cluster, 0, 60).await;
+    eventually(LONG, "everything to be settled", || cluster.hub_at_rest()).await;
+    let older = dir.path().join("older");
+    snapshot(&mut cluster, &older).await;
+    cluster.feed(40).await;
+    wait_published(&cluster, 0, 100).await;
+    eventually(LONG, "everything to be settled", || cluster.hub_at_rest()).await;
+    cluster.nodes[0].kill().unwrap();
+    roll_back(&mut cluster, &older).await;
+    add_holder(&mut cluster, "n2", 20).await;
+    wait_published(&cluster, 1, 40).await;
+    cluster.nodes[0].respawn().unwrap();
+    held(&cluster, 0).await;
+    let seen = ledger(&cluster, &["repair", "--dry-run"], &[0, 1], dir.path(), "").await;
+    assert_eq!(seen.code, Some(1), "{} {}", seen.out, seen.told);
+    assert!(
+        seen.kinds().iter().all(|kind| *kind == "duplicate"),
+        "{}",
+        seen.out
+    );
+    let texts = seen.out["findings"].to_string();
+    for word in ["ORDERS", "n1", "n2"] {
+        assert!(texts.contains(word), "{word}: {texts}");
+    }
+    let refused = ledger(&cluster, &["repair", "--force"], &[0, 1], dir.path(), "").await;
+    assert_eq!(refused.code, Some(1));
+    assert!(refused.told.contains("--accept-in-doubt"), "{}", refused.told);
+    let accepted = ["repair", "--force", "--accept-in-doubt"];
+    let done = ledger(&cluster, &accepted, &[0, 1], dir.path(), "").await;
+    assert_eq!(done.code, Some(0), "{} {}", done.out, done.told);
+    for node in 0..2 {
+        cluster.nodes[node].stop().await.unwrap();
+        cluster.nodes[node].restart().await.unwrap();
+        cluster
+            .instance(node, "billing", "billing-1", |options| options)
+            .await;
+    }
+    cluster.feed(50).await;
+    cluster.wait_rest().await;
+    verified(&cluster, &[0, 1], dir.path()).await;
+    assert_twice(&cluster, 60..100, &seen);
+    for instance in cluster.instances.drain(..) {
+        instance.stop().await.unwrap();
+    }
+    for node in &cluster.nodes {
+        node.stop().await.unwrap();
+    }
+}
+
+/// Each message of this range, counted from 0, came twice, and every other one once.
+fn assert_twice(cluster: &Cluster, twice: Range<usize>, seen: &Ended) {
+    let mut counts: BTreeMap<String, usize> = BTreeMap::new();
+    for confirmation in cluster.recorder.confirmations() {
+        *counts.entry(confirmation.id.to_string()).or_default() += 1;
+    }
+    for (number, id) in cluster.ids.iter().enumerate() {
+        let expected = if twice.contains(&number) { 2 } else { 1 };
+        assert_eq!(counts.get(id), Some(&expected), "{id}: {}", seen.out);
+    }
 }

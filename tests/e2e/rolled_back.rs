@@ -1,10 +1,9 @@
 //! The hub comes back as it was some time ago: from a backup, a snapshot, or a power loss that took what it had confirmed.
 
-use std::fs;
-use std::path::Path;
+use std::path::PathBuf;
 
-use crate::cluster::{Cluster, LEDGER, LONG, STREAM, orders};
-use crate::identity::copy;
+use crate::cluster::{Cluster, LONG, orders};
+use crate::hub_store::{self, put_back, snapshot};
 
 /// Goal: a node whose epoch the ledger has lost takes no part, says so with the cure, and delivers nothing twice; once the hub
 /// is restored, nothing is lost. Method: roll the hub back to a copy of its store in which the ledger ends before the last epoch
@@ -18,9 +17,7 @@ async fn a_hub_that_lost_an_epoch_is_not_joined_until_it_is_restored() {
     cluster.wait_rest().await;
     let away = tempfile::tempdir().unwrap();
     let (older, newer) = (away.path().join("older"), away.path().join("newer"));
-    cluster.hub.stop().await.unwrap();
-    copy(&cluster.hub.store_dir(), &older);
-    cluster.hub.restart().await.unwrap();
+    snapshot(&mut cluster, &older).await;
 
     cluster.nodes[0].restart().await.unwrap();
     let second = cluster.options("n2").allow_error("FAN-4019");
@@ -30,11 +27,8 @@ async fn a_hub_that_lost_an_epoch_is_not_joined_until_it_is_restored() {
     for node in &cluster.nodes {
         node.stop().await.unwrap();
     }
-    cluster.hub.stop().await.unwrap();
-    copy(&cluster.hub.store_dir(), &newer);
-    fs::remove_dir_all(cluster.hub.store_dir()).unwrap();
-    copy(&older, &cluster.hub.store_dir());
-    cluster.hub.restart().await.unwrap();
+    snapshot(&mut cluster, &newer).await;
+    put_back(&mut cluster, &older, &[PathBuf::new()]).await;
 
     let before = cluster.recorder.count();
     for node in &mut cluster.nodes {
@@ -57,10 +51,7 @@ async fn a_hub_that_lost_an_epoch_is_not_joined_until_it_is_restored() {
     );
     assert_eq!(cluster.recorder.count(), before);
 
-    cluster.hub.stop().await.unwrap();
-    fs::remove_dir_all(cluster.hub.store_dir()).unwrap();
-    copy(&newer, &cluster.hub.store_dir());
-    cluster.hub.restart().await.unwrap();
+    put_back(&mut cluster, &newer, &[PathBuf::new()]).await;
     // They have waited for it.
     for node in &cluster.nodes {
         node.wait_joined().await.unwrap();
@@ -87,22 +78,13 @@ async fn records_lost_behind_the_last_epoch_are_missed() {
     let (older, newer) = (away.path().join("older"), away.path().join("newer"));
     // A life that only just began: its epoch is the ledger's last record.
     cluster.nodes[0].restart().await.unwrap();
-    cluster.hub.stop().await.unwrap();
-    copy(&cluster.hub.store_dir(), &older);
-    cluster.hub.restart().await.unwrap();
+    snapshot(&mut cluster, &older).await;
     cluster.feed(100).await;
     cluster.wait_rest().await;
     cluster.nodes[0].stop().await.unwrap();
-    cluster.hub.stop().await.unwrap();
-    copy(&cluster.hub.store_dir(), &newer);
-    let ledger = Path::new("jetstream/$G/streams").join(LEDGER);
-    let consumers = Path::new("jetstream/$G/streams").join(STREAM).join("obs");
-    for part in [&ledger, &consumers] {
-        let (from, to) = (older.join(part), cluster.hub.store_dir().join(part));
-        fs::remove_dir_all(&to).unwrap();
-        copy(&from, &to);
-    }
-    cluster.hub.restart().await.unwrap();
+    snapshot(&mut cluster, &newer).await;
+    let parts = [hub_store::ledger(), hub_store::consumers()];
+    put_back(&mut cluster, &older, &parts).await;
 
     let before = cluster.recorder.count();
     cluster.nodes[0].respawn().unwrap();
@@ -121,10 +103,7 @@ async fn records_lost_behind_the_last_epoch_are_missed() {
     );
     assert_eq!(cluster.recorder.count(), before);
 
-    cluster.hub.stop().await.unwrap();
-    fs::remove_dir_all(cluster.hub.store_dir()).unwrap();
-    copy(&newer, &cluster.hub.store_dir());
-    cluster.hub.restart().await.unwrap();
+    put_back(&mut cluster, &newer, &[PathBuf::new()]).await;
     cluster.nodes[0].wait_joined().await.unwrap();
     cluster.feed(100).await;
     cluster.wait_rest().await;

@@ -1,38 +1,26 @@
 //! `fanin ledger verify` and `fanin msg trace` on a running cluster: a proof when all is well, a list when it is not.
 
-use std::process::Command;
+use std::path::Path;
+use std::time::Duration;
 
 use async_nats::jetstream::consumer::PullConsumer;
 use fanin_tests::apps::Decision;
-use fanin_tests::process::binary_path;
 use fanin_tests::wait::eventually;
 use futures_util::StreamExt;
 use serde_json::{Value, json};
 
 use crate::cluster::{Cluster, LONG, STREAM, orders};
+use crate::regrown::metrics;
+use crate::tool;
 
-/// Runs the binary with `--json`. Its exit code, and its result.
+/// How long a skipped message may take to be repaired: two looks, a minute apart, and what goes before.
+const REPAIR: Duration = Duration::from_secs(150);
+
+/// Runs a command about the cluster. Its exit code, and its result.
 async fn fanin(cluster: &Cluster, words: &[&str], nodes: &[usize]) -> (Option<i32>, Value) {
-    let mut command = Command::new(binary_path().unwrap());
-    command
-        .args(words)
-        .arg("--json")
-        .arg("--config")
-        .arg(cluster.nodes[0].config_path())
-        .stdin(std::process::Stdio::null());
-    for node in nodes {
-        command.arg("--node").arg(cluster.nodes[*node].socket());
-    }
-    let output = tokio::task::spawn_blocking(move || command.output())
-        .await
-        .unwrap()
-        .unwrap();
-    let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    let value = serde_json::from_str(&text).unwrap_or_else(|error| {
-        let told = String::from_utf8_lossy(&output.stderr);
-        panic!("{error}: {text}\n{told}")
-    });
-    (output.status.code(), value)
+    let ended = tool::about(cluster, words, nodes, Path::new("."), "").await;
+    assert!(ended.out.is_object(), "{}{}", ended.text, ended.told);
+    (ended.code, ended.out)
 }
 
 fn kinds(report: &Value) -> Vec<&str> {
@@ -44,8 +32,9 @@ fn kinds(report: &Value) -> Vec<&str> {
 }
 
 /// Goal: while one application is away and another has rejected a message, everything is accounted for; a node that was not
-/// asked is named, and so is a message below the acknowledgement floor that nobody claimed. Method: acknowledge one at the hub
-/// behind the bridges' back while they are down.
+/// asked is named, and so is a message below the acknowledgement floor that nobody claimed; the bridges find that one themselves,
+/// fetch it by its sequence, count it, tell it and deliver it once (P6). Method: acknowledge one at the hub behind the bridges'
+/// back while they are down, look, and wait.
 #[tokio::test]
 async fn a_cluster_is_verified_and_what_is_wrong_is_listed() {
     let mut cluster = Cluster::new(&["billing", "shipping"]).await;
@@ -108,7 +97,12 @@ async fn a_cluster_is_verified_and_what_is_wrong_is_listed() {
     assert_eq!(trace["node"]["apps"][0]["state"], json!("finished"), "{trace:#}");
 
     let (exit, report) = fanin(&cluster, &["ledger", "verify"], &[0]).await;
-    assert_eq!((exit, kinds(&report)), (Some(1), vec!["not_asked"]), "{report:#}");
+    assert_eq!(
+        (exit, kinds(&report)),
+        (Some(69), vec!["not_asked"]),
+        "{report:#}"
+    );
+    assert_eq!(report["unreachable"], json!(["n2"]), "{report:#}");
     let (exit, _) = fanin(&cluster, &["ledger", "verify", "--ignore-unreachable"], &[0]).await;
     assert_eq!(exit, Some(0));
     let (exit, info) = fanin(&cluster, &["ledger", "info"], &[]).await;
@@ -134,4 +128,56 @@ async fn a_cluster_is_verified_and_what_is_wrong_is_listed() {
     assert_eq!((exit, kinds(&report)), (Some(1), vec!["unclaimed"]), "{report:#}");
     let text = report["findings"][0]["text"].as_str().unwrap();
     assert!(text.contains("ORDERS:201"), "{text}");
+
+    let billing = cluster.recorder.settled_by("billing");
+    let mut repaired = 0;
+    eventually(
+        REPAIR,
+        "the skipped message to be claimed by its sequence",
+        || async {
+            let (exit, report) = fanin(&cluster, &["ledger", "verify"], &[0, 1]).await;
+            match exit {
+                Some(0) => Ok(()),
+                _ => Err(format!("{report:#}")),
+            }
+        },
+    )
+    .await;
+    let (_, trace) = fanin(&cluster, &["msg", "trace", "ORDERS:201"], &[0, 1]).await;
+    assert_eq!(trace["ledger"]["state"], json!("won"), "{trace:#}");
+    let owner = trace["ledger"]["node"].as_str().unwrap();
+    for node in &cluster.nodes {
+        let own = orders(&node.status().await.unwrap()).repaired_messages;
+        let metric = format!("fanin_repaired_messages_total{{mapping=\"orders\"}} {own}");
+        let text = metrics(node).await;
+        assert!(own == 0 || text.contains(&metric), "{metric} is not in {text}");
+        let told = node
+            .log()
+            .iter()
+            .any(|line| line.text.contains("FAN-4041") && line.text.contains("ORDERS:201"));
+        assert_eq!(
+            (own > 0, told),
+            (node.node() == owner, node.node() == owner),
+            "{}",
+            node.node()
+        );
+        repaired += own;
+    }
+    assert_eq!(repaired, 1, "counted once");
+    eventually(LONG, "billing to have it", || async {
+        let now = cluster.recorder.settled_by("billing");
+        if now > billing {
+            Ok(())
+        } else {
+            Err(format!("{now} settled"))
+        }
+    })
+    .await;
+    let ids: Vec<String> = cluster
+        .recorder
+        .confirmations()
+        .into_iter()
+        .map(|one| one.id.to_string())
+        .collect();
+    assert_eq!(ids.iter().filter(|id| *id == "ORDERS:201").count(), 1);
 }

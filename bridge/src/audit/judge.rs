@@ -107,6 +107,12 @@ pub enum Finding {
 }
 
 impl Finding {
+    /// Whether it only says that a node was not asked.
+    #[must_use]
+    pub fn is_unreachable(&self) -> bool {
+        matches!(self, Finding::NotAsked { .. })
+    }
+
     /// A short word for scripts.
     #[must_use]
     pub fn kind(&self) -> &'static str {
@@ -150,8 +156,10 @@ pub struct Report {
     pub done_claims: u64,
     /// The applications.
     pub apps: BTreeMap<String, AppTotals>,
-    /// Nodes that were asked.
+    /// Nodes that were asked, or whose holdings were given.
     pub nodes: Vec<String>,
+    /// Active nodes that were not.
+    pub unreachable: Vec<String>,
     /// Messages claimed after a node was asked: too new to compare.
     pub too_new: u64,
 }
@@ -173,6 +181,19 @@ pub fn judge(folded: &Folded, nodes: &[NodeView], sweeps: &[(String, Sweep)]) ->
     if let Err(why) = fanin_core::invariants::check_fold(fold) {
         let stream = folded.stream.clone();
         report.findings.push(Finding::Ledger { stream, why });
+    }
+    for node in nodes {
+        // They were asked before the ledger was read.
+        let is_same = node.ledger_created_ns != 0 && node.ledger_created_ns == folded.info.created_ns;
+        if is_same && node.read.0 > folded.info.last_seq {
+            report.findings.push(Finding::Ledger {
+                stream: folded.stream.clone(),
+                why: format!(
+                    "it ends at position {}, node {} has read it up to {}",
+                    folded.info.last_seq, node.name, node.read
+                ),
+            });
+        }
     }
     let by_uuid: BTreeMap<NodeUuid, &NodeView> = nodes.iter().map(|node| (node.uuid, node)).collect();
     judge_identities(fold, nodes, &mut report);
@@ -216,6 +237,7 @@ fn judge_identities(fold: &Fold, nodes: &[NodeView], report: &mut Report) {
     }
     for (uuid, entry) in fold.nodes() {
         if entry.state == NodeState::Active && !nodes.iter().any(|node| node.uuid == *uuid) {
+            report.unreachable.push(entry.name.clone());
             let own = fold.claims().iter().filter(|(key, _)| key.node == *uuid);
             let open = own.filter(|(key, _)| !entry.done.contains(key.batch.0));
             report.findings.push(Finding::NotAsked {
@@ -462,6 +484,7 @@ mod tests {
         };
         let batch = |view: &mut NodeView| view.batches.remove(&BatchNo(1)).unwrap();
         assert_eq!(kinds(&[]), ["not_asked"]);
+        assert_eq!(judge(&ledger(), &[], &[]).unreachable, ["a"]);
         assert_eq!(changed(&|view| view.batches.clear()), ["not_held"]);
         let too_new = changed(&|view| {
             view.batches.clear();
@@ -510,5 +533,12 @@ mod tests {
         let report = judge(&folded, &[holder()], &[("S".to_owned(), sweep)]);
         let kinds: Vec<_> = report.findings.iter().map(Finding::kind).collect();
         assert_eq!(kinds, ["ledger", "unclaimed", "cut_short"]);
+        let mut short = ledger();
+        short.info.created_ns = 5;
+        let mut view = holder();
+        (view.ledger_created_ns, view.read) = (5, LedgerSeq(9));
+        let report = judge(&short, &[view], &[]);
+        assert_eq!(report.findings.len(), 1, "{:?}", report.findings);
+        assert!(report.findings[0].to_string().contains("ends at position 4"));
     }
 }

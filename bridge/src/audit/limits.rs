@@ -32,3 +32,6 @@ pub const SETTLE_PAUSE: Duration = Duration::from_millis(200);
 
 /// Most batches of one node that are taken in.
 pub const NODE_BATCHES_MAX: usize = 1 << 20;
+
+/// Longest line of a file of holdings: a batch, or an application, with every range it names written out.
+pub const FILED_LINE_BYTES_MAX: u64 = 8 * PART_BYTES_MAX as u64;

@@ -5,19 +5,23 @@
 //! |---|---|
 //! | [`ledger`] | reads and folds a mapping's ledger as every bridge does |
 //! | [`nodes`] | asks nodes what they hold |
+//! | [`filed`] | what a node holds, in a file |
 //! | [`gaps`] | finds messages below the consumer's acknowledgement floor that nobody claimed |
 //! | [`judge`] | compares; no I/O |
 //! | [`backup`] | a ledger's records in a file, and back |
 //! | [`repair`] | what is known of a damaged ledger, and the state to begin another with |
+//! | [`source`] | up to where a source holds what was claimed before it was restored or created again |
 //! | [`trace`] | one message: where it is, for each application |
 
 pub mod backup;
+pub mod filed;
 pub mod gaps;
 pub mod judge;
 pub mod ledger;
 pub mod limits;
 pub mod nodes;
 pub mod repair;
+pub mod source;
 pub mod trace;
 
 pub use judge::{AppTotals, Finding, Report, judge};

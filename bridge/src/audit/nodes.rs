@@ -1,6 +1,7 @@
 //! Asking a node what it holds.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 
 use fanin_core::fold::Fold;
 use fanin_core::ids::{BatchNo, Incarnation, LedgerSeq, NodeUuid, Offset, StreamSeq, TermsVersion};
@@ -44,8 +45,21 @@ pub struct NodeView {
     pub terms: TermsVersion,
     /// It holds the ledger for damaged.
     pub ledger_suspect: bool,
+    /// Streams that it found restored to an earlier copy: from which sequence on they hold other messages.
+    pub breaks: BTreeMap<String, StreamSeq>,
     /// Its fold, when it was asked for it and has one in memory.
     pub memory: Option<Fold>,
+    /// The file that this stands in, and when it was collected; `None` when the node itself was asked.
+    pub filed: Option<Filed>,
+}
+
+/// Where and since when a node's holdings are kept.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Filed {
+    /// The file.
+    pub path: PathBuf,
+    /// When they were collected, nanoseconds since 1970 by the clock of the node's machine.
+    pub taken_ns: i64,
 }
 
 /// A batch of a node.
@@ -104,49 +118,85 @@ pub enum NodeError {
 /// # Errors
 /// `NodeError`.
 pub async fn ask_node(socket: &str, mapping: &str, with_state: bool) -> Result<NodeView, NodeError> {
-    let asked = tokio::time::timeout(NODE_WAIT_MAX, ask(socket, mapping, with_state)).await;
-    asked.unwrap_or_else(|_| {
+    let mut answer = Answer::default();
+    let malformed = |what| NodeError::Malformed {
+        socket: socket.to_owned(),
+        what,
+    };
+    for part in collect(socket, mapping, with_state).await? {
+        answer.add(part).map_err(malformed)?;
+    }
+    answer.view().map_err(malformed)
+}
+
+/// Every part that the bridge at a socket tells.
+///
+/// # Errors
+/// `NodeError`.
+pub async fn collect(socket: &str, mapping: &str, with_state: bool) -> Result<Vec<HoldingsPart>, NodeError> {
+    let failed = |status: tonic::Status| NodeError::Call {
+        socket: socket.to_owned(),
+        source: Box::new(status),
+    };
+    let request = HoldingsRequest {
+        mapping: mapping.to_owned(),
+        with_state,
+    };
+    let collected = async {
+        let client = Client::builder().socket(socket).connect().await?;
+        let channel = client.channel().await?;
+        let mut service = NodeServiceClient::new(channel).max_decoding_message_size(PART_BYTES_MAX);
+        let mut parts = service.holdings(request).await.map_err(failed)?.into_inner();
+        let mut all = Vec::new();
+        while let Some(part) = parts.message().await.map_err(failed)? {
+            all.push(part);
+        }
+        Ok::<_, NodeError>(all)
+    };
+    let collected = tokio::time::timeout(NODE_WAIT_MAX, collected).await;
+    collected.unwrap_or_else(|_| {
         Err(NodeError::Timeout {
             socket: socket.to_owned(),
         })
     })
 }
 
-async fn ask(socket: &str, mapping: &str, with_state: bool) -> Result<NodeView, NodeError> {
-    let failed = |status: tonic::Status| NodeError::Call {
-        socket: socket.to_owned(),
-        source: Box::new(status),
-    };
-    let malformed = |what| NodeError::Malformed {
-        socket: socket.to_owned(),
-        what,
-    };
-    let client = Client::builder().socket(socket).connect().await?;
-    let mut service =
-        NodeServiceClient::new(client.channel().await?).max_decoding_message_size(PART_BYTES_MAX);
-    let request = HoldingsRequest {
-        mapping: mapping.to_owned(),
-        with_state,
-    };
-    let mut parts = service.holdings(request).await.map_err(failed)?.into_inner();
-    let mut view: Option<NodeView> = None;
-    let mut state = State::default();
-    while let Some(HoldingsPart { part }) = parts.message().await.map_err(failed)? {
-        match (part, &mut view) {
-            (Some(Part::Node(node)), None) => view = Some(of_node(node).map_err(malformed)?),
+/// A node's answer, part by part.
+#[derive(Default)]
+pub struct Answer {
+    view: Option<NodeView>,
+    state: State,
+}
+
+impl Answer {
+    /// Takes the next part.
+    ///
+    /// # Errors
+    /// What about it is not as the contract says.
+    pub fn add(&mut self, HoldingsPart { part }: HoldingsPart) -> Result<(), &'static str> {
+        match (part, &mut self.view) {
+            (Some(Part::Node(node)), None) => self.view = Some(of_node(node)?),
             (Some(Part::Batch(batch)), Some(view)) if view.batches.len() < NODE_BATCHES_MAX => {
                 view.batches.insert(BatchNo(batch.batch), of_batch(batch));
             }
             (Some(Part::App(app)), Some(view)) => view.apps.push(app),
-            (Some(Part::State(part)), Some(_)) => state.add(&part).map_err(malformed)?,
-            (Some(_), _) => return Err(malformed("parts out of order, or too many")),
+            (Some(Part::State(part)), Some(_)) => self.state.add(&part)?,
+            (Some(_), _) => return Err("parts out of order, or too many"),
             // A part of a later version.
             (None, _) => {}
         }
+        Ok(())
     }
-    let mut view = view.ok_or_else(|| malformed("no node"))?;
-    view.memory = state.fold().map_err(malformed)?;
-    Ok(view)
+
+    /// The node, when every part is there.
+    ///
+    /// # Errors
+    /// What is missing or wrong.
+    pub fn view(self) -> Result<NodeView, &'static str> {
+        let mut view = self.view.ok_or("no node")?;
+        view.memory = self.state.fold()?;
+        Ok(view)
+    }
 }
 
 /// The parts of a fold's state, as they come in.
@@ -203,7 +253,11 @@ fn of_node(node: NodeHoldings) -> Result<NodeView, &'static str> {
         reason: node.reason,
         terms: TermsVersion(node.terms_version),
         ledger_suspect: node.ledger_suspect,
+        breaks: (node.breaks.into_iter())
+            .map(|found| (found.stream, StreamSeq(found.from)))
+            .collect(),
         memory: None,
+        filed: None,
     })
 }
 

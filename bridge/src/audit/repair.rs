@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use fanin_core::checkpoint::Assembler;
-use fanin_core::fold::{ApplyError, Fold, Halt};
+use fanin_core::fold::{ApplyError, Fold, Halt, Suspect};
 use fanin_core::ids::{Incarnation, LedgerSeq, StreamSeq};
 use fanin_core::record::{Body, ClaimKind, Record, Terms};
 use fanin_core::repair::{HeldBatch, Memory, Merged, NodeDisk, Survivors, merge};
@@ -162,18 +162,9 @@ impl Evidence {
             .iter()
             .chain(&self.backup)
             .filter_map(|found| found.halt.as_ref());
-        let newer = |halt: &&Halt| {
-            matches!(
-                halt,
-                Halt::UnknownRecord { .. }
-                    | Halt::UnsupportedRules { .. }
-                    | Halt::UnknownFeature { .. }
-                    | Halt::Reserved { .. }
-            )
-        };
         halts
             .clone()
-            .find(newer)
+            .find(|halt| halt.suspect() == Suspect::Version)
             .map(|halt| format!("what follows would be left out: {halt}"))
     }
 

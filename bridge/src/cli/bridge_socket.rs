@@ -18,14 +18,18 @@ pub(crate) struct SocketArgs {
 }
 
 impl SocketArgs {
+    /// The bridge's address.
+    pub(crate) fn address(&self) -> &str {
+        self.socket.as_deref().unwrap_or(fanin_sdk::SOCKET_DEFAULT)
+    }
+
     /// Connects once, or again and again for `wait` while no bridge is there.
     ///
     /// # Errors
     /// No bridge there in time, no permission, or a malformed address.
     pub(crate) async fn connect(&self, wait: Duration) -> Result<Client, Failure> {
-        let address = self.socket.as_deref().unwrap_or(fanin_sdk::SOCKET_DEFAULT);
         Client::builder()
-            .socket(address)
+            .socket(self.address())
             .wait_for_bridge(wait)
             .connect()
             .await

@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use super::cluster::{Cluster, ClusterArgs, SourceLook};
 use super::exit::Exit;
 use super::failure::Failure;
+use super::holdings::{self, FiledArgs, HoldingsArgs};
 use super::human;
 use super::output;
 use super::repair::{self, RepairArgs};
@@ -29,6 +30,8 @@ enum LedgerCommand {
     Info(InfoArgs),
     /// Recompute who owns what from the ledger and compare it with what the nodes hold
     Verify(VerifyArgs),
+    /// Print what a mapping holds on this node, for `ledger verify` and `msg trace` on another machine
+    Holdings(HoldingsArgs),
     /// Put another ledger in the place of one that the hub truncated, split or lost
     Repair(Box<RepairArgs>),
 }
@@ -49,6 +52,8 @@ struct InfoArgs {
 struct VerifyArgs {
     #[command(flatten)]
     cluster: ClusterArgs,
+    #[command(flatten)]
+    filed: FiledArgs,
     /// Do not count it as a finding that an active node could not be asked.
     #[arg(long)]
     ignore_unreachable: bool,
@@ -62,6 +67,7 @@ impl Args {
         match &self.command {
             LedgerCommand::Info(args) => args.json,
             LedgerCommand::Verify(args) => args.json,
+            LedgerCommand::Holdings(args) => args.json,
             LedgerCommand::Repair(args) => args.json,
         }
     }
@@ -71,6 +77,7 @@ pub(super) async fn execute(args: &Args) -> Result<Exit, Failure> {
     match &args.command {
         LedgerCommand::Info(args) => info(args).await,
         LedgerCommand::Verify(args) => verify(args).await,
+        LedgerCommand::Holdings(args) => holdings::execute(args).await,
         LedgerCommand::Repair(args) => repair::execute(args).await,
     }
 }
@@ -93,28 +100,40 @@ async fn info(args: &InfoArgs) -> Result<Exit, Failure> {
 async fn verify(args: &VerifyArgs) -> Result<Exit, Failure> {
     let cluster = args.cluster.open().await?;
     // In this order: whatever a node knows of the ledger must be in it when that is read.
-    let nodes = cluster.ask_nodes().await;
+    let nodes = args
+        .filed
+        .add_to(cluster.ask_nodes().await, &cluster.options.name)?;
     let sources = cluster.sources().await?;
     let folded = cluster.read().await?;
+    holdings::check(&nodes, &folded)?;
     let sweeps = cluster.sweeps(&folded, &sources).await?;
     let mut report = judge(&folded, &nodes, &sweeps);
     if args.ignore_unreachable {
-        report
-            .findings
-            .retain(|finding| !matches!(finding, Finding::NotAsked { .. }));
+        report.findings.retain(|finding| !finding.is_unreachable());
     }
     if args.json {
         output::print_json(&report_json(&cluster, &folded, &sources, &report))?;
     } else {
         output::print(&report_text(&cluster, &folded, &sources, &report))?;
     }
+    verdict(&report, &cluster.options.name)
+}
+
+/// Nothing found; only nodes that were not asked, so that nothing is proven for them; or something that is wrong.
+fn verdict(report: &Report, mapping: &str) -> Result<Exit, Failure> {
     if report.findings.is_empty() {
         return Ok(Exit::Done);
     }
+    if report.findings.iter().all(Finding::is_unreachable) {
+        let text = format!(
+            "mapping {mapping} is verified in part: not asked were {}",
+            report.unreachable.join(", ")
+        );
+        return Err(Failure::new(Exit::Unavailable, codes::NOT_ALL_ASKED, text));
+    }
     let text = format!(
-        "{} finding(s): the guarantee does not hold, or cannot be shown to hold, for mapping {}",
+        "{} finding(s): the guarantee does not hold, or cannot be shown to hold, for mapping {mapping}",
         report.findings.len(),
-        cluster.options.name
     );
     Err(Failure::new(Exit::Failed, codes::NOT_VERIFIED, text))
 }
@@ -271,6 +290,7 @@ fn report_json(cluster: &Cluster, folded: &Folded, sources: &[SourceLook], repor
         "verified": report.findings.is_empty(),
         "findings": findings.collect::<Vec<_>>(),
         "nodes": report.nodes,
+        "unreachable": report.unreachable,
         "sources": sources.collect::<Vec<_>>(),
         "open_claims": report.open_claims,
         "open_messages": report.open_messages,
@@ -294,6 +314,9 @@ fn report_text(cluster: &Cluster, folded: &Folded, sources: &[SourceLook], repor
             report.nodes.join(", ")
         }
     );
+    if !report.unreachable.is_empty() {
+        let _ = writeln!(text, "  not asked: {}", report.unreachable.join(", "));
+    }
     for look in sources {
         let floor = look
             .floor
@@ -334,8 +357,14 @@ fn report_text(cluster: &Cluster, folded: &Folded, sources: &[SourceLook], repor
         let _ = writeln!(text, "! {finding}");
     }
     if report.findings.is_empty() {
-        text.push_str(
-            "verified: every message has one owner that holds it, and nothing below the floor is unclaimed\n",
+        let of_whom = if report.unreachable.is_empty() {
+            ""
+        } else {
+            ", as far as the nodes asked go"
+        };
+        let _ = writeln!(
+            text,
+            "verified: every message has one owner that holds it, and nothing below the floor is unclaimed{of_whom}"
         );
     }
     text

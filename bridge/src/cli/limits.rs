@@ -34,6 +34,8 @@ pub const HUB_WAIT_PAUSE: Duration = Duration::from_millis(100);
 pub const WATCH_INTERVAL: Duration = Duration::from_secs(1);
 /// Bytes of a context file of the nats client.
 pub const CONTEXT_BYTES_MAX: u64 = 64 * 1024;
+/// Greatest age of a file of holdings that is taken when no other is named.
+pub const FILED_AGE_DEFAULT: &str = "15m";
 
 const _: () = assert!(SUBSCRIBE_CLOSE_MAX.as_secs() < TOOL_STOP_MAX.as_secs());
 const _: () = assert!(SUBSCRIBE_BATCH_MAX <= fanin_sdk::limits::CREDIT_MESSAGES_DEFAULT as usize);

@@ -5,7 +5,7 @@
 //! | [`exit`], [`failure`] | how a command ends, and how that is told |
 //! | `output`, `human` | standard output; numbers for people |
 //! | `signals` | SIGTERM, SIGINT and SIGHUP |
-//! | `hub_args`, `bridge_socket`, `wait`, `load`, `cluster` | reaching the hub or the bridge, also one that is starting, or a whole mapping; loading the configuration |
+//! | `hub_args`, `bridge_socket`, `wait`, `load`, `cluster`, `holdings` | reaching the hub or the bridge, also one that is starting, or a whole mapping, its nodes by files too; loading the configuration |
 //! | the others | the command of their name |
 
 mod bridge_socket;
@@ -16,6 +16,7 @@ mod environment;
 pub mod errors;
 pub mod exit;
 pub mod failure;
+mod holdings;
 mod hub;
 mod hub_args;
 pub(crate) mod human;
@@ -27,6 +28,7 @@ mod msg;
 pub(crate) mod output;
 mod publish;
 mod repair;
+mod repair_source;
 mod run;
 pub(crate) mod signals;
 mod status;
@@ -48,7 +50,8 @@ Examples:
   fanin publish orders.created --file orders.ndjson --msg-id-field id
   fanin subscribe orders --app billing --json | jq .payload
   fanin ledger verify --config /etc/fanin/fanin.yaml
-  fanin msg trace ORDERS:1234 --config /etc/fanin/fanin.yaml
+  fanin ledger holdings > n1.ndjson
+  fanin msg trace ORDERS:1234 --config /etc/fanin/fanin.yaml --holdings n1.ndjson n2.ndjson
 
 Exit codes: 0 done, 1 failed, 2 usage, 69 hub or bridge unavailable, 73 cannot create the local log or socket,
 74 I/O, 75 try later, 77 not permitted, 78 configuration. Each error has a code: see `fanin errors`.";
@@ -174,11 +177,15 @@ mod tests {
         let examples = EXAMPLES.lines().filter_map(|line| line.strip_prefix("  fanin "));
         let mut count = 0;
         for example in examples {
-            let words = example.split('|').next().unwrap_or_default().split_whitespace();
+            let words = example
+                .split(['|', '>'])
+                .next()
+                .unwrap_or_default()
+                .split_whitespace();
             Cli::try_parse_from(std::iter::once("fanin").chain(words)).unwrap();
             count += 1;
         }
-        assert_eq!(count, 7);
+        assert_eq!(count, 8);
     }
 
     #[test]

@@ -11,7 +11,9 @@ use serde_json::{Value, json};
 use super::cluster::ClusterArgs;
 use super::exit::Exit;
 use super::failure::Failure;
+use super::holdings::{self, FiledArgs};
 use super::output;
+use crate::audit::judge;
 use crate::audit::trace::{AppPlace, Ownership, held_in, offset_in, ownership, place};
 use crate::telemetry::codes;
 
@@ -35,6 +37,8 @@ struct TraceArgs {
     id: (String, u64),
     #[command(flatten)]
     cluster: ClusterArgs,
+    #[command(flatten)]
+    filed: FiledArgs,
     /// Print JSON.
     #[arg(short = 'j', long)]
     json: bool,
@@ -65,6 +69,8 @@ struct Trace {
     ownership: Ownership,
     held: Option<Held>,
     owner_asked: bool,
+    /// Active nodes that were not asked.
+    unreachable: Vec<String>,
 }
 
 /// The owner's view.
@@ -79,7 +85,9 @@ pub(super) async fn execute(args: &Args) -> Result<Exit, Failure> {
     let MsgCommand::Trace(args) = &args.command;
     let (stream, seq) = (&args.id.0, StreamSeq(args.id.1));
     let cluster = args.cluster.open().await?;
-    let nodes = cluster.ask_nodes().await;
+    let nodes = args
+        .filed
+        .add_to(cluster.ask_nodes().await, &cluster.options.name)?;
     let sources = cluster.sources().await?;
     let Some(look) = sources.iter().find(|look| look.source.terms.stream == *stream) else {
         let names: Vec<&str> = sources
@@ -94,6 +102,7 @@ pub(super) async fn execute(args: &Args) -> Result<Exit, Failure> {
         return Err(Failure::new(Exit::Usage, codes::UNKNOWN_MESSAGE, text));
     };
     let folded = cluster.read().await?;
+    holdings::check(&nodes, &folded)?;
     let message = Hub::fetch_message(&cluster.hub, stream, seq)
         .await
         .map_err(|error| Failure::of(Exit::Unavailable, error.code(), error))?;
@@ -116,6 +125,7 @@ pub(super) async fn execute(args: &Args) -> Result<Exit, Failure> {
         Ownership::Won { node, .. } => nodes.iter().any(|view| view.name == *node),
         Ownership::Nobody | Ownership::Closed => true,
     };
+    let unreachable = judge(&folded, &nodes, &[]).unreachable;
     let trace = Trace {
         id: format!("{stream}:{seq}"),
         mapping: cluster.options.name.clone(),
@@ -123,6 +133,7 @@ pub(super) async fn execute(args: &Args) -> Result<Exit, Failure> {
         ownership,
         held,
         owner_asked,
+        unreachable,
     };
     if trace.message.is_none() && trace.ownership == Ownership::Nobody {
         let text = format!(
@@ -136,7 +147,13 @@ pub(super) async fn execute(args: &Args) -> Result<Exit, Failure> {
     } else {
         output::print(&to_text(&trace))?;
     }
-    Ok(Exit::Done)
+    match &trace.ownership {
+        Ownership::Won { node, .. } if !trace.owner_asked => {
+            let text = format!("node {node}, which owns {}, was not asked", trace.id);
+            Err(Failure::new(Exit::Unavailable, codes::NOT_ALL_ASKED, text))
+        }
+        Ownership::Won { .. } | Ownership::Nobody | Ownership::Closed => Ok(Exit::Done),
+    }
 }
 
 fn to_json(trace: &Trace) -> Value {
@@ -190,6 +207,7 @@ fn to_json(trace: &Trace) -> Value {
         "ledger": ledger,
         "node": node,
         "owner_asked": trace.owner_asked,
+        "unreachable": trace.unreachable,
     })
 }
 
@@ -243,7 +261,7 @@ fn to_text(trace: &Trace) -> String {
             }
         }
         None if !trace.owner_asked => {
-            text.push_str("  node    its owner was not asked; name its socket with --node\n");
+            text.push_str("  node    its owner was not asked; name its socket with --node, or its file with --holdings\n");
         }
         None => {}
     }

@@ -21,7 +21,9 @@ use serde_json::{Value, json};
 use super::cluster::{Cluster, ClusterArgs};
 use super::exit::Exit;
 use super::failure::Failure;
+use super::holdings::FiledArgs;
 use super::output;
+use super::repair_source;
 use crate::audit::backup::{self, BackupError};
 use crate::audit::limits::{SETTLE_PAUSE, SETTLE_WAIT_MAX};
 use crate::audit::repair::{Evidence, Surviving, fold};
@@ -31,10 +33,15 @@ use crate::telemetry::codes;
 #[derive(Debug, ClapArgs)]
 pub(super) struct RepairArgs {
     #[command(flatten)]
-    cluster: ClusterArgs,
+    pub(super) cluster: ClusterArgs,
+    /// Not the ledger: a source stream that was restored to an earlier copy or created again. Raise its generation first.
+    #[arg(long, value_name = "STREAM", conflicts_with_all = ["backup", "from_backup"])]
+    source: Option<String>,
+    #[command(flatten)]
+    pub(super) filed: FiledArgs,
     /// Read only: show what survives, what each node knows, and what would be written; exit code 1 when something is in doubt.
     #[arg(long)]
-    dry_run: bool,
+    pub(super) dry_run: bool,
     /// Where the surviving records go [default: a name in the working directory].
     #[arg(long, value_name = "FILE")]
     backup: Option<PathBuf>,
@@ -43,16 +50,27 @@ pub(super) struct RepairArgs {
     from_backup: Option<PathBuf>,
     /// Go on although something is in doubt; it is listed.
     #[arg(long)]
-    accept_in_doubt: bool,
+    pub(super) accept_in_doubt: bool,
     /// Go on although an active node could not be asked.
     #[arg(long)]
-    ignore_unreachable: bool,
+    pub(super) ignore_unreachable: bool,
     /// Do not ask.
     #[arg(short = 'f', long)]
     force: bool,
     /// Print JSON.
     #[arg(short = 'j', long)]
     pub(super) json: bool,
+}
+
+/// What was done.
+enum Outcome {
+    /// Nothing was changed.
+    Nothing,
+    /// The new ledger is complete.
+    Written {
+        /// Where the old ledger's records are, if there were any.
+        backup: Option<PathBuf>,
+    },
 }
 
 /// What is known and what would be done.
@@ -64,10 +82,14 @@ struct Plan {
 }
 
 pub(super) async fn execute(args: &RepairArgs) -> Result<Exit, Failure> {
+    if let Some(stream) = &args.source {
+        return repair_source::execute(args, stream).await;
+    }
+    args.filed.refuse("repairing a ledger, nodes are asked again once it is sealed; name their sockets with --node, forwarded by `ssh -L` from other machines")?;
     let cluster = args.cluster.open().await?;
     let plan = look(args, &cluster).await?;
     if args.dry_run {
-        tell(args, &cluster, &plan, None)?;
+        tell(args, &cluster, &plan, &Outcome::Nothing)?;
         return if plan.damage.is_empty() || blocking(args, &plan).is_empty() {
             Ok(Exit::Done)
         } else {
@@ -76,7 +98,13 @@ pub(super) async fn execute(args: &RepairArgs) -> Result<Exit, Failure> {
         };
     }
     refuse(args, &cluster, &plan)?;
-    confirm(args, &cluster)?;
+    confirm(
+        args,
+        &format!(
+            "The ledger of mapping {} is replaced by another.",
+            cluster.options.name
+        ),
+    )?;
     let saved = match &plan.found {
         Some(found) => Some(take_away(args, found).await?),
         None => None,
@@ -92,7 +120,8 @@ pub(super) async fn execute(args: &RepairArgs) -> Result<Exit, Failure> {
         failpoint::reach("after_repair_delete");
     }
     write(&cluster, &plan, saved.as_deref().or(args.from_backup.as_deref())).await?;
-    tell(args, &cluster, &plan, saved.as_deref())?;
+    let backup = saved.or_else(|| args.from_backup.clone());
+    tell(args, &cluster, &plan, &Outcome::Written { backup })?;
     Ok(Exit::Done)
 }
 
@@ -186,7 +215,7 @@ fn refuse(args: &RepairArgs, cluster: &Cluster, plan: &Plan) -> Result<(), Failu
     if blocking.is_empty() {
         return Ok(());
     }
-    tell(args, cluster, plan, None)?;
+    tell(args, cluster, plan, &Outcome::Nothing)?;
     let is_unreachable = |finding: &Finding| matches!(finding, Finding::NotAsked { .. });
     let unreachable = plan.merged.findings.iter().any(is_unreachable) && !args.ignore_unreachable;
     let others = plan
@@ -210,7 +239,11 @@ fn refuse(args: &RepairArgs, cluster: &Cluster, plan: &Plan) -> Result<(), Failu
     Err(Failure::new(Exit::Failed, codes::REPAIR_REFUSED, text))
 }
 
-fn confirm(args: &RepairArgs, cluster: &Cluster) -> Result<(), Failure> {
+/// Asks at the terminal, unless the operator's word was given already.
+///
+/// # Errors
+/// The answer is no, or there is nobody to ask.
+pub(super) fn confirm(args: &RepairArgs, what: &str) -> Result<(), Failure> {
     if args.force {
         return Ok(());
     }
@@ -218,10 +251,7 @@ fn confirm(args: &RepairArgs, cluster: &Cluster) -> Result<(), Failure> {
     if !std::io::stdin().is_terminal() {
         return refused("standard input is no terminal to ask at; pass --force");
     }
-    output::note(&format!(
-        "The ledger of mapping {} is replaced by another. Type yes to go on.",
-        cluster.options.name
-    ));
+    output::note(&format!("{what} Type yes to go on."));
     let mut line = String::new();
     match std::io::stdin().lock().read_line(&mut line) {
         Ok(_) if line.trim() == "yes" => Ok(()),
@@ -367,15 +397,19 @@ fn backup_failed(error: BackupError) -> Failure {
     }
 }
 
-fn tell(args: &RepairArgs, cluster: &Cluster, plan: &Plan, saved: Option<&Path>) -> Result<(), Failure> {
+fn tell(args: &RepairArgs, cluster: &Cluster, plan: &Plan, outcome: &Outcome) -> Result<(), Failure> {
     if args.json {
-        output::print_json(&to_json(args, cluster, plan, saved))
+        output::print_json(&to_json(args, cluster, plan, outcome))
     } else {
-        output::print(&to_text(args, cluster, plan, saved))
+        output::print(&to_text(cluster, plan, outcome))
     }
 }
 
-fn to_json(args: &RepairArgs, cluster: &Cluster, plan: &Plan, saved: Option<&Path>) -> Value {
+fn to_json(args: &RepairArgs, cluster: &Cluster, plan: &Plan, outcome: &Outcome) -> Value {
+    let (written, backup) = match outcome {
+        Outcome::Nothing => (false, None),
+        Outcome::Written { backup } => (true, backup.as_ref()),
+    };
     let survives = |found: &Surviving| {
         json!({
             "created_ns": found.created_ns,
@@ -410,11 +444,11 @@ fn to_json(args: &RepairArgs, cluster: &Cluster, plan: &Plan, saved: Option<&Pat
     json!({
         "mapping": cluster.options.name,
         "dry_run": args.dry_run,
-        "written": !args.dry_run && saved.is_some(),
+        "written": written,
         "damage": plan.damage,
         "ledger": plan.evidence.ledger.as_ref().map(survives),
         "from_backup": plan.evidence.backup.as_ref().map(survives),
-        "backup": saved.map(|path| path.display().to_string()),
+        "backup": backup.map(|path| path.display().to_string()),
         "nodes": nodes.collect::<Vec<_>>(),
         "findings": findings,
         "state": {
@@ -428,7 +462,7 @@ fn to_json(args: &RepairArgs, cluster: &Cluster, plan: &Plan, saved: Option<&Pat
     })
 }
 
-fn to_text(args: &RepairArgs, cluster: &Cluster, plan: &Plan, saved: Option<&Path>) -> String {
+fn to_text(cluster: &Cluster, plan: &Plan, outcome: &Outcome) -> String {
     let mut text = String::new();
     let stream = cluster.ledger().stream();
     let _ = match &plan.evidence.ledger {
@@ -478,10 +512,9 @@ fn to_text(args: &RepairArgs, cluster: &Cluster, plan: &Plan, saved: Option<&Pat
     if let Some(left_out) = plan.evidence.not_understood() {
         let _ = writeln!(text, "! {left_out}");
     }
-    let does = if args.dry_run || saved.is_none() {
-        "would begin"
-    } else {
-        "begins"
+    let does = match outcome {
+        Outcome::Nothing => "would begin",
+        Outcome::Written { .. } => "begins",
     };
     let _ = writeln!(
         text,
@@ -497,8 +530,10 @@ fn to_text(args: &RepairArgs, cluster: &Cluster, plan: &Plan, saved: Option<&Pat
             stream_of(plan, &incarnation.to_string())
         );
     }
-    if let Some(path) = saved {
-        let _ = writeln!(text, "the old ledger's records are in {}", path.display());
+    if let Outcome::Written { backup } = outcome {
+        if let Some(path) = backup {
+            let _ = writeln!(text, "the old ledger's records are in {}", path.display());
+        }
         text.push_str("restart the bridges that had halted; those that had not joined go on by themselves\n");
     }
     text

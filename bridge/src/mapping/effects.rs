@@ -12,7 +12,6 @@ use fanin_store::{Class, Op};
 
 use super::disk::KnownTerms;
 use super::driver::Driver;
-use super::gate::halt_code;
 use super::ledger_io::{append, load_checkpoint, purge};
 use super::limits::LOOKS_MAX;
 use super::watch::{audit, repair};
@@ -62,7 +61,7 @@ impl Driver {
             Effect::Fact(fact) => self.count(fact),
             Effect::Fence(reason) => self.fence(&reason),
             Effect::Halt(halt) => {
-                tracing::error!(code = halt_code(&halt), mapping = self.options.name, reason = %halt, cure = halt.cure(), "the mapping halts: nothing is claimed or settled; what was won keeps flowing");
+                tracing::error!(code = halt.code(), mapping = self.options.name, reason = %halt, cure = halt.cure(), "the mapping halts: nothing is claimed or settled; what was won keeps flowing");
                 self.outgoing.fall_silent();
                 self.look_over();
             }
@@ -212,7 +211,14 @@ impl Driver {
             Fact::Repair { incarnation, seq } => {
                 self.counts.repaired += 1;
                 metrics::counter!(names::REPAIRED_MESSAGES, "mapping" => mapping()).increment(1);
-                tracing::warn!(code = "FAN-4041", mapping = mapping(), %incarnation, seq = seq.0, "the hub had skipped a message; it is fetched by sequence");
+                let messages = self.ids_of(incarnation, &SeqSet::range(seq.0, seq.0), 1);
+                tracing::warn!(
+                    code = "FAN-4041",
+                    mapping = mapping(),
+                    %incarnation,
+                    messages,
+                    "the hub had skipped a message; it is fetched by sequence"
+                );
             }
             Fact::Stuck { incarnation, seq } => self.tell_stuck(incarnation, seq),
         }

@@ -1,7 +1,6 @@
 //! When to pull: the node has joined, its claims would be valid, every application of the app set has been connected here
 //! within the grace time, and there is room. Also what status says about it.
 
-use fanin_core::fold::Halt;
 use fanin_core::ids::{Epoch, Incarnation};
 use fanin_core::node::{Phase, Withheld};
 use fanin_hub::CreatePolicy;
@@ -15,7 +14,6 @@ use super::limits::{AHEAD_FACTOR, OPEN_CLAIMS_MAX};
 use super::source_check;
 use super::view::State;
 use super::watch::{WatchTask, consumer_spec, look_at_source};
-use crate::telemetry::node_codes;
 
 /// Status while what finishes waits for room in the file system.
 pub(super) const DISK_FULL: &str = "FAN-4048: the file system of the local log is full: what is accepted waits to be finished; \
@@ -161,7 +159,7 @@ impl Driver {
         match self.node.phase() {
             Phase::Joining => return (State::Joining, String::new()),
             Phase::Halted(halt) => {
-                let reason = format!("{}: {halt}; cure: {}", halt_code(halt), halt.cure());
+                let reason = format!("{}: {halt}; cure: {}", halt.code(), halt.cure());
                 return (State::Halted, reason);
             }
             Phase::Fenced(reason) => {
@@ -298,30 +296,6 @@ impl Driver {
     pub(super) fn is_far_ahead(&self) -> bool {
         let ahead = AHEAD_FACTOR * u64::from(self.options.config.in_flight);
         self.options.is_gated() && self.topic.least_backlog() > ahead
-    }
-}
-
-/// The stable code of a halt.
-pub(super) fn halt_code(halt: &Halt) -> &'static str {
-    match halt {
-        Halt::SequenceReused { .. } => node_codes::SEQUENCE_REUSED,
-        Halt::SourceShrank { .. } => node_codes::SOURCE_SHRANK,
-        Halt::CheckpointDamaged { .. }
-        | Halt::Diverged { .. }
-        | Halt::Gap { .. }
-        | Halt::HistoryChanged { .. }
-        | Halt::LedgerRecreated
-        | Halt::LedgerRegrown { .. }
-        | Halt::LedgerShrank { .. }
-        | Halt::NoGenesis { .. }
-        | Halt::Reserved { .. }
-        | Halt::SourceRecreated { .. }
-        | Halt::TermsOutOfOrder { .. }
-        | Halt::UnknownFeature { .. }
-        | Halt::UnknownRecord { .. }
-        | Halt::UnsupportedRules { .. }
-        | Halt::WrongSubject { .. }
-        | Halt::WonDiffers { .. } => node_codes::HALTED,
     }
 }
 

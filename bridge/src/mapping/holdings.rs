@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use fanin_core::batch::{Batch, BatchState};
-use fanin_core::fold::{ClaimEntry, ClaimKey, Fold, Halt};
+use fanin_core::fold::{ClaimEntry, ClaimKey, Fold, Suspect};
 use fanin_core::ids::{BatchNo, Incarnation, LedgerSeq, NodeUuid, StreamSeq};
 use fanin_core::limits::CHECKPOINT_PART_BYTES;
 use fanin_core::node::Phase;
@@ -13,7 +13,7 @@ use fanin_core::recovery::Disk;
 use fanin_core::seq_set::SeqSet;
 use fanin_proto::v1::{
     AppHolding, Attempts, BatchHolding, DeadLetterRef, HeldMessage, HoldingsPart, NodeHoldings, SeqRange,
-    SourceMark, StatePart, holdings_part::Part,
+    SourceBreak, SourceMark, StatePart, holdings_part::Part,
 };
 use tokio::sync::oneshot;
 
@@ -72,6 +72,7 @@ impl Unjoined<'_> {
             reason: view.reason.clone(),
             terms_version: self.terms,
             ledger_suspect: self.ledger_suspect,
+            breaks: Vec::new(),
         };
         let unfinished = self
             .disk
@@ -128,7 +129,8 @@ impl Driver {
             ledger_created_ns: self.remembered.ledger_created_ns,
             reason: view.reason,
             terms_version: self.terms_known,
-            ledger_suspect: matches!(self.node.phase(), Phase::Halted(halt) if is_of_ledger(halt)),
+            ledger_suspect: matches!(self.node.phase(), Phase::Halted(halt) if halt.suspect() == Suspect::Ledger),
+            breaks: breaks(self.node.phase()),
         };
         let batches = self.node.batches().iter().map(|(&number, batch)| {
             let held = published.get(&number);
@@ -183,22 +185,15 @@ fn state_parts(fold: &Fold) -> Vec<Part> {
     (0..parts).map(part).collect()
 }
 
-/// Whether a halt says that the ledger is not what it was, and not the source or this program.
-fn is_of_ledger(halt: &Halt) -> bool {
-    matches!(
-        halt,
-        Halt::CheckpointDamaged { .. }
-            | Halt::Diverged { .. }
-            | Halt::Gap { .. }
-            | Halt::HistoryChanged { .. }
-            | Halt::LedgerRecreated
-            | Halt::LedgerRegrown { .. }
-            | Halt::LedgerShrank { .. }
-            | Halt::NoGenesis { .. }
-            | Halt::TermsOutOfOrder { .. }
-            | Halt::WonDiffers { .. }
-            | Halt::WrongSubject { .. }
-    )
+fn breaks(phase: &Phase) -> Vec<SourceBreak> {
+    let Phase::Halted(halt) = phase else {
+        return Vec::new();
+    };
+    let found = halt.restored_source().map(|(stream, from)| SourceBreak {
+        stream: stream.to_owned(),
+        from: from.0,
+    });
+    found.into_iter().collect()
 }
 
 fn published(topic: &Topic) -> BTreeMap<BatchNo, HeldBatch> {

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use fanin_core::batch::BatchState;
-use fanin_core::fold::{ClaimKey, Halt};
+use fanin_core::fold::{ClaimKey, Suspect};
 use fanin_core::ids::{BatchNo, Incarnation, StreamSeq};
 use fanin_core::node::Phase;
 use fanin_core::record::ClaimKind;
@@ -135,13 +135,11 @@ impl Driver {
     fn knows_its_claims(&self) -> bool {
         match self.node.phase() {
             Phase::Active => true,
-            Phase::Halted(
-                Halt::Reserved { .. }
-                | Halt::UnknownFeature { .. }
-                | Halt::UnknownRecord { .. }
-                | Halt::UnsupportedRules { .. },
-            ) => true,
-            Phase::Joining | Phase::Halted(_) | Phase::Fenced(_) => false,
+            Phase::Halted(halt) => match halt.suspect() {
+                Suspect::Version => true,
+                Suspect::Ledger | Suspect::Source => false,
+            },
+            Phase::Joining | Phase::Fenced(_) => false,
         }
     }
 

@@ -89,8 +89,8 @@ codes! {
         "A process of the benchmark ended, did not start, did not finish in time or counted wrong.",
         "Run it on a machine with nothing else to do and enough disk below the temporary directory (TMPDIR).";
     NOT_VERIFIED = "FAN-5023", "the ledger and the nodes do not prove the guarantee",
-        "A message has no owner that holds it, or what a node holds is not what the ledger says, or a node could not be asked.",
-        "Each finding names what is wrong. Name the sockets of all nodes with --node and run it again; see `fanin status` on the nodes named.";
+        "A message has no owner that holds it, or what a node holds is not what the ledger says, or a message below the acknowledgement floor is unclaimed.",
+        "Each finding names what is wrong; see `fanin status` on the nodes named. The bridges claim what the hub skipped by themselves within minutes. A ledger that would halt a bridge is repaired with `fanin ledger repair`.";
     UNKNOWN_MAPPING = "FAN-5024", "which mapping is meant",
         "The configuration has no mapping of that name, or several and none was chosen.",
         "Choose one of those named in the message with --mapping.";
@@ -109,6 +109,18 @@ codes! {
     SERVING_ENDED = "FAN-5029", "nobody serves the socket any more",
         "The task that serves the socket ended by itself: the system refused to accept connections, or there is a defect. The process ends.",
         "Let the service manager restart the bridge; nothing is lost. If it happens often, check the limits of the process (open files), and report the log's lines before it.";
+    HOLDINGS_UNUSABLE = "FAN-5030", "a file of holdings cannot be read",
+        "It does not exist, is cut short, or is no output of `fanin ledger holdings`.",
+        "Write it anew with `fanin ledger holdings > FILE` on the node's machine, and copy it as a whole.";
+    HOLDINGS_FOREIGN = "FAN-5031", "a file of holdings is of another mapping or ledger",
+        "It was written for another mapping, at a node of another hub, or before the ledger was replaced by a repair.",
+        "Write it anew with `fanin ledger holdings --mapping NAME > FILE` on a node of the mapping; restart a bridge that had halted before a repair first.";
+    HOLDINGS_STALE = "FAN-5032", "a file of holdings is stale",
+        "The node has started anew since, or the file is older than --holdings-max-age, or the clocks of the machines differ by more.",
+        "Write it anew with `fanin ledger holdings > FILE` on the node's machine, and run this again at once; or raise --holdings-max-age.";
+    NOT_ALL_ASKED = "FAN-5033", "not all nodes were asked",
+        "Nothing is wrong at the nodes that were asked. Others that the ledger names are on other machines, or down, so that nothing is proven for what they own.",
+        "Name their sockets with --node; for those on other machines run `fanin ledger holdings > FILE` there and pass the files with --holdings.";
 }
 
 #[cfg(test)]

@@ -102,10 +102,10 @@ super::codes::codes! {
         "Check the rights and the health of the file system of `data_dir`; the next start tries again.";
     SEQUENCE_REUSED = "FAN-4035", "a source has given sequences away again",
         "A sequence names another message than the one claimed under it, as their publish times show: the stream was restored to an earlier copy, from a backup or by a power loss, and went on from there. The mapping halts before the new message is taken for a copy of the old one.",
-        "Stop the producers of the stream and restore its newest state; or raise sources[].generation on every node and start one with --accept-terms: everything the stream retains is then delivered anew, what was delivered before a second time.";
+        "Leave the bridges running. Stop the producers of the stream and restore its newest state; or raise its generation below sources in every node's configuration, see `fanin ledger repair --source STREAM --dry-run`, run it, and restart every bridge: what was claimed before does not come again, everything else the stream holds is delivered.";
     SOURCE_SHRANK = "FAN-4036", "a source ends before messages it has given",
         "The stream was restored to an earlier copy, from a backup or by a power loss; new messages would get sequences that are claimed already. The mapping halts before that.",
-        "Stop the producers of the stream and restore its newest state; or raise sources[].generation on every node and start one with --accept-terms: everything the stream retains is then delivered anew, what was delivered before a second time.";
+        "Leave the bridges running. Stop the producers of the stream and restore its newest state; or raise its generation below sources in every node's configuration, see `fanin ledger repair --source STREAM --dry-run`, run it, and restart every bridge: what was claimed before does not come again, everything else the stream holds is delivered.";
     TOO_MANY_BATCHES = "FAN-4037", "a mapping has too many unfinished batches",
         "An application has been away for long, or is far behind, and each unfinished batch takes memory on every node of the mapping. Nothing is pulled until some are finished; what waits stays at the hub.",
         "Bring the application back, or take it out of the mapping. Raise batch.linger where messages come slowly, so that batches hold more of them.";
@@ -164,8 +164,33 @@ super::codes::codes! {
 
 #[cfg(test)]
 mod tests {
-    //! Goal: the table can be relied on. Method: order and form.
+    //! Goal: the table can be relied on. Method: order and form; what the core names is in it.
+    use fanin_core::fold::Halt;
+    use fanin_core::ids::StreamSeq;
+
     use super::CODES;
+
+    #[test]
+    fn halts_are_explained() {
+        let stream = || "S".to_owned();
+        let halts = [
+            Halt::LedgerRecreated,
+            Halt::SequenceReused {
+                stream: stream(),
+                seq: StreamSeq(1),
+                found_ns: (1, 1),
+                known_ns: (2, 2),
+            },
+            Halt::SourceShrank {
+                stream: stream(),
+                last: StreamSeq(1),
+                known: StreamSeq(2),
+                known_ns: 1,
+            },
+        ];
+        let known = |halt: &Halt| CODES.iter().any(|entry| entry.code == halt.code());
+        assert!(halts.iter().all(known));
+    }
 
     #[test]
     fn ascending_and_complete() {

@@ -1,8 +1,97 @@
-//! What an operator does about a halt. Each cure is one sentence, in words that need no look into the code (P10).
+//! What an operator needs to know about a halt: its stable code, what cannot be trusted, and what to do. Each cure is one
+//! sentence, in words that need no look into the code (P10).
 
 use super::Halt;
+use crate::ids::StreamSeq;
+
+/// What a halt is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Suspect {
+    /// The ledger is not what it was: a repair of it may help.
+    Ledger,
+    /// A source is not what it was.
+    Source,
+    /// The ledger holds what this version does not know. What it says up to there stands.
+    Version,
+}
 
 impl Halt {
+    /// The stable code that users can look up; the bridge's table of codes explains it.
+    #[must_use]
+    pub fn code(&self) -> &'static str {
+        match self {
+            Halt::SequenceReused { .. } => "FAN-4035",
+            Halt::SourceShrank { .. } => "FAN-4036",
+            Halt::CheckpointDamaged { .. }
+            | Halt::Diverged { .. }
+            | Halt::Gap { .. }
+            | Halt::HistoryChanged { .. }
+            | Halt::LedgerRecreated
+            | Halt::LedgerRegrown { .. }
+            | Halt::LedgerShrank { .. }
+            | Halt::NoGenesis { .. }
+            | Halt::Reserved { .. }
+            | Halt::SourceRecreated { .. }
+            | Halt::TermsOutOfOrder { .. }
+            | Halt::UnknownFeature { .. }
+            | Halt::UnknownRecord { .. }
+            | Halt::UnsupportedRules { .. }
+            | Halt::WonDiffers { .. }
+            | Halt::WrongSubject { .. } => "FAN-4030",
+        }
+    }
+
+    /// What cannot be trusted, or does not fit.
+    #[must_use]
+    pub fn suspect(&self) -> Suspect {
+        match self {
+            Halt::CheckpointDamaged { .. }
+            | Halt::Diverged { .. }
+            | Halt::Gap { .. }
+            | Halt::HistoryChanged { .. }
+            | Halt::LedgerRecreated
+            | Halt::LedgerRegrown { .. }
+            | Halt::LedgerShrank { .. }
+            | Halt::NoGenesis { .. }
+            | Halt::TermsOutOfOrder { .. }
+            | Halt::WonDiffers { .. }
+            | Halt::WrongSubject { .. } => Suspect::Ledger,
+            Halt::SequenceReused { .. } | Halt::SourceRecreated { .. } | Halt::SourceShrank { .. } => {
+                Suspect::Source
+            }
+            Halt::Reserved { .. }
+            | Halt::UnknownFeature { .. }
+            | Halt::UnknownRecord { .. }
+            | Halt::UnsupportedRules { .. } => Suspect::Version,
+        }
+    }
+
+    /// The stream that was restored to an earlier copy, and the first sequence from which on it holds other messages, as far as
+    /// this halt shows it.
+    #[must_use]
+    pub fn restored_source(&self) -> Option<(&str, StreamSeq)> {
+        match self {
+            Halt::SequenceReused { stream, seq, .. } => Some((stream.as_str(), *seq)),
+            Halt::SourceShrank { stream, last, .. } => Some((stream.as_str(), last.next())),
+            Halt::CheckpointDamaged { .. }
+            | Halt::Diverged { .. }
+            | Halt::Gap { .. }
+            | Halt::HistoryChanged { .. }
+            | Halt::LedgerRecreated
+            | Halt::LedgerRegrown { .. }
+            | Halt::LedgerShrank { .. }
+            | Halt::NoGenesis { .. }
+            | Halt::Reserved { .. }
+            | Halt::SourceRecreated { .. }
+            | Halt::TermsOutOfOrder { .. }
+            | Halt::UnknownFeature { .. }
+            | Halt::UnknownRecord { .. }
+            | Halt::UnsupportedRules { .. }
+            | Halt::WonDiffers { .. }
+            | Halt::WrongSubject { .. } => None,
+        }
+    }
+
     /// What an operator does about it. A halt ends with the process only, so that each cure ends with a start.
     #[must_use]
     pub fn cure(&self) -> &'static str {
@@ -36,12 +125,13 @@ impl Halt {
                 "upgrade this bridge to the newest version that any node runs, then restart"
             }
             Halt::SequenceReused { .. } | Halt::SourceShrank { .. } => {
-                "stop the producers, restore the newest state of the stream and restart; or raise sources[].generation in every node's \
-                 configuration and restart one node with --accept-terms: everything that the stream retains is then delivered anew"
+                "leave the bridges running; stop the producers, restore the newest state of the stream and restart; or raise its \
+                 generation below sources in every node's configuration, see `fanin ledger repair --source STREAM --dry-run`, run \
+                 it, and restart every bridge: it delivers what nobody had claimed"
             }
             Halt::SourceRecreated { .. } => {
-                "restore the stream that was there before and restart, or take the new one for good: restart one node with \
-                 --accept-terms"
+                "restore the stream that was there before and restart; or take the new one for good: if it holds messages of the \
+                 old one, by `fanin ledger repair --source STREAM`, otherwise restart one node with --accept-terms"
             }
             Halt::TermsOutOfOrder { .. } => {
                 "restore the hub's ledger stream: a record between the two is missing or doubled; then restart"
@@ -94,6 +184,7 @@ mod tests {
         ] {
             assert!(halt.to_string().contains("upgrade this bridge"), "{halt}");
             assert!(halt.cure().contains("upgrade this bridge"), "{halt:?}");
+            assert_eq!(halt.suspect(), Suspect::Version);
         }
     }
 }

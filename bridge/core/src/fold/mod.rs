@@ -10,6 +10,7 @@ mod reuse;
 mod state;
 mod view;
 
+pub use cure::Suspect;
 pub use halt::Halt;
 pub use ownership::Owners;
 pub(crate) use reuse::disjoint;
