@@ -12,6 +12,9 @@ pub(crate) const FEATURES: &str = "fanin-bridge/failpoints";
 const ALL: &[&str] = &["--workspace", "--features", FEATURES];
 const QUICK: &[&str] = &["--workspace", "--exclude", "fanin-tests", "--features", FEATURES];
 
+/// Tests that run at once for each processor: those above unit tests wait for processes and timers most of the time.
+const TESTS_PER_PROCESSOR: usize = 2;
+
 /// Results of all test binaries together.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Tally {
@@ -61,6 +64,13 @@ fn build_and_test(workspace: &Workspace, quick: bool, rest: &[String]) -> Result
     tests
         .env("NATS_SERVER", server)
         .env("FANIN_BIN", workspace.binary("fanin"));
+    if std::env::var_os("RUST_TEST_THREADS").is_none() {
+        let processors = std::thread::available_parallelism().map_or(1, usize::from);
+        tests.env(
+            "RUST_TEST_THREADS",
+            (processors * TESTS_PER_PROCESSOR).to_string(),
+        );
+    }
     let shown = shown(&tests);
     say(&shown);
     let failed = |error: std::io::Error| Failed(format!("{shown}: {error}"));
