@@ -1,9 +1,10 @@
 //! Compiles the contract with `protox`, so that no `protoc` is needed.
 
 /// What `fanin ledger holdings` writes to a file: these get serde's traits with the feature of that name.
-const FILED: [&str; 8] = [
+const FILED: [&str; 9] = [
     "NodeHoldings",
     "SourceMark",
+    "SourceBreak",
     "SeqRange",
     "BatchHolding",
     "AppHolding",

@@ -156,9 +156,7 @@ async fn a_lost_ledger_is_repaired_from_the_disks() {
     for node in 0..2 {
         active(&cluster, node).await;
     }
-    let mut copied = cluster
-        .options("n1")
-        .with_config(&json!({ "data_dir": twin }));
+    let mut copied = cluster.options("n1").with_config(&json!({ "data_dir": twin }));
     copied.args.push("--accept-moved-data".to_owned());
     crate::starts::refused(copied, 78, "FAN-4011").await;
     cluster.feed(100).await;
@@ -377,7 +375,9 @@ async fn a_repair_may_die_between_the_parts_of_its_checkpoint() {
     assert_eq!(done.out["state"]["claims"], json!(MESSAGES), "{}", done.out);
     active(&cluster, 0).await;
     verified(&cluster, &[0], dir.path()).await;
-    cluster.instance(0, "billing", "billing-1", |options| options).await;
+    cluster
+        .instance(0, "billing", "billing-1", |options| options)
+        .await;
     cluster.wait_rest().await;
     cluster.assert_published_once().await;
     cluster.finish().await;
@@ -407,7 +407,11 @@ async fn what_two_histories_gave_to_two_nodes_is_listed_as_duplicate() {
     held(&cluster, 0).await;
     let seen = ledger(&cluster, &["repair", "--dry-run"], &[0, 1], dir.path(), "").await;
     assert_eq!(seen.code, Some(1), "{} {}", seen.out, seen.told);
-    assert!(seen.kinds().iter().all(|kind| *kind == "duplicate"), "{}", seen.out);
+    assert!(
+        seen.kinds().iter().all(|kind| *kind == "duplicate"),
+        "{}",
+        seen.out
+    );
     let texts = seen.out["findings"].to_string();
     for word in ["ORDERS", "n1", "n2"] {
         assert!(texts.contains(word), "{word}: {texts}");
@@ -421,7 +425,9 @@ async fn what_two_histories_gave_to_two_nodes_is_listed_as_duplicate() {
     for node in 0..2 {
         cluster.nodes[node].stop().await.unwrap();
         cluster.nodes[node].restart().await.unwrap();
-        cluster.instance(node, "billing", "billing-1", |options| options).await;
+        cluster
+            .instance(node, "billing", "billing-1", |options| options)
+            .await;
     }
     cluster.feed(50).await;
     cluster.wait_rest().await;

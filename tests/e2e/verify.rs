@@ -97,7 +97,11 @@ async fn a_cluster_is_verified_and_what_is_wrong_is_listed() {
     assert_eq!(trace["node"]["apps"][0]["state"], json!("finished"), "{trace:#}");
 
     let (exit, report) = fanin(&cluster, &["ledger", "verify"], &[0]).await;
-    assert_eq!((exit, kinds(&report)), (Some(69), vec!["not_asked"]), "{report:#}");
+    assert_eq!(
+        (exit, kinds(&report)),
+        (Some(69), vec!["not_asked"]),
+        "{report:#}"
+    );
     assert_eq!(report["unreachable"], json!(["n2"]), "{report:#}");
     let (exit, _) = fanin(&cluster, &["ledger", "verify", "--ignore-unreachable"], &[0]).await;
     assert_eq!(exit, Some(0));
@@ -127,13 +131,17 @@ async fn a_cluster_is_verified_and_what_is_wrong_is_listed() {
 
     let billing = cluster.recorder.settled_by("billing");
     let mut repaired = 0;
-    eventually(REPAIR, "the skipped message to be claimed by its sequence", || async {
-        let (exit, report) = fanin(&cluster, &["ledger", "verify"], &[0, 1]).await;
-        match exit {
-            Some(0) => Ok(()),
-            _ => Err(format!("{report:#}")),
-        }
-    })
+    eventually(
+        REPAIR,
+        "the skipped message to be claimed by its sequence",
+        || async {
+            let (exit, report) = fanin(&cluster, &["ledger", "verify"], &[0, 1]).await;
+            match exit {
+                Some(0) => Ok(()),
+                _ => Err(format!("{report:#}")),
+            }
+        },
+    )
     .await;
     let (_, trace) = fanin(&cluster, &["msg", "trace", "ORDERS:201"], &[0, 1]).await;
     assert_eq!(trace["ledger"]["state"], json!("won"), "{trace:#}");
@@ -143,10 +151,16 @@ async fn a_cluster_is_verified_and_what_is_wrong_is_listed() {
         let metric = format!("fanin_repaired_messages_total{{mapping=\"orders\"}} {own}");
         let text = metrics(node).await;
         assert!(own == 0 || text.contains(&metric), "{metric} is not in {text}");
-        let told = node.log().iter().any(|line| {
-            line.text.contains("FAN-4041") && line.text.contains("ORDERS:201")
-        });
-        assert_eq!((own > 0, told), (node.node() == owner, node.node() == owner), "{}", node.node());
+        let told = node
+            .log()
+            .iter()
+            .any(|line| line.text.contains("FAN-4041") && line.text.contains("ORDERS:201"));
+        assert_eq!(
+            (own > 0, told),
+            (node.node() == owner, node.node() == owner),
+            "{}",
+            node.node()
+        );
         repaired += own;
     }
     assert_eq!(repaired, 1, "counted once");
@@ -159,6 +173,11 @@ async fn a_cluster_is_verified_and_what_is_wrong_is_listed() {
         }
     })
     .await;
-    let ids: Vec<String> = cluster.recorder.confirmations().into_iter().map(|one| one.id.to_string()).collect();
+    let ids: Vec<String> = cluster
+        .recorder
+        .confirmations()
+        .into_iter()
+        .map(|one| one.id.to_string())
+        .collect();
     assert_eq!(ids.iter().filter(|id| *id == "ORDERS:201").count(), 1);
 }

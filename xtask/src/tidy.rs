@@ -50,6 +50,18 @@ const CORE_STD: [&str; 6] = [
 /// What must not be named there even when it comes by another way.
 const CORE_BANS: [&str; 6] = ["HashMap", "HashSet", "Instant", "SystemTime", "thread", "rand::"];
 
+/// Where the tests of a level are that documents name as `level::file::test`, or by the file alone.
+const LEVELS: [(&str, &str); 5] = [
+    ("e2e", "tests/e2e"),
+    ("core", "bridge/core/tests"),
+    ("store", "bridge/store/tests/store"),
+    ("topic", "bridge/tests/topic_serve"),
+    ("sim", "tests/sim/tests"),
+];
+
+/// The document that says which test shows what.
+const GUARANTEES: &str = "docs/guarantees.md";
+
 /// A broken rule: where, and what to do.
 type Finding = String;
 
@@ -82,6 +94,7 @@ fn check(workspace: &Workspace) -> Result<Vec<Finding>, Failed> {
         &read("README.md")?,
         &read("examples/quickstart.rs")?,
     ));
+    findings.extend(check_cited(&read(GUARANTEES)?, |path| read(path).ok()));
     for (folder, allowed) in LAYERS {
         let manifest = read(&format!("{folder}/Cargo.toml"))?;
         findings.extend(check_layer(folder, &manifest, allowed));
@@ -138,6 +151,38 @@ fn check_readme(readme: &str, program: &str) -> Vec<Finding> {
         Some(shown) if program.ends_with(shown) => Vec::new(),
         Some(_) => vec!["README.md: its application differs from examples/quickstart.rs".to_owned()],
     }
+}
+
+/// Tests that a document names must exist. The simulation has one file, which is not named.
+fn check_cited(text: &str, read: impl Fn(&str) -> Option<String>) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    for (number, line) in (1..).zip(text.lines()) {
+        // Every second part stands in backticks.
+        for cited in line.split('`').skip(1).step_by(2) {
+            let mut parts = cited.split("::");
+            let level = parts.next().unwrap_or_default();
+            let Some((_, folder)) = LEVELS.iter().find(|(name, _)| *name == level) else {
+                continue;
+            };
+            let parts: Vec<&str> = parts.filter(|part| !part.is_empty()).collect();
+            let (file, test) = match (level, parts.as_slice()) {
+                // The level itself.
+                (_, []) => continue,
+                ("sim", [test]) => ("sim", Some(*test)),
+                (_, [file]) => (*file, None),
+                (_, [file, test]) => (*file, Some(*test)),
+                (_, _) => ("", None),
+            };
+            let found = read(&format!("{folder}/{file}.rs")).is_some_and(|source| match test {
+                Some(test) => source.contains(&format!("fn {test}(")),
+                None => source.contains("fn "),
+            });
+            if !found {
+                findings.push(format!("{GUARANTEES}:{number}: there is no test {cited}"));
+            }
+        }
+    }
+    findings
 }
 
 /// What a line of the core's product code must not name.
@@ -299,6 +344,24 @@ mod tests {
             let is_there = workspace.root().join(&file).is_file();
             assert!(!is_there || walked.contains(&file), "{}", file.display());
         }
+    }
+
+    #[test]
+    fn what_is_cited_exists() {
+        let read = |path: &str| {
+            let files = ["tests/e2e/links.rs", "tests/sim/tests/sim.rs"];
+            files.contains(&path).then(|| "fn cut() {}\n".to_owned())
+        };
+        let count = |text: &str| check_cited(text, read).len();
+        assert_eq!(
+            count("`e2e::` runs; `e2e::links`, `e2e::links::cut`; `sim::cut`; `cargo xtask`"),
+            0
+        );
+        assert_eq!(
+            count("`e2e::link`, `e2e::links::cu`\n`sim::links::cut` `core::links` `e2e::a::b::c`"),
+            5
+        );
+        assert_eq!(count("e2e::nothing is no citation"), 0);
     }
 
     #[test]

@@ -68,7 +68,7 @@ fn reused(w: &World, who: usize) -> (u64, (i64, i64), (i64, i64)) {
         panic!("{:?}", w.phase(who));
     };
     let text = format!("{halt}; {}", halt.cure());
-    for told in ["S", "published", "Z", "restore", "generation", "--accept-terms"] {
+    for told in ["S", "published", "Z", "restore", "generation", "repair --source"] {
         assert!(text.contains(told), "{told}: {text}");
     }
     assert_eq!(stream, "S");

@@ -417,6 +417,21 @@ impl ConsumerSpec {
         })
     }
 
+    /// Deletes the consumer; one that is not there is no error. Only for an incarnation that an operator has given up.
+    ///
+    /// # Errors
+    /// [`ConsumerError`].
+    pub async fn delete(&self, connection: &Connection) -> Result<(), ConsumerError> {
+        let name = self.name();
+        let deleted: Result<Value, _> = connection
+            .api(&format!("CONSUMER.DELETE.{}.{name}", self.stream), &())
+            .await;
+        match deleted.map_err(|error| of_api(&self.stream, &name, error)) {
+            Ok(_) | Err(ConsumerError::Missing { .. }) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
     async fn create(
         &self,
         connection: &Connection,

@@ -56,7 +56,7 @@ pub async fn sweep(
         }
         let mut from = first;
         while from <= last && sweep.unclaimed.len() < FINDINGS_LISTED_MAX {
-            let Some(found) = next(hub, stream, filters, StreamSeq(from)).await? else {
+            let Some((found, _)) = next(hub, stream, filters, StreamSeq(from)).await? else {
                 break;
             };
             if found.0 > last {
@@ -69,25 +69,30 @@ pub async fn sweep(
     Ok(sweep)
 }
 
-async fn next(
+/// The first message at or behind a sequence that matches one of the filters, with its publish time in nanoseconds since 1970.
+///
+/// # Errors
+/// A request to the hub failed.
+pub(super) async fn next(
     hub: &dyn Hub,
     stream: &str,
     filters: &[String],
     from: StreamSeq,
-) -> Result<Option<StreamSeq>, ApiError> {
+) -> Result<Option<(StreamSeq, i64)>, ApiError> {
     let everything = [">".to_owned()];
     let filters = if filters.is_empty() {
         &everything[..]
     } else {
         filters
     };
-    let mut first: Option<StreamSeq> = None;
+    let mut first: Option<(StreamSeq, i64)> = None;
     for filter in filters {
         let found = hub.next_matching(stream, from, filter).await?;
-        first = [first, found.map(|message| message.seq)]
-            .into_iter()
-            .flatten()
-            .min();
+        let found = found.map(|message| {
+            let at = i64::try_from(message.published_ns).unwrap_or(i64::MAX);
+            (message.seq, at)
+        });
+        first = [first, found].into_iter().flatten().min();
     }
     Ok(first)
 }

@@ -10,6 +10,7 @@
 //! | [`judge`] | compares; no I/O |
 //! | [`backup`] | a ledger's records in a file, and back |
 //! | [`repair`] | what is known of a damaged ledger, and the state to begin another with |
+//! | [`source`] | up to where a source holds what was claimed before it was restored or created again |
 //! | [`trace`] | one message: where it is, for each application |
 
 pub mod backup;
@@ -20,6 +21,7 @@ pub mod ledger;
 pub mod limits;
 pub mod nodes;
 pub mod repair;
+pub mod source;
 pub mod trace;
 
 pub use judge::{AppTotals, Finding, Report, judge};

@@ -45,6 +45,8 @@ pub struct NodeView {
     pub terms: TermsVersion,
     /// It holds the ledger for damaged.
     pub ledger_suspect: bool,
+    /// Streams that it found restored to an earlier copy: from which sequence on they hold other messages.
+    pub breaks: BTreeMap<String, StreamSeq>,
     /// Its fold, when it was asked for it and has one in memory.
     pub memory: Option<Fold>,
     /// The file that this stands in, and when it was collected; `None` when the node itself was asked.
@@ -131,11 +133,7 @@ pub async fn ask_node(socket: &str, mapping: &str, with_state: bool) -> Result<N
 ///
 /// # Errors
 /// `NodeError`.
-pub async fn collect(
-    socket: &str,
-    mapping: &str,
-    with_state: bool,
-) -> Result<Vec<HoldingsPart>, NodeError> {
+pub async fn collect(socket: &str, mapping: &str, with_state: bool) -> Result<Vec<HoldingsPart>, NodeError> {
     let failed = |status: tonic::Status| NodeError::Call {
         socket: socket.to_owned(),
         source: Box::new(status),
@@ -153,7 +151,7 @@ pub async fn collect(
         while let Some(part) = parts.message().await.map_err(failed)? {
             all.push(part);
         }
-        Ok(all)
+        Ok::<_, NodeError>(all)
     };
     let collected = tokio::time::timeout(NODE_WAIT_MAX, collected).await;
     collected.unwrap_or_else(|_| {
@@ -255,6 +253,9 @@ fn of_node(node: NodeHoldings) -> Result<NodeView, &'static str> {
         reason: node.reason,
         terms: TermsVersion(node.terms_version),
         ledger_suspect: node.ledger_suspect,
+        breaks: (node.breaks.into_iter())
+            .map(|found| (found.stream, StreamSeq(found.from)))
+            .collect(),
         memory: None,
         filed: None,
     })

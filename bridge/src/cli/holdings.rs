@@ -84,6 +84,18 @@ fn node_failed(error: NodeError) -> Failure {
 }
 
 impl FiledArgs {
+    /// Says why files are of no use to a command.
+    ///
+    /// # Errors
+    /// There are files.
+    pub(super) fn refuse(&self, why: &str) -> Result<(), Failure> {
+        if self.files.is_empty() {
+            return Ok(());
+        }
+        let text = format!("--holdings is not taken: when {why}");
+        Err(Failure::new(Exit::Usage, codes::HOLDINGS_UNUSABLE, text))
+    }
+
     /// Adds the nodes in the files to those that were asked. One that was asked counts more than its file, and of several
     /// files of a node the newest.
     ///

@@ -28,6 +28,7 @@ mod msg;
 pub(crate) mod output;
 mod publish;
 mod repair;
+mod repair_source;
 mod run;
 pub(crate) mod signals;
 mod status;
@@ -176,7 +177,11 @@ mod tests {
         let examples = EXAMPLES.lines().filter_map(|line| line.strip_prefix("  fanin "));
         let mut count = 0;
         for example in examples {
-            let words = example.split(['|', '>']).next().unwrap_or_default().split_whitespace();
+            let words = example
+                .split(['|', '>'])
+                .next()
+                .unwrap_or_default()
+                .split_whitespace();
             Cli::try_parse_from(std::iter::once("fanin").chain(words)).unwrap();
             count += 1;
         }

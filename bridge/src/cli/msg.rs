@@ -13,8 +13,8 @@ use super::exit::Exit;
 use super::failure::Failure;
 use super::holdings::{self, FiledArgs};
 use super::output;
-use crate::audit::trace::{AppPlace, Ownership, held_in, offset_in, ownership, place};
 use crate::audit::judge;
+use crate::audit::trace::{AppPlace, Ownership, held_in, offset_in, ownership, place};
 use crate::telemetry::codes;
 
 /// `fanin msg`.

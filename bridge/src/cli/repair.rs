@@ -21,7 +21,9 @@ use serde_json::{Value, json};
 use super::cluster::{Cluster, ClusterArgs};
 use super::exit::Exit;
 use super::failure::Failure;
+use super::holdings::FiledArgs;
 use super::output;
+use super::repair_source;
 use crate::audit::backup::{self, BackupError};
 use crate::audit::limits::{SETTLE_PAUSE, SETTLE_WAIT_MAX};
 use crate::audit::repair::{Evidence, Surviving, fold};
@@ -31,10 +33,15 @@ use crate::telemetry::codes;
 #[derive(Debug, ClapArgs)]
 pub(super) struct RepairArgs {
     #[command(flatten)]
-    cluster: ClusterArgs,
+    pub(super) cluster: ClusterArgs,
+    /// Not the ledger: a source stream that was restored to an earlier copy or created again. Raise its generation first.
+    #[arg(long, value_name = "STREAM", conflicts_with_all = ["backup", "from_backup"])]
+    source: Option<String>,
+    #[command(flatten)]
+    pub(super) filed: FiledArgs,
     /// Read only: show what survives, what each node knows, and what would be written; exit code 1 when something is in doubt.
     #[arg(long)]
-    dry_run: bool,
+    pub(super) dry_run: bool,
     /// Where the surviving records go [default: a name in the working directory].
     #[arg(long, value_name = "FILE")]
     backup: Option<PathBuf>,
@@ -43,10 +50,10 @@ pub(super) struct RepairArgs {
     from_backup: Option<PathBuf>,
     /// Go on although something is in doubt; it is listed.
     #[arg(long)]
-    accept_in_doubt: bool,
+    pub(super) accept_in_doubt: bool,
     /// Go on although an active node could not be asked.
     #[arg(long)]
-    ignore_unreachable: bool,
+    pub(super) ignore_unreachable: bool,
     /// Do not ask.
     #[arg(short = 'f', long)]
     force: bool,
@@ -75,6 +82,10 @@ struct Plan {
 }
 
 pub(super) async fn execute(args: &RepairArgs) -> Result<Exit, Failure> {
+    if let Some(stream) = &args.source {
+        return repair_source::execute(args, stream).await;
+    }
+    args.filed.refuse("repairing a ledger, nodes are asked again once it is sealed; name their sockets with --node, forwarded by `ssh -L` from other machines")?;
     let cluster = args.cluster.open().await?;
     let plan = look(args, &cluster).await?;
     if args.dry_run {
@@ -87,7 +98,13 @@ pub(super) async fn execute(args: &RepairArgs) -> Result<Exit, Failure> {
         };
     }
     refuse(args, &cluster, &plan)?;
-    confirm(args, &cluster)?;
+    confirm(
+        args,
+        &format!(
+            "The ledger of mapping {} is replaced by another.",
+            cluster.options.name
+        ),
+    )?;
     let saved = match &plan.found {
         Some(found) => Some(take_away(args, found).await?),
         None => None,
@@ -222,7 +239,11 @@ fn refuse(args: &RepairArgs, cluster: &Cluster, plan: &Plan) -> Result<(), Failu
     Err(Failure::new(Exit::Failed, codes::REPAIR_REFUSED, text))
 }
 
-fn confirm(args: &RepairArgs, cluster: &Cluster) -> Result<(), Failure> {
+/// Asks at the terminal, unless the operator's word was given already.
+///
+/// # Errors
+/// The answer is no, or there is nobody to ask.
+pub(super) fn confirm(args: &RepairArgs, what: &str) -> Result<(), Failure> {
     if args.force {
         return Ok(());
     }
@@ -230,10 +251,7 @@ fn confirm(args: &RepairArgs, cluster: &Cluster) -> Result<(), Failure> {
     if !std::io::stdin().is_terminal() {
         return refused("standard input is no terminal to ask at; pass --force");
     }
-    output::note(&format!(
-        "The ledger of mapping {} is replaced by another. Type yes to go on.",
-        cluster.options.name
-    ));
+    output::note(&format!("{what} Type yes to go on."));
     let mut line = String::new();
     match std::io::stdin().lock().read_line(&mut line) {
         Ok(_) if line.trim() == "yes" => Ok(()),

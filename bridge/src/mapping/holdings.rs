@@ -13,7 +13,7 @@ use fanin_core::recovery::Disk;
 use fanin_core::seq_set::SeqSet;
 use fanin_proto::v1::{
     AppHolding, Attempts, BatchHolding, DeadLetterRef, HeldMessage, HoldingsPart, NodeHoldings, SeqRange,
-    SourceMark, StatePart, holdings_part::Part,
+    SourceBreak, SourceMark, StatePart, holdings_part::Part,
 };
 use tokio::sync::oneshot;
 
@@ -72,6 +72,7 @@ impl Unjoined<'_> {
             reason: view.reason.clone(),
             terms_version: self.terms,
             ledger_suspect: self.ledger_suspect,
+            breaks: Vec::new(),
         };
         let unfinished = self
             .disk
@@ -129,6 +130,7 @@ impl Driver {
             reason: view.reason,
             terms_version: self.terms_known,
             ledger_suspect: matches!(self.node.phase(), Phase::Halted(halt) if halt.suspect() == Suspect::Ledger),
+            breaks: breaks(self.node.phase()),
         };
         let batches = self.node.batches().iter().map(|(&number, batch)| {
             let held = published.get(&number);
@@ -181,6 +183,17 @@ fn state_parts(fold: &Fold) -> Vec<Part> {
         })
     };
     (0..parts).map(part).collect()
+}
+
+fn breaks(phase: &Phase) -> Vec<SourceBreak> {
+    let Phase::Halted(halt) = phase else {
+        return Vec::new();
+    };
+    let found = halt.restored_source().map(|(stream, from)| SourceBreak {
+        stream: stream.to_owned(),
+        from: from.0,
+    });
+    found.into_iter().collect()
 }
 
 fn published(topic: &Topic) -> BTreeMap<BatchNo, HeldBatch> {

@@ -102,10 +102,10 @@ super::codes::codes! {
         "Check the rights and the health of the file system of `data_dir`; the next start tries again.";
     SEQUENCE_REUSED = "FAN-4035", "a source has given sequences away again",
         "A sequence names another message than the one claimed under it, as their publish times show: the stream was restored to an earlier copy, from a backup or by a power loss, and went on from there. The mapping halts before the new message is taken for a copy of the old one.",
-        "Stop the producers of the stream and restore its newest state; or see `fanin ledger repair`; or raise sources[].generation on every node and start one with --accept-terms: everything the stream retains is then delivered anew, what was delivered before a second time.";
+        "Leave the bridges running. Stop the producers of the stream and restore its newest state; or raise its generation below sources in every node's configuration, see `fanin ledger repair --source STREAM --dry-run`, run it, and restart every bridge: what was claimed before does not come again, everything else the stream holds is delivered.";
     SOURCE_SHRANK = "FAN-4036", "a source ends before messages it has given",
         "The stream was restored to an earlier copy, from a backup or by a power loss; new messages would get sequences that are claimed already. The mapping halts before that.",
-        "Stop the producers of the stream and restore its newest state; or see `fanin ledger repair`; or raise sources[].generation on every node and start one with --accept-terms: everything the stream retains is then delivered anew, what was delivered before a second time.";
+        "Leave the bridges running. Stop the producers of the stream and restore its newest state; or raise its generation below sources in every node's configuration, see `fanin ledger repair --source STREAM --dry-run`, run it, and restart every bridge: what was claimed before does not come again, everything else the stream holds is delivered.";
     TOMBSTONED = "FAN-4040", "the source gave messages up before anybody owned them",
         "They were purged or expired at the hub between being pulled and being claimed; or, at a node that was away longer than the ledger remembers, another node has finished them meanwhile. The log names them.",
         "Give the source stream longer limits, so that messages stay until they are claimed.";

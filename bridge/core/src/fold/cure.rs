@@ -2,6 +2,7 @@
 //! sentence, in words that need no look into the code (P10).
 
 use super::Halt;
+use crate::ids::StreamSeq;
 
 /// What a halt is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,6 +64,31 @@ impl Halt {
         }
     }
 
+    /// The stream that was restored to an earlier copy, and the first sequence from which on it holds other messages, as far as
+    /// this halt shows it.
+    #[must_use]
+    pub fn restored_source(&self) -> Option<(&str, StreamSeq)> {
+        match self {
+            Halt::SequenceReused { stream, seq, .. } => Some((stream.as_str(), *seq)),
+            Halt::SourceShrank { stream, last, .. } => Some((stream.as_str(), last.next())),
+            Halt::CheckpointDamaged { .. }
+            | Halt::Diverged { .. }
+            | Halt::Gap { .. }
+            | Halt::HistoryChanged { .. }
+            | Halt::LedgerRecreated
+            | Halt::LedgerShrank { .. }
+            | Halt::NoGenesis { .. }
+            | Halt::Reserved { .. }
+            | Halt::SourceRecreated { .. }
+            | Halt::TermsOutOfOrder { .. }
+            | Halt::UnknownFeature { .. }
+            | Halt::UnknownRecord { .. }
+            | Halt::UnsupportedRules { .. }
+            | Halt::WonDiffers { .. }
+            | Halt::WrongSubject { .. } => None,
+        }
+    }
+
     /// What an operator does about it. A halt ends with the process only, so that each cure ends with a start.
     #[must_use]
     pub fn cure(&self) -> &'static str {
@@ -96,12 +122,13 @@ impl Halt {
                 "upgrade this bridge to the newest version that any node runs, then restart"
             }
             Halt::SequenceReused { .. } | Halt::SourceShrank { .. } => {
-                "stop the producers, restore the newest state of the stream and restart; or raise sources[].generation in every node's \
-                 configuration and restart one node with --accept-terms: everything that the stream retains is then delivered anew"
+                "leave the bridges running; stop the producers, restore the newest state of the stream and restart; or raise its \
+                 generation below sources in every node's configuration, see `fanin ledger repair --source STREAM --dry-run`, run \
+                 it, and restart every bridge: it delivers what nobody had claimed"
             }
             Halt::SourceRecreated { .. } => {
-                "restore the stream that was there before and restart, or take the new one for good: restart one node with \
-                 --accept-terms"
+                "restore the stream that was there before and restart; or take the new one for good: if it holds messages of the \
+                 old one, by `fanin ledger repair --source STREAM`, otherwise restart one node with --accept-terms"
             }
             Halt::TermsOutOfOrder { .. } => {
                 "restore the hub's ledger stream: a record between the two is missing or doubled; then restart"
