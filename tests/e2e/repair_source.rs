@@ -243,7 +243,12 @@ async fn what_a_node_had_staged_is_delivered_though_the_source_has_it_no_more() 
     let words = ["--force", "--ignore-unreachable", "--accept-in-doubt"];
     let done = repair(&cluster, &words, &config, "").await;
     assert_eq!(done.code, Some(0), "{} {}", done.out, done.told);
-    assert_eq!(done.out["taken_as_delivered"]["through"], json!(50), "{:#}", done.out);
+    assert_eq!(
+        done.out["taken_as_delivered"]["through"],
+        json!(50),
+        "{:#}",
+        done.out
+    );
     assert_eq!(done.out["keeps_old"], json!(true), "{:#}", done.out);
     let options = cluster.nodes[0].options_mut();
     options.env.clear();
@@ -254,7 +259,12 @@ async fn what_a_node_had_staged_is_delivered_though_the_source_has_it_no_more() 
     assert_eq!(done.code, Some(0), "{} {}", done.out, done.told);
     assert_eq!(done.out["keeps_old"], json!(false), "{:#}", done.out);
     let info = tool::about(&cluster, &["ledger", "info"], &[], Path::new("."), "").await;
-    assert_eq!(info.out["terms"]["sources"].as_array().map(Vec::len), Some(1), "{:#}", info.out);
+    assert_eq!(
+        info.out["terms"]["sources"].as_array().map(Vec::len),
+        Some(1),
+        "{:#}",
+        info.out
+    );
     cluster.feed(10).await;
     wait_acked(&cluster, "billing", 64).await;
     for (id, count) in counts(&cluster, "billing") {
