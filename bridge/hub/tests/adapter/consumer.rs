@@ -58,6 +58,28 @@ async fn created_by_several_at_once() {
     );
 }
 
+/// Goal: a consumer that begins behind a watermark serves nobody who knows of none, on which the repair of a source rests; a
+/// deleted one is gone, and deleting it again is no error. Method: create, ask as others would, delete twice.
+#[tokio::test]
+async fn a_start_behind_an_unknown_watermark_is_refused_and_deletion_is_final() {
+    let (_hub, connection) = with_stream().await;
+    fill(&connection, 10, 10).await;
+    let spec = spec(&connection).await;
+    let behind = CreatePolicy::After(StreamSeq(5));
+    assert!(spec.ensure(&connection, behind).await.unwrap().created);
+    let refused = spec.ensure(&connection, CreatePolicy::FromStart).await;
+    let error = refused.err().unwrap();
+    assert!(
+        matches!(error, ConsumerError::Differs { .. }) && error.code() == "FAN-2011",
+        "{error}"
+    );
+    assert!(spec.ensure(&connection, CreatePolicy::Never).await.is_ok());
+    spec.delete(&connection).await.unwrap();
+    spec.delete(&connection).await.unwrap();
+    let missing = spec.ensure(&connection, CreatePolicy::Never).await;
+    assert!(matches!(missing, Err(ConsumerError::Missing { .. })));
+}
+
 /// Goal: nothing is created behind the operator's back, and what is re-created starts behind the watermark. Method: each
 /// policy on an empty stream.
 #[tokio::test]
