@@ -43,6 +43,10 @@ fn checkpoint_keeps_done_claims_above_the_watermark() {
         .retain(|flight| !matches!(flight.record.body, RecordBody::Close(_)));
     w.land_all(A);
     assert_eq!(w.closed(), StreamSeq(0));
+    w.tail_all(A);
+    let fold = w.node(A).fold();
+    // It is kept for W, and waits for no application.
+    assert_eq!((fold.claims().len(), fold.open_claims()), (1, 0));
     w.checkpoint_and_purge(A);
     w.tail_all(B);
     w.flush(&held[0]);
@@ -60,6 +64,7 @@ fn checkpoint_keeps_unfinished_claims_below_the_watermark() {
     w.fetch(A, &[1]);
     w.close_by(A);
     assert_eq!(w.closed(), StreamSeq(1));
+    assert_eq!(w.node(A).fold().open_claims(), 1);
     w.checkpoint_and_purge(A);
     w.run_all();
     assert_eq!(w.publishers("x", 1), [B]);

@@ -147,9 +147,9 @@ impl Driver {
         });
     }
 
-    /// Batches that take memory here: open claims of all nodes, and this node's own that are further, or not as far.
+    /// Batches that take memory here until applications finish them: open claims of all nodes, and this node's own, claimed or not.
     fn unfinished_batches(&self) -> usize {
-        self.node.fold().claims().len().max(self.node.batches().len())
+        self.node.fold().open_claims().max(self.node.batches().len())
     }
 
     fn judge(&self) -> (State, String) {
@@ -202,7 +202,9 @@ impl Driver {
         if usage.full || usage.room < self.room_wanted {
             return (
                 State::Full,
-                "FAN-4022: the local log's quota or the disk is full; other nodes take over".to_owned(),
+                "FAN-4022: the local log's quota or the disk is full; other nodes take over; raise store.quota, or see which application is \
+                 behind"
+                    .to_owned(),
             );
         }
         if let Some(refused) = self.ledger_room.refused() {
@@ -267,7 +269,11 @@ impl Driver {
                     lacking.join(", ")
                 )
             }
-            Withheld::Void(Void::OldEpoch | Void::State) => "FAN-3008: this node's epoch does not admit claims".to_owned(),
+            Withheld::Void(Void::OldEpoch | Void::State) => {
+                "FAN-3008: this node's epoch does not admit claims: another process has begun a newer one under its name; see the log, stop \
+                 one of the two, restart the other"
+                    .to_owned()
+            },
         }
     }
 

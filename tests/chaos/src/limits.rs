@@ -76,6 +76,9 @@ pub(crate) const BROKEN_REST: Duration = Duration::from_secs(90);
 /// Runs of `--repeat` at most.
 pub(crate) const REPEATS_MAX: u64 = 10_000;
 
+/// Runs at once of `--jobs` at most: each has up to three servers, three bridges and their instances.
+pub(crate) const JOBS_MAX: u64 = 16;
+
 /// Findings of one kind that are shown; all are counted.
 pub(crate) const SHOWN_MAX: usize = 12;
 

@@ -25,7 +25,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use check::Verdict;
 use error::{RunError, during};
-use limits::REPEATS_MAX;
+use limits::{JOBS_MAX, REPEATS_MAX};
 use plan::{Kind, Plan};
 use series::{resolve, series, slice};
 
@@ -104,6 +104,9 @@ struct Common {
     /// Runs so often, with this seed and those that follow it.
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..=REPEATS_MAX))]
     repeat: u64,
+    /// Runs so many at once. They mostly wait; four keep two processors busy.
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..=JOBS_MAX))]
+    jobs: u64,
     /// Path of a nats-server, or its version: then it is fetched, by its digest. Several take turns. Default: what NATS_SERVER
     /// names, PATH, or one that is fetched.
     #[arg(long, value_delimiter = ',')]

@@ -29,6 +29,19 @@ const REST_LASTS: Duration = Duration::from_millis(ACK_WAIT.as_millis() as u64 +
 /// An operator looks at a consumer that is not there this often.
 const OPERATOR_PAUSE: Duration = Duration::from_secs(15);
 
+tokio::task_local! {
+    /// Which of several runs at once this is; stands before each line it prints.
+    pub(crate) static LABEL: String;
+}
+
+/// Prints what the run does now.
+fn tell(text: &str) {
+    match LABEL.try_with(|label| eprintln!("[{label}] {text}")) {
+        Ok(()) => {}
+        Err(_alone) => eprintln!("{text}"),
+    }
+}
+
 /// One run: everything that tells it.
 #[derive(Clone, Debug)]
 pub(crate) struct Order {
@@ -68,13 +81,13 @@ pub(crate) async fn run(order: &Order) -> Result<Verdict, RunError> {
         .clone()
         .unwrap_or_else(|| temporary.path().to_path_buf());
     fs::create_dir_all(&dir).map_err(during("making the run's directory"))?;
-    eprintln!(
-        "{}\n{} faults in {} s, judged as {:?}",
+    tell(&format!(
+        "{}: {} faults in {} s, judged as {:?}",
         order.words(),
         plan.steps.len() + usize::from(plan.last.is_some()),
         wish.time.as_secs(),
         plan.promise
-    );
+    ));
     let options = HubOptions {
         binary: order.binary.clone(),
         clustered: order.hub == HubKind::R3,
@@ -88,7 +101,7 @@ pub(crate) async fn run(order: &Order) -> Result<Verdict, RunError> {
     drop(world);
     let verdict = judge_dir(&dir).map_err(during("judging"))?;
     if !verdict.green && order.dir.is_none() {
-        eprintln!("kept in {}", temporary.keep().display());
+        tell(&format!("kept in {}", temporary.keep().display()));
     }
     Ok(verdict)
 }
@@ -201,7 +214,11 @@ async fn play(world: &mut World, plan: &Plan, time: Duration) -> Result<Listed, 
 
 async fn act(world: &mut World, begins: bool, step: &Step, start: Instant) -> Result<(), RunError> {
     let what = if begins { "+" } else { "-" };
-    eprintln!("{:8.2} s {what} {:?}", start.elapsed().as_secs_f64(), step.fault);
+    tell(&format!(
+        "{:8.2} s {what} {:?}",
+        start.elapsed().as_secs_f64(),
+        step.fault
+    ));
     let done = async {
         if begins {
             faults::begin(world, step.fault).await

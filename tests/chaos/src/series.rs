@@ -1,13 +1,15 @@
-//! Several runs, one after the other, and what is said of all of them.
+//! Several runs, one after the other or some at once, and what is said of all of them.
 
+use std::pin::pin;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use fanin_localhub::Version;
+use futures_util::{StreamExt as _, stream};
 
 use crate::error::RunError;
 use crate::plan::{Kind, Wish};
-use crate::run::{Order, run, server_binary};
+use crate::run::{LABEL, Order, run, server_binary};
 use crate::{Common, HubKind, Run, Sync, told};
 
 /// The first server that can reset a consumer.
@@ -106,8 +108,24 @@ pub(crate) async fn series(common: &Common, parts: &[Part]) -> Result<ExitCode, 
     let orders = resolve(common, parts).await?;
     let mut lines = Vec::new();
     let (mut red, mut undone) = (0_usize, 0_usize);
+    let jobs = usize::try_from(common.jobs).unwrap_or(1);
+    let several = jobs > 1 && orders.len() > 1;
+    let runs = stream::iter(&orders)
+        .map(|order| async move {
+            if several {
+                let label = format!("seed {} {:?} {:?}", order.wish.seed, order.hub, order.sync);
+                LABEL.scope(label, run(order)).await
+            } else {
+                run(order).await
+            }
+        })
+        .buffered(jobs);
+    let mut runs = pin!(runs);
     for order in &orders {
-        let word = match run(order).await {
+        let Some(done) = runs.next().await else {
+            break;
+        };
+        let word = match done {
             Ok(verdict) => {
                 told(&verdict, common.json)?;
                 if verdict.green {

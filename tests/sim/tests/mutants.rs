@@ -12,14 +12,13 @@ const SEEDS: u64 = 8;
 
 /// Mutants that show within a few seeds: of the node's machine, the disk, the hub's words, and its
 /// identity.
-const QUICK: [&str; 7] = [
+const QUICK: [&str; 6] = [
     "ClaimsUnsynced",
     "LastClaimWins",
     "DropsStagedAtStart",
     "SettlesOnArrival",
     "ConfirmsUnsynced",
     "SharedNonce",
-    "IgnoresWitnesses",
 ];
 
 /// One test for all: a mutant of the core is switched on for the whole process.

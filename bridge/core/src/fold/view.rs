@@ -61,6 +61,13 @@ impl Fold {
         &self.claims
     }
 
+    /// How many valid claims some application has not finished. Those that only wait for W are not counted: what keeps W is a message that
+    /// nobody has claimed, and such a one must still be pulled.
+    #[must_use]
+    pub fn open_claims(&self) -> usize {
+        self.claims.len().saturating_sub(self.done_above.len())
+    }
+
     /// The owner of a sequence above W.
     #[must_use]
     pub fn owner(&self, incarnation: Incarnation, seq: StreamSeq) -> Option<ClaimKey> {
