@@ -6,6 +6,8 @@
 //!
 //! `FANIN_DISK_FULL=/path`: while a file of that name exists, the local log finds no space for another segment.
 //! `FANIN_DISK_FAILING=/path`: while a file of that name exists, every sync of the local log fails.
+//!
+//! `FANIN_BATCH_WEIGHT=n`: each unfinished batch counts as n, so that few of them reach the bounds that are made for very many.
 
 /// Reached the point `name`.
 #[cfg(not(feature = "failpoints"))]
@@ -22,8 +24,16 @@ pub fn disk_faults() -> Option<std::sync::Arc<dyn fanin_store::faults::Faults>> 
     None
 }
 
+/// What this many unfinished batches count as: themselves.
+#[cfg(not(feature = "failpoints"))]
+#[inline(always)]
+#[must_use]
+pub fn weigh(batches: usize) -> usize {
+    batches
+}
+
 #[cfg(feature = "failpoints")]
-pub use armed::{disk_faults, reach};
+pub use armed::{disk_faults, reach, weigh};
 
 #[cfg(feature = "failpoints")]
 mod armed {
@@ -49,6 +59,17 @@ mod armed {
         });
         Mutex::new(points.collect())
     });
+
+    static BATCH_WEIGHT: LazyLock<usize> = LazyLock::new(|| {
+        let text = std::env::var("FANIN_BATCH_WEIGHT").unwrap_or_default();
+        text.parse().unwrap_or(1)
+    });
+
+    /// What this many unfinished batches count as.
+    #[must_use]
+    pub fn weigh(batches: usize) -> usize {
+        batches.saturating_mul(*BATCH_WEIGHT)
+    }
 
     /// EIO, as a broken disk answers.
     const IO_ERROR: i32 = 5;

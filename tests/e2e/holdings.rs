@@ -193,3 +193,55 @@ async fn a_file_that_proves_nothing_is_refused() {
     let all = verify(&cluster, &[0], &[&anew]).await;
     assert_eq!(all.code, Some(0), "{:#} {}", all.out, all.told);
 }
+
+/// Goal: what the terms owe an application is asked for also where its node does not tell of it, and what the ledger calls done must be
+/// done on the node; numbers of an application that do not make up what was published are told. Method: two nodes that hold everything;
+/// forge the file of one: without its application, with a floor behind everything, and, when one batch is finished and reported, without
+/// any done batch.
+#[tokio::test]
+async fn an_application_that_is_owed_and_not_told_of_is_found() {
+    let mut cluster = holders().await;
+    let dir = tempfile::tempdir().unwrap();
+    let file = collect(&cluster, 1, dir.path()).await;
+    let text = fs::read_to_string(&file).unwrap();
+    let app = text
+        .lines()
+        .position(|line| line.starts_with("{\"app\":"))
+        .unwrap();
+    let renamed = forge(&file, app, |line| line["app"]["app"] = json!("shipping"));
+    let found = verify(&cluster, &[0], &[&renamed]).await;
+    assert_eq!(
+        (found.code, found.kinds()),
+        (Some(1), vec!["app_missing"]),
+        "{:#}",
+        found.out
+    );
+    let told = found.out["findings"][0]["text"].as_str().unwrap();
+    assert!(told.contains("node n2 owes application billing"), "{told}");
+    let finished = forge(&file, app, |line| {
+        line["app"]["floor_offset"] = json!(1_u64 << 40)
+    });
+    let found = verify(&cluster, &[0], &[&finished]).await;
+    assert_eq!(found.code, Some(1), "{:#}", found.out);
+    assert!(
+        found.kinds().iter().all(|kind| *kind == "app_differs"),
+        "{:#}",
+        found.out
+    );
+
+    cluster.instance(1, "billing", "b", |options| options).await;
+    eventually(LONG, "a done batch to be reported, and read", || async {
+        let file = collect(&cluster, 1, dir.path()).await;
+        let none = forge(&file, 1, |line| line["node"]["done"] = json!([]));
+        let found = verify(&cluster, &[0], &[&none]).await;
+        if found.kinds() == ["done_differs"] {
+            Ok(())
+        } else {
+            Err(format!("{:#}", found.out))
+        }
+    })
+    .await;
+    let whole = collect(&cluster, 1, dir.path()).await;
+    let all = verify(&cluster, &[0], &[&whole]).await;
+    assert_eq!(all.code, Some(0), "{:#} {}", all.out, all.told);
+}

@@ -9,6 +9,7 @@
 )]
 
 mod app_sets;
+mod backlog;
 mod bad_input;
 mod bar;
 mod cluster;

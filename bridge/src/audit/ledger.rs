@@ -1,12 +1,16 @@
 //! Reading a mapping's ledger to its end, with the same fold as every bridge.
 
+use std::collections::BTreeMap;
+
 use fanin_core::fold::{ApplyError, Fold, Halt};
-use fanin_core::ids::LedgerSeq;
+use fanin_core::ids::{LedgerSeq, NodeUuid};
+use fanin_core::seq_set::SeqSet;
 use fanin_hub::ledger::tail::TailError;
 use fanin_hub::port::{Hub, LedgerRef};
 use fanin_hub::{LedgerError, LedgerInfo, LedgerOptions};
 
 use super::limits::READ_IDLE_MAX;
+use super::nodes::NodeView;
 use crate::mapping::join::read_checkpoint;
 use crate::mapping::ledger_io::records;
 
@@ -25,6 +29,27 @@ pub struct Folded {
     pub records: u64,
     /// Why a bridge would halt on it; the state is that before the record.
     pub halt: Option<Halt>,
+    /// Which batches of each node it called done when it was as long as that node had read it. Without those nodes whose reading ends
+    /// before the checkpoint or behind the ledger's end.
+    pub done_at: BTreeMap<NodeUuid, SeqSet>,
+}
+
+impl Folded {
+    /// Whether this is the ledger that a node works with.
+    #[must_use]
+    pub fn is_of(&self, node: &NodeView) -> bool {
+        node.ledger_created_ns != 0 && node.ledger_created_ns == self.info.created_ns
+    }
+
+    /// Notes what is called done of the nodes that had read exactly as far as has been folded.
+    fn note_done(&mut self, nodes: &[NodeView]) {
+        let position = self.fold.position();
+        for node in nodes.iter().filter(|node| node.read == position) {
+            if let Some(entry) = self.fold.nodes().get(&node.uuid) {
+                self.done_at.insert(node.uuid, entry.done.clone());
+            }
+        }
+    }
 }
 
 /// Why a ledger could not be read.
@@ -68,11 +93,15 @@ impl AuditError {
     }
 }
 
-/// Reads and folds the ledger that these options name. It is not created.
+/// Reads and folds the ledger that these options name, after these nodes were asked. It is not created.
 ///
 /// # Errors
 /// `AuditError`. What a bridge would halt on is no error: it is in [`Folded::halt`].
-pub async fn read_ledger(hub: &dyn Hub, options: &LedgerOptions) -> Result<Folded, AuditError> {
+pub async fn read_ledger(
+    hub: &dyn Hub,
+    options: &LedgerOptions,
+    nodes: &[NodeView],
+) -> Result<Folded, AuditError> {
     let ledger = hub.ensure_ledger(options).await?;
     let info = ledger.info().await?;
     let mut folded = Folded {
@@ -82,12 +111,14 @@ pub async fn read_ledger(hub: &dyn Hub, options: &LedgerOptions) -> Result<Folde
         checkpoint: None,
         records: 0,
         halt: None,
+        done_at: BTreeMap::new(),
     };
     if let Some(complete) = read_checkpoint(&*ledger).await? {
         match complete.load() {
             Ok(fold) => {
                 folded.checkpoint = Some(fold.position());
                 folded.fold = fold;
+                folded.note_done(nodes);
             }
             Err(halt) => {
                 folded.halt = Some(halt);
@@ -95,11 +126,11 @@ pub async fn read_ledger(hub: &dyn Hub, options: &LedgerOptions) -> Result<Folde
             }
         }
     }
-    read_on(&ledger, &mut folded).await?;
+    read_on(&ledger, &mut folded, nodes).await?;
     Ok(folded)
 }
 
-async fn read_on(ledger: &LedgerRef, folded: &mut Folded) -> Result<(), AuditError> {
+async fn read_on(ledger: &LedgerRef, folded: &mut Folded, nodes: &[NodeView]) -> Result<(), AuditError> {
     let last = LedgerSeq(folded.info.last_seq);
     let mut tail = ledger.tail(folded.fold.position().next());
     while folded.fold.position() < last {
@@ -111,7 +142,10 @@ async fn read_on(ledger: &LedgerRef, folded: &mut Folded) -> Result<(), AuditErr
         };
         for item in records(events?) {
             match folded.fold.apply(item.seq, &item.subject_suffix, &item.body) {
-                Ok(_) => folded.records += 1,
+                Ok(_) => {
+                    folded.records += 1;
+                    folded.note_done(nodes);
+                }
                 Err(ApplyError::Halt(halt)) => {
                     folded.halt = Some(halt);
                     return Ok(());

@@ -8,13 +8,17 @@
 //! | [`filed`] | what a node holds, in a file |
 //! | [`gaps`] | finds messages below the consumer's acknowledgement floor that nobody claimed |
 //! | [`judge`] | compares; no I/O |
+//! | [`accounts`] | what applications are owed, have finished and wait for |
+//! | [`finding`] | what can be wrong |
 //! | [`backup`] | a ledger's records in a file, and back |
 //! | [`repair`] | what is known of a damaged ledger, and the state to begin another with |
 //! | [`source`] | up to where a source holds what was claimed before it was restored or created again |
 //! | [`trace`] | one message: where it is, for each application |
 
+pub(crate) mod accounts;
 pub mod backup;
 pub mod filed;
+pub mod finding;
 pub mod gaps;
 pub mod judge;
 pub mod ledger;
@@ -24,6 +28,7 @@ pub mod repair;
 pub mod source;
 pub mod trace;
 
-pub use judge::{AppTotals, Finding, Report, judge};
+pub use finding::Finding;
+pub use judge::{AppTotals, Report, judge};
 pub use ledger::{AuditError, Folded, read_ledger};
 pub use nodes::{NodeError, NodeView, ask_node};

@@ -25,6 +25,8 @@ pub struct NodeView {
     pub epoch: LedgerSeq,
     /// How far it had folded the ledger.
     pub position: LedgerSeq,
+    /// Behind everything published there; `None` when it does not tell.
+    pub head: Option<Offset>,
     /// The mapping's state there.
     pub state: String,
     /// Batches that every application there has finished.
@@ -240,6 +242,7 @@ fn of_node(node: NodeHoldings) -> Result<NodeView, &'static str> {
         uuid: NodeUuid(u128::from_str_radix(&node.node_uuid, 16).map_err(|_| "its uuid")?),
         epoch: LedgerSeq(node.epoch),
         position: LedgerSeq(node.ledger_position),
+        head: Some(Offset(node.head_offset)),
         done: set(&node.done),
         name: node.node,
         state: node.state,

@@ -123,7 +123,12 @@ impl Cluster {
 
     /// Reads the ledger.
     pub(super) async fn read(&self) -> Result<Folded, Failure> {
-        read_ledger(&self.hub, &self.ledger())
+        self.read_beside(&[]).await
+    }
+
+    /// Reads the ledger, to compare it with what these nodes have told before.
+    pub(super) async fn read_beside(&self, nodes: &[NodeView]) -> Result<Folded, Failure> {
+        read_ledger(&self.hub, &self.ledger(), nodes)
             .await
             .map_err(|error: AuditError| {
                 let exit = if error.retryable() {

@@ -104,7 +104,7 @@ async fn verify(args: &VerifyArgs) -> Result<Exit, Failure> {
         .filed
         .add_to(cluster.ask_nodes().await, &cluster.options.name)?;
     let sources = cluster.sources().await?;
-    let folded = cluster.read().await?;
+    let folded = cluster.read_beside(&nodes).await?;
     holdings::check(&nodes, &folded)?;
     let sweeps = cluster.sweeps(&folded, &sources).await?;
     let mut report = judge(&folded, &nodes, &sweeps);

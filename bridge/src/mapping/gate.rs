@@ -210,7 +210,7 @@ impl Driver {
         if let Some(refused) = self.ledger_room.refused() {
             return (State::Withheld, refused);
         }
-        if self.unfinished_batches() >= OPEN_CLAIMS_MAX {
+        if crate::failpoint::weigh(self.unfinished_batches()) >= OPEN_CLAIMS_MAX {
             return (
                 State::Full,
                 format!(

@@ -209,13 +209,19 @@ fn marks(closed: &BTreeMap<Incarnation, StreamSeq>) -> Vec<SourceMark> {
     marks.collect()
 }
 
-/// How far each application of a topic is.
-pub async fn of_apps(topic: &Topic) -> Vec<HoldingsPart> {
+/// Adds how far each application of a topic is. They are asked later than the node was, so that the head is looked at again behind
+/// them: none of them is beyond it.
+pub async fn add_apps(parts: &mut Vec<HoldingsPart>, topic: &Topic) {
     let apps = topic.app_holdings().await.into_iter().flatten();
-    let parts = apps.map(|app| HoldingsPart {
+    parts.extend(apps.map(|app| HoldingsPart {
         part: Some(Part::App(of_app(app))),
-    });
-    parts.collect()
+    }));
+    let head = topic.head().0;
+    for part in parts {
+        if let Some(Part::Node(node)) = &mut part.part {
+            node.head_offset = node.head_offset.max(head);
+        }
+    }
 }
 
 fn of_app(app: AppHoldings) -> AppHolding {
@@ -258,6 +264,8 @@ fn of_app(app: AppHoldings) -> AppHolding {
             })
             .collect(),
         since_terms: app.since.map_or(0, |since| since.0),
+        seen_offset: Some(app.seen.0),
+        backlog: Some(app.backlog),
         app: app.app,
     }
 }

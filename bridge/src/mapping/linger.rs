@@ -32,7 +32,8 @@ impl Linger {
 
     /// So many batches are unfinished now.
     pub fn tell(&self, unfinished: usize) {
-        self.unfinished.store(unfinished, Ordering::Relaxed);
+        let weight = crate::failpoint::weigh(unfinished);
+        self.unfinished.store(weight, Ordering::Relaxed);
     }
 
     /// How long the next batch waits.

@@ -19,7 +19,7 @@ use super::batches::{Batches, Flying};
 use super::disk::{DiskError, Epochs, Kept, Names};
 use super::driver::{Driver, DriverError, DriverParts};
 use super::gate::DISK_FULL;
-use super::holdings::{QUESTIONS_MAX, Question, Remembered, Unjoined, of_apps};
+use super::holdings::{QUESTIONS_MAX, Question, Remembered, Unjoined, add_apps};
 use super::join::{JoinContext, JoinError, Joined, join, pause};
 use super::ledger_io::error_chain;
 use super::limits::TICK;
@@ -92,7 +92,7 @@ impl MappingHandle {
         };
         let mut parts = tokio::time::timeout(HOLDINGS_WAIT, asked).await.ok().flatten()?;
         if let Some(topic) = &self.topic {
-            parts.extend(of_apps(topic).await);
+            add_apps(&mut parts, topic).await;
         }
         Some(parts)
     }

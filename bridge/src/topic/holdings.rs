@@ -32,6 +32,10 @@ pub struct AppHoldings {
     pub app: String,
     /// What it has finished, and its counted attempts.
     pub cursor: Cursor,
+    /// The offset behind everything that its delivery has seen.
+    pub seen: Offset,
+    /// Unfinished below that, as its delivery counts.
+    pub backlog: u64,
     /// What instances hold: offset, instance, and whether the handler has begun.
     pub held: Vec<(Offset, Arc<str>, bool)>,
     /// Its newest dead letters.
@@ -86,6 +90,8 @@ impl AppTask {
         AppHoldings {
             app: self.spec.name.to_string(),
             cursor: self.machine.cursor(),
+            seen: self.machine.head(),
+            backlog: self.machine.stats().backlog,
             held: held.collect(),
             dead_letters: Vec::new(),
             since: None,
