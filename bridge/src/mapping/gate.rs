@@ -8,7 +8,7 @@ use tokio::sync::watch;
 
 use super::driver::Driver;
 use super::intake::{IntakeTask, Room};
-use super::join::pause;
+use super::join::{Source, pause};
 use super::ledger_io::error_chain;
 use super::limits::{AHEAD_FACTOR, OPEN_CLAIMS_MAX};
 use super::source_check;
@@ -48,6 +48,10 @@ impl Driver {
         let Some(source) = self.sources.get(&incarnation).cloned() else {
             return;
         };
+        // With W at 0 the consumer that a repair has deleted would be made anew, and everything delivered under it once more.
+        if self.is_superseded(&source) {
+            return;
+        }
         let closed = self.node.fold().closed(incarnation);
         let policy = match (closed.0, self.options.recreate_consumer) {
             (0, _) => CreatePolicy::FromStart,
@@ -101,6 +105,11 @@ impl Driver {
         }));
     }
 
+    /// Whether the source was begun anew by a repair and this node's configuration does not say so.
+    fn is_superseded(&self, source: &Source) -> bool {
+        source_check::is_superseded(source, self.node.fold().terms())
+    }
+
     /// Looks at everything that decides whether to pull, opens or closes the gates, and tells status why.
     pub(super) fn look_over(&mut self) {
         for (app, presence) in self.topic.connected_apps().borrow().iter() {
@@ -111,8 +120,15 @@ impl Driver {
         self.linger.tell(self.unfinished_batches());
         let (state, reason) = self.judge();
         for (incarnation, gate) in &self.gates {
-            let open =
-                state == State::Active && !self.is_far_ahead() && self.node.may_pull(*incarnation).is_ok();
+            // Judged by itself: what another source waits for may be told instead.
+            let is_superseded = self
+                .sources
+                .get(incarnation)
+                .is_some_and(|of| self.is_superseded(of));
+            let open = state == State::Active
+                && !is_superseded
+                && !self.is_far_ahead()
+                && self.node.may_pull(*incarnation).is_ok();
             gate.send_if_modified(|now| std::mem::replace(now, open) != open);
         }
         for (incarnation, probe) in &self.probes {
@@ -180,6 +196,16 @@ impl Driver {
                 State::Withheld,
                 format!(
                     "FAN-4043: batch {batch} of the local log is damaged and is being fetched again from its source{why}"
+                ),
+            );
+        }
+        if let Some(source) = self.sources.values().find(|source| self.is_superseded(source)) {
+            let (stream, generation) = (&source.terms.stream, source.generation);
+            return (
+                State::Withheld,
+                format!(
+                    "FAN-4064: source {stream} was begun anew with a higher generation than this configuration's {generation}; raise it \
+                     here as on the other nodes, and restart"
                 ),
             );
         }
