@@ -58,22 +58,32 @@ impl Messages for OfHub<'_> {
     }
 }
 
-/// What all nodes together have found out about a restored stream, and who found the first of its other messages.
+/// What all nodes together have found out about a restored stream, and who found the first of its other messages. What was known
+/// before stays known, also when the node that told it does not answer any more.
 #[must_use]
-pub fn evidence<'n>(nodes: &'n [NodeView], stream: &str) -> Option<(&'n str, Break)> {
+pub fn evidence(
+    nodes: &[NodeView],
+    stream: &str,
+    before: Option<(String, Break)>,
+) -> Option<(String, Break)> {
     let found = nodes.iter().filter_map(|node| {
         let found = node.breaks.get(stream)?;
-        Some((node.name.as_str(), *found))
+        Some((node.name.clone(), *found))
     });
-    found.reduce(|one, other| {
-        let first = if other.1.from < one.1.from { other } else { one };
+    before.into_iter().chain(found).reduce(|one, other| {
         // A time from before the restore is one for every node; the earliest of them rules out most.
-        let together = Break {
-            from: first.1.from,
-            known_ns: [one.1.known_ns, other.1.known_ns].into_iter().flatten().min(),
-            is_exact: one.1.is_exact || other.1.is_exact,
-        };
-        (first.0, together)
+        let known_ns = [one.1.known_ns, other.1.known_ns].into_iter().flatten().min();
+        let is_exact = one.1.is_exact || other.1.is_exact;
+        let (name, found) = if other.1.from < one.1.from { other } else { one };
+        let from = found.from;
+        (
+            name,
+            Break {
+                from,
+                known_ns,
+                is_exact,
+            },
+        )
     })
 }
 
@@ -495,8 +505,10 @@ mod tests {
             known_ns: Some(60),
             is_exact: true,
         };
-        assert_eq!(evidence(&nodes, "S"), Some(("b", together)));
-        assert_eq!(evidence(&nodes, "T"), None);
+        let all = Some(("b".to_owned(), together));
+        assert_eq!(evidence(&nodes, "S", None), all);
+        assert_eq!(evidence(&nodes, "T", None), None);
+        assert_eq!(evidence(&nodes[1..2], "S", all.clone()), all);
     }
 
     /// What a repair wrote is read back: the terms, the W that counts, and that nobody has claimed anything meanwhile.

@@ -29,7 +29,7 @@ use crate::mapping::watch::consumer_spec;
 
 pub(super) async fn execute(args: &RepairArgs, stream: &str) -> Result<Exit, Failure> {
     let cluster = args.cluster.open().await?;
-    let plan = look(args, &cluster, stream).await?;
+    let plan = look(args, &cluster, stream, None).await?;
     if args.dry_run {
         tell(args, &cluster, &plan, false)?;
         return in_doubt(args, &plan, "nothing was written").map(|()| Exit::Done);
@@ -97,7 +97,7 @@ async fn settle(args: &RepairArgs, cluster: &Cluster, first: Plan) -> Result<Pla
     let deadline = Instant::now() + SETTLE_WAIT_MAX;
     let (mut seen, mut since) = (None, Instant::now());
     loop {
-        let plan = look(args, cluster, &first.stream).await?;
+        let plan = look(args, cluster, &first.stream, first.broken.clone()).await?;
         if (plan.old, plan.new) != (first.old, first.new) {
             return Err(refused(
                 "the terms or the stream have changed meanwhile; run this again",

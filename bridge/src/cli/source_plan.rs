@@ -61,17 +61,28 @@ pub(super) fn refused(text: impl Into<String>) -> Failure {
     Failure::new(Exit::Failed, codes::REPAIR_REFUSED, text)
 }
 
-/// Reads and asks; changes nothing.
-pub(super) async fn look(args: &RepairArgs, cluster: &Cluster, stream: &str) -> Result<Plan, Failure> {
+/// Reads and asks; changes nothing. `before` is what nodes told at an earlier look about where the stream is broken.
+pub(super) async fn look(
+    args: &RepairArgs,
+    cluster: &Cluster,
+    stream: &str,
+    before: Option<(String, Break)>,
+) -> Result<Plan, Failure> {
     let nodes = args
         .filed
         .add_to(cluster.ask_nodes().await, &cluster.options.name)?;
     let folded = cluster.read().await?;
     holdings::check(&nodes, &folded)?;
-    of(cluster, &nodes, &folded, stream).await
+    let broken = evidence(&nodes, stream, before);
+    of(cluster, &nodes, &folded, (stream, broken)).await
 }
 
-async fn of(cluster: &Cluster, nodes: &[NodeView], folded: &Folded, stream: &str) -> Result<Plan, Failure> {
+async fn of(
+    cluster: &Cluster,
+    nodes: &[NodeView],
+    folded: &Folded,
+    (stream, broken): (&str, Option<(String, Break)>),
+) -> Result<Plan, Failure> {
     if let Some(halt) = &folded.halt {
         return Err(refused(format!(
             "the ledger {} is damaged itself: {halt}; repair it first, without --source",
@@ -112,7 +123,6 @@ async fn of(cluster: &Cluster, nodes: &[NodeView], folded: &Folded, stream: &str
         }));
     };
     let last = StreamSeq(look.source.info.last_seq);
-    let broken = evidence(nodes, stream).map(|(node, found)| (node.to_owned(), found));
     let messages = OfHub {
         hub: &cluster.hub,
         stream,

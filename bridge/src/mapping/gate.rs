@@ -120,15 +120,8 @@ impl Driver {
         self.linger.tell(self.unfinished_batches());
         let (state, reason) = self.judge();
         for (incarnation, gate) in &self.gates {
-            // Judged by itself: what another source waits for may be told instead.
-            let is_superseded = self
-                .sources
-                .get(incarnation)
-                .is_some_and(|of| self.is_superseded(of));
-            let open = state == State::Active
-                && !is_superseded
-                && !self.is_far_ahead()
-                && self.node.may_pull(*incarnation).is_ok();
+            let open =
+                state == State::Active && !self.is_far_ahead() && self.node.may_pull(*incarnation).is_ok();
             gate.send_if_modified(|now| std::mem::replace(now, open) != open);
         }
         for (incarnation, probe) in &self.probes {
