@@ -4,11 +4,12 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use fanin_tests::wait::eventually;
 use serde_json::{Value, json};
 
-use crate::cluster::{Cluster, LONG, orders};
+use crate::cluster::{Cluster, LONG, STREAM, orders};
 use crate::hub_store::{self, put_back, snapshot};
 use crate::tool::{self, Ended};
 
@@ -192,7 +193,11 @@ async fn a_repair_of_a_source_may_die() {
     let dir = tempfile::tempdir().unwrap();
     let mut cluster = gone_back(dir.path()).await;
     let config = raised(&cluster, dir.path());
-    for point in ["after_source_consumer", "after_source_terms"] {
+    for point in [
+        "after_source_delete",
+        "after_source_consumer",
+        "after_source_terms",
+    ] {
         let died = repair(&cluster, &["--force"], &config, point).await;
         assert_eq!(died.signal, Some(KILLED), "{point}: {} {}", died.out, died.told);
     }
@@ -250,8 +255,18 @@ async fn what_a_node_had_staged_is_delivered_though_the_source_has_it_no_more() 
         done.out
     );
     assert_eq!(done.out["keeps_old"], json!(true), "{:#}", done.out);
+    cluster.nodes[0].options_mut().env.clear();
+    cluster.nodes[0].restart().await.unwrap();
+    let held = cluster.nodes[0].wait_status(LONG, "the old generation to be refused", |status| {
+        orders(status).reason.contains("FAN-4064")
+    });
+    held.await.unwrap();
+    wait_acked(&cluster, "billing", 51).await;
+    let consumers = cluster.jetstream.get_stream(STREAM).await.unwrap();
+    let consumers = consumers.get_info().await.unwrap().state.consumer_count;
+    assert_eq!(consumers, 1, "only the new incarnation's");
+    cluster.nodes[0].stop().await.unwrap();
     let options = cluster.nodes[0].options_mut();
-    options.env.clear();
     options.config["mappings"]["orders"]["sources"][0]["generation"] = json!(1);
     cluster.nodes[0].restart().await.unwrap();
     wait_acked(&cluster, "billing", 54).await;
@@ -270,5 +285,101 @@ async fn what_a_node_had_staged_is_delivered_though_the_source_has_it_no_more() 
     for (id, count) in counts(&cluster, "billing") {
         assert_eq!(count, if id == "ORDERS:51" { 2 } else { 1 }, "{id}");
     }
+    finish(cluster).await;
+}
+
+/// Waits until everything was delivered: once, but for as many as the repair has told to come twice, which lie behind what the old
+/// consumer had given out and nobody had claimed yet.
+async fn all_as_told(cluster: &Cluster, repaired: &Ended) {
+    let again = usize::try_from(repaired.out["again"].as_u64().unwrap()).unwrap();
+    wait_acked(cluster, "billing", cluster.fed() + again).await;
+    eventually(LONG, "everything to be settled", || cluster.hub_at_rest()).await;
+    let counts = counts(cluster, "billing");
+    assert_eq!(counts.len(), cluster.fed());
+    let twice = counts.values().filter(|count| **count == 2).count();
+    assert_eq!(twice, again);
+    assert!(counts.values().all(|count| *count <= 2));
+}
+
+/// Goal: nodes that have not halted take nothing more by the old consumer once a repair has begun to write, and what they had taken
+/// until then does not come again but as told (the boundary is looked for behind that). Method: a source that nothing is wrong with, under a
+/// stream of messages, whose generation is raised; a first run dies behind the old consumer's end; a file of a node that goes on
+/// tells too little.
+#[tokio::test]
+async fn nodes_that_have_not_halted_take_nothing_by_the_old_consumer() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut cluster = Cluster::with_nodes(&["billing"], 2, 1).await;
+    let trickle = cluster.stream(Duration::from_millis(50));
+    cluster.wait_more(100).await;
+    let config = raised(&cluster, dir.path());
+    let refused = repair(&cluster, &["--force"], &config, "").await;
+    assert_eq!(refused.code, Some(1), "{} {}", refused.out, refused.told);
+    assert!(refused.kinds().contains(&"no_evidence"), "{:#}", refused.out);
+    let words = ["--force", "--accept-in-doubt"];
+    let died = repair(&cluster, &words, &config, "after_source_delete").await;
+    assert_eq!(died.signal, Some(KILLED), "{} {}", died.out, died.told);
+    for node in &cluster.nodes {
+        let held = node.wait_status(LONG, "the consumer to be missed", |status| {
+            orders(status).state == "withheld"
+        });
+        held.await.unwrap();
+    }
+    let socket = cluster.nodes[1].socket();
+    let filed = tool::run(&["ledger", "holdings", "--socket", &socket], Path::new("."), "").await;
+    assert_eq!(filed.code, Some(0), "{}", filed.told);
+    let file = dir.path().join("n2.ndjson");
+    fs::write(&file, filed.text).unwrap();
+    let socket = cluster.nodes[0].socket();
+    let config_path = config.to_str().unwrap();
+    let by_file = [
+        "ledger",
+        "repair",
+        "--source",
+        "ORDERS",
+        "--json",
+        "--dry-run",
+        "--config",
+        config_path,
+        "--node",
+        &socket,
+        "--holdings",
+        file.to_str().unwrap(),
+    ];
+    let by_file = tool::run(&by_file, Path::new("."), "").await;
+    assert_eq!(by_file.code, Some(1), "{}", by_file.told);
+    assert_eq!(by_file.out["outdated"], json!(["n2"]), "{:#}", by_file.out);
+    assert_eq!(by_file.kinds()[..2], ["not_asked", "no_evidence"]);
+    let done = repair(&cluster, &words, &config, "").await;
+    assert_eq!(done.code, Some(0), "{} {}", done.out, done.told);
+    assert_eq!(done.out["keeps_old"], json!(false), "{:#}", done.out);
+    for node in &mut cluster.nodes {
+        node.options_mut().config["mappings"]["orders"]["sources"][0]["generation"] = json!(1);
+        node.stop().await.unwrap();
+        node.restart().await.unwrap();
+    }
+    cluster.stop_stream(trickle).await;
+    all_as_told(&cluster, &done).await;
+    finish(cluster).await;
+}
+
+/// Goal: a boundary is not confirmed on one state and written on another: with a live consumer, all that is claimed between the two
+/// looks is taken as delivered, or told to come twice. Method: the same stream of messages, one run to its end.
+#[tokio::test]
+async fn what_is_claimed_while_a_repair_runs_comes_twice_only_as_told() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut cluster = Cluster::with_nodes(&["billing"], 2, 1).await;
+    let trickle = cluster.stream(Duration::from_millis(50));
+    cluster.wait_more(100).await;
+    let config = raised(&cluster, dir.path());
+    let done = repair(&cluster, &["--force", "--accept-in-doubt"], &config, "").await;
+    assert_eq!(done.code, Some(0), "{} {}", done.out, done.told);
+    assert_eq!(done.out["written"], json!(true));
+    for node in &mut cluster.nodes {
+        node.options_mut().config["mappings"]["orders"]["sources"][0]["generation"] = json!(1);
+        node.stop().await.unwrap();
+        node.restart().await.unwrap();
+    }
+    cluster.stop_stream(trickle).await;
+    all_as_told(&cluster, &done).await;
     finish(cluster).await;
 }

@@ -79,6 +79,15 @@ fn times(first: u64, last: u64) -> (i64, i64) {
     (Source::published_ns(first), Source::published_ns(last))
 }
 
+/// What a halted node tells a repair: from where on the source holds other messages, and when what was there had been published,
+/// with whether that is certain.
+fn told(w: &World, who: usize) -> (u64, Option<(i64, bool)>) {
+    let found = w.node(who).restored_source().unwrap();
+    assert_eq!(found.stream, "S");
+    let known = found.known.map(|known| (known.ns, known.is_exact));
+    (found.from.0, known)
+}
+
 /// A sequence that another node's claim owns above W.
 #[test]
 fn owned_by_another() {
@@ -89,6 +98,8 @@ fn owned_by_another() {
     assert_eq!(w.bridges[B].settled, [2], "a copy is settled");
     arrive(&mut w, B, &[(4, anew(4)), (3, anew(3))]);
     assert_eq!(reused(&w, B), (3, (anew(3), anew(3)), times(1, 3)));
+    // The batch also holds what was before the break: it may have been gathered while the restore came.
+    assert_eq!(told(&w, B), (3, Some((Source::published_ns(3), false))));
     w.sync(B);
     assert_eq!(w.bridges[B].settled, [2]);
     assert!(w.hold(B).is_empty() && w.bridges[B].disk.image.batches.is_empty());
@@ -103,6 +114,7 @@ fn owned_here() {
     let settled = w.bridges[A].settled.clone();
     arrive(&mut w, A, &[(1, anew(1))]);
     assert_eq!(reused(&w, A).0, 1);
+    assert_eq!(told(&w, A), (1, Some((Source::published_ns(1), true))));
     assert_eq!(w.bridges[A].settled, settled);
 }
 
@@ -144,6 +156,7 @@ fn closed_and_forgotten() {
             reused(&w, B),
             (1, (anew(1), anew(1)), (i64::MIN, Source::published_ns(3)))
         );
+        assert_eq!(told(&w, B), (1, Some((Source::published_ns(3), false))));
         assert_eq!(w.bridges[B].settled, [2]);
     }
 }
@@ -167,6 +180,10 @@ fn both_are_claimed() {
     w.flush(&held[0]);
     w.tail_all(B);
     assert_eq!(reused(&w, B), (2, times(1, 2), (anew(2), anew(2))));
+    for who in [A, B] {
+        // Not that of the message that has come since, whichever of the two is in hand.
+        assert_eq!(told(&w, who), (2, Some((Source::published_ns(2), false))));
+    }
     assert_eq!(w.publishers("x", 2), [B]);
 }
 
@@ -235,6 +252,7 @@ fn shrunk() {
             known_ns: Source::published_ns(8),
         };
         assert_eq!(*w.phase(who), Phase::Halted(expected.clone()));
+        assert_eq!(told(&w, who), (8, Some((Source::published_ns(8), true))));
         let text = format!("{expected}; {}", expected.cure());
         for told in ["stream S", "sequence 7", "but 8", "Z)", "generation"] {
             assert!(text.contains(told), "{told}: {text}");
@@ -286,6 +304,39 @@ fn regrown_and_claimed_anew() {
     w.close_by(A);
     see(&mut w, A, 2, |seq| Some(anew(seq)));
     assert_eq!(reused(&w, A), (1, (anew(1), anew(1)), times(1, 1)));
+    assert_eq!(told(&w, A), (1, Some((Source::published_ns(1), true))));
+}
+
+/// What W has passed may have come since the restore, so that its newest time shows nothing. What was looked at does, and so does a
+/// claim that is kept.
+#[test]
+fn what_came_since_does_not_tell_when_the_restore_came() {
+    for (looks, passes) in [(false, true), (true, true), (false, false)] {
+        let mut w = World::started(2, 5);
+        w.stage(A, &[1, 2]);
+        w.run_all();
+        w.stage(A, &[5]);
+        w.run_all();
+        if looks {
+            see(&mut w, B, 5, |seq| Some(Source::published_ns(seq)));
+        }
+        // The stream goes back to 2. Nobody had claimed 3 and 4.
+        arrive(&mut w, A, &[(3, anew(3)), (4, anew(4))]);
+        w.run_all();
+        if passes {
+            w.close_by(A);
+            w.run_all();
+            assert_eq!(w.node(B).fold().passed(INC).newest_ns, anew(4));
+            assert!(w.node(B).fold().claims().is_empty());
+        }
+        arrive(&mut w, B, &[(5, anew(5))]);
+        let expected = if looks || !passes {
+            (Source::published_ns(5), true)
+        } else {
+            (anew(4), false)
+        };
+        assert_eq!(told(&w, B), (5, Some(expected)));
+    }
 }
 
 /// What is claimed while the source is being looked at plays no part: the answer is from before.

@@ -30,6 +30,10 @@ pub const SETTLE_WAIT_MAX: Duration = Duration::from_secs(20);
 /// Pause between two looks at that.
 pub const SETTLE_PAUSE: Duration = Duration::from_millis(200);
 
+/// So long nobody must have claimed anything of a source whose consumer was taken away: messages wait a second at most to be
+/// gathered, and are staged and claimed then.
+pub const CALM_MIN: Duration = Duration::from_secs(3);
+
 /// Most batches of one node that are taken in.
 pub const NODE_BATCHES_MAX: usize = 1 << 20;
 

@@ -47,12 +47,23 @@ pub struct NodeView {
     pub terms: TermsVersion,
     /// It holds the ledger for damaged.
     pub ledger_suspect: bool,
-    /// Streams that it found restored to an earlier copy: from which sequence on they hold other messages.
-    pub breaks: BTreeMap<String, StreamSeq>,
+    /// Streams that it found restored to an earlier copy.
+    pub breaks: BTreeMap<String, Break>,
     /// Its fold, when it was asked for it and has one in memory.
     pub memory: Option<Fold>,
     /// The file that this stands in, and when it was collected; `None` when the node itself was asked.
     pub filed: Option<Filed>,
+}
+
+/// Where a stream was restored, as a node found out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Break {
+    /// From here on it holds other messages than those that were claimed.
+    pub from: StreamSeq,
+    /// What the restore took from there on had been published by then, nanoseconds since 1970; `None` when nothing is known.
+    pub known_ns: Option<i64>,
+    /// Nothing that came since can have been published by then.
+    pub is_exact: bool,
 }
 
 /// Where and since when a node's holdings are kept.
@@ -257,7 +268,14 @@ fn of_node(node: NodeHoldings) -> Result<NodeView, &'static str> {
         terms: TermsVersion(node.terms_version),
         ledger_suspect: node.ledger_suspect,
         breaks: (node.breaks.into_iter())
-            .map(|found| (found.stream, StreamSeq(found.from)))
+            .map(|found| {
+                let known = Break {
+                    from: StreamSeq(found.from),
+                    known_ns: found.known_ns,
+                    is_exact: found.known_exactly && found.known_ns.is_some(),
+                };
+                (found.stream, known)
+            })
             .collect(),
         memory: None,
         filed: None,

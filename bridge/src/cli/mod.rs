@@ -31,6 +31,7 @@ mod repair;
 mod repair_source;
 mod run;
 pub(crate) mod signals;
+mod source_plan;
 mod status;
 mod status_text;
 mod subscribe;

@@ -8,7 +8,7 @@ use tokio::sync::watch;
 
 use super::driver::Driver;
 use super::intake::{IntakeTask, Room};
-use super::join::pause;
+use super::join::{Source, pause};
 use super::ledger_io::error_chain;
 use super::limits::{AHEAD_FACTOR, OPEN_CLAIMS_MAX};
 use super::source_check;
@@ -48,6 +48,10 @@ impl Driver {
         let Some(source) = self.sources.get(&incarnation).cloned() else {
             return;
         };
+        // With W at 0 the consumer that a repair has deleted would be made anew, and everything delivered under it once more.
+        if self.is_superseded(&source) {
+            return;
+        }
         let closed = self.node.fold().closed(incarnation);
         let policy = match (closed.0, self.options.recreate_consumer) {
             (0, _) => CreatePolicy::FromStart,
@@ -99,6 +103,11 @@ impl Driver {
                 }
             }
         }));
+    }
+
+    /// Whether the source was begun anew by a repair and this node's configuration does not say so.
+    fn is_superseded(&self, source: &Source) -> bool {
+        source_check::is_superseded(source, self.node.fold().terms())
     }
 
     /// Looks at everything that decides whether to pull, opens or closes the gates, and tells status why.
@@ -180,6 +189,16 @@ impl Driver {
                 State::Withheld,
                 format!(
                     "FAN-4043: batch {batch} of the local log is damaged and is being fetched again from its source{why}"
+                ),
+            );
+        }
+        if let Some(source) = self.sources.values().find(|source| self.is_superseded(source)) {
+            let (stream, generation) = (&source.terms.stream, source.generation);
+            return (
+                State::Withheld,
+                format!(
+                    "FAN-4064: source {stream} was begun anew with a higher generation than this configuration's {generation}; raise it \
+                     here as on the other nodes, and restart"
                 ),
             );
         }

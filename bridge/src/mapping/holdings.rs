@@ -8,7 +8,7 @@ use fanin_core::batch::{Batch, BatchState};
 use fanin_core::fold::{ClaimEntry, ClaimKey, Fold, Suspect};
 use fanin_core::ids::{BatchNo, Incarnation, LedgerSeq, NodeUuid, StreamSeq};
 use fanin_core::limits::CHECKPOINT_PART_BYTES;
-use fanin_core::node::Phase;
+use fanin_core::node::{Node, Phase};
 use fanin_core::recovery::Disk;
 use fanin_core::seq_set::SeqSet;
 use fanin_proto::v1::{
@@ -130,7 +130,7 @@ impl Driver {
             reason: view.reason,
             terms_version: self.terms_known,
             ledger_suspect: matches!(self.node.phase(), Phase::Halted(halt) if halt.suspect() == Suspect::Ledger),
-            breaks: breaks(self.node.phase()),
+            breaks: breaks(&self.node),
         };
         let batches = self.node.batches().iter().map(|(&number, batch)| {
             let held = published.get(&number);
@@ -185,13 +185,12 @@ fn state_parts(fold: &Fold) -> Vec<Part> {
     (0..parts).map(part).collect()
 }
 
-fn breaks(phase: &Phase) -> Vec<SourceBreak> {
-    let Phase::Halted(halt) = phase else {
-        return Vec::new();
-    };
-    let found = halt.restored_source().map(|(stream, from)| SourceBreak {
-        stream: stream.to_owned(),
-        from: from.0,
+fn breaks(node: &Node) -> Vec<SourceBreak> {
+    let found = node.restored_source().map(|found| SourceBreak {
+        stream: found.stream.to_owned(),
+        from: found.from.0,
+        known_ns: found.known.map(|known| known.ns),
+        known_exactly: found.known.is_some_and(|known| known.is_exact),
     });
     found.into_iter().collect()
 }

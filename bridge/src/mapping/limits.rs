@@ -103,6 +103,10 @@ pub const PULL_LINK_GRACE: Duration = Duration::from_secs(10);
 /// acknowledgement: it was delivered anew as often, to whichever node pulls.
 pub const STUCK_ACK_WAITS: u64 = 3;
 
+/// So many generations behind the configured one a source's incarnation in the terms is recognised as a later one. A generation is
+/// raised by one for each repair.
+pub const GENERATIONS_AHEAD_MAX: u64 = 256;
+
 /// Looks for holes and repairs under way at once, over all sources.
 pub const LOOKS_MAX: usize = 16;
 

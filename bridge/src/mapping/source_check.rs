@@ -2,9 +2,12 @@
 
 use fanin_config::RequiredDelivery;
 use fanin_core::node::Stability;
+use fanin_core::record::Terms;
 use fanin_hub::SourceInfo;
 use fanin_hub::codes;
 
+use super::join::Source;
+use super::limits::GENERATIONS_AHEAD_MAX;
 use crate::volatile::Volatile;
 
 /// How far a setting takes the hub's word back.
@@ -93,6 +96,20 @@ pub fn weaknesses(info: &SourceInfo) -> Vec<Weakness> {
         }
     }
     found
+}
+
+/// Whether the terms name a later incarnation of a source's stream than the configured one: its generation was raised since, and
+/// not in this configuration. One of an earlier generation, or of a stream that was there before, is none.
+#[must_use]
+pub fn is_superseded(source: &Source, terms: &Terms) -> bool {
+    let generation = u64::from(source.generation);
+    let own = source.info.incarnation(generation);
+    let named = terms.sources.iter();
+    let mut others = named.filter(|(named, of)| **named != own && of.stream == source.terms.stream);
+    others.any(|(other, _)| {
+        let mut later = generation + 1..=generation + GENERATIONS_AHEAD_MAX;
+        later.any(|later| source.info.incarnation(later) == *other)
+    })
 }
 
 fn seconds(nanoseconds: u64) -> String {
@@ -305,6 +322,36 @@ mod tests {
             assert_eq!(judged.is_err(), harm == Harm::Volatile, "{setting}");
             assert_eq!(judge(None, &info), Ok(()));
         }
+    }
+
+    /// Goal: only a later generation of the same stream supersedes. Method: terms that name another incarnation beside the own.
+    #[test]
+    fn a_later_generation_supersedes() {
+        let terms = |stream: &str| fanin_core::record::SourceTerms {
+            stream: stream.to_owned(),
+            filters: Vec::new(),
+        };
+        let source = Source {
+            info: good(),
+            generation: 3,
+            terms: terms("ORDERS"),
+        };
+        let beside = |other, stream: &str| {
+            let own = source.info.incarnation(3);
+            let sources = [(own, terms("ORDERS")), (other, terms(stream))].into();
+            let named = Terms {
+                version: fanin_core::ids::TermsVersion(1),
+                sources,
+                apps: std::collections::BTreeMap::new(),
+            };
+            is_superseded(&source, &named)
+        };
+        let of = |generation| source.info.incarnation(generation);
+        assert!(beside(of(4), "ORDERS") && beside(of(3 + GENERATIONS_AHEAD_MAX), "ORDERS"));
+        assert!(!beside(of(2), "ORDERS") && !beside(of(0), "ORDERS") && !beside(of(3), "ORDERS"));
+        assert!(!beside(of(4), "OTHERS"));
+        let deleted = changed(|info| info.created_ns = 0);
+        assert!(!beside(deleted.incarnation(4), "ORDERS"));
     }
 
     #[test]

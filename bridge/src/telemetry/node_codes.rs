@@ -154,6 +154,9 @@ super::codes::codes! {
     TERMS_UNFIT = "FAN-4061", "the terms do not fit in a ledger record",
         "This node's configuration names, together with what the terms in force name already, more or longer subjects and applications than one record may hold (64 subjects a source, 64 sources, 256 applications, 248 KiB in all). Nothing is written that no bridge could read.",
         "Name fewer or shorter subjects (wildcards), or split the mapping into several.";
+    SOURCE_SUPERSEDED = "FAN-4064", "a source was begun anew, and this configuration does not say so",
+        "`fanin ledger repair --source` gave the stream its next incarnation, by a raised generation, and this node's configuration still has the one before. What it had won and staged goes on, it takes nothing more from the mapping.",
+        "Raise the source's `generation` in this node's configuration as on the other nodes, and restart it.";
     INVARIANT = "FAN-4099", "a defect in fanin",
         "The node's state broke one of its own rules.",
         "Please report the log line; restart the bridge.";

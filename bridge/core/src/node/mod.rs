@@ -12,12 +12,14 @@ mod done;
 mod halted;
 mod intake;
 mod ledger;
+mod restored;
 mod reused;
 mod room;
 mod stuck;
 mod upkeep;
 
 pub use close::CloseState;
+pub use restored::{KnownTime, Restored};
 pub use reused::SourceProbe;
 pub use stuck::Stuck;
 
