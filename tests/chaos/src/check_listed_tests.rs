@@ -121,10 +121,9 @@ fn a_sequence_given_away_again_is_held_for_one_message_only() {
         });
         let (name, mut lines) = producer(&[1, 7]);
         for line in &mut lines {
-            match &mut line.event {
-                Event::Stored { number: 7, .. } => line.at_ms = 20,
-                Event::Stored { id, .. } => *id = "S:7".to_owned(),
-                _ => {}
+            if let Event::Stored { number, id } = &mut line.event {
+                *id = "S:7".to_owned();
+                line.at_ms = if *number == 7 { 20 } else { 1 };
             }
         }
         let verdict = judge(&[(name, lines)], &told);
