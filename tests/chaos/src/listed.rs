@@ -176,8 +176,20 @@ impl Repair {
             .damage
             .iter()
             .map(|damage| format!("ledger repair: {damage}"));
-        let findings = self.findings.iter();
-        let findings = findings.map(|finding| format!("ledger repair: {}: {}", finding.kind, finding.text));
+        let mut kinds: BTreeMap<&str, (u64, u64)> = BTreeMap::new();
+        for finding in &self.findings {
+            let (findings, messages) = kinds.entry(&finding.kind).or_default();
+            *findings += 1;
+            *messages += finding
+                .messages
+                .iter()
+                .map(|(first, last)| last - first + 1)
+                .sum::<u64>();
+        }
+        let findings = kinds.iter();
+        let findings = findings.map(|(kind, (findings, messages))| {
+            format!("ledger repair: {findings} x {kind}, which name {messages} messages")
+        });
         let through = self.taken_as_delivered.iter();
         let through =
             through.map(|through| format!("ledger repair --source: taken as delivered through {through}"));
