@@ -412,6 +412,12 @@ async fn what_two_histories_gave_to_two_nodes_is_listed_as_duplicate() {
         "{}",
         seen.out
     );
+    let findings = seen.out["findings"].as_array().unwrap().iter();
+    let ranges = findings.flat_map(|finding| finding["messages"].as_array().unwrap());
+    let named: std::collections::BTreeSet<u64> = ranges
+        .flat_map(|range| range[0].as_u64().unwrap()..=range[1].as_u64().unwrap())
+        .collect();
+    assert_eq!(named, (61..=100).collect(), "{}", seen.out);
     let texts = seen.out["findings"].to_string();
     for word in ["ORDERS", "n1", "n2"] {
         assert!(texts.contains(word), "{word}: {texts}");

@@ -437,7 +437,7 @@ fn to_json(args: &RepairArgs, cluster: &Cluster, plan: &Plan, outcome: &Outcome)
         .merged
         .findings
         .iter()
-        .map(|finding| json!({ "kind": finding.kind(), "text": named(plan, finding) }))
+        .map(|finding| json!({ "kind": finding.kind(), "text": named(plan, finding), "messages": finding.ranges() }))
         .collect();
     let text = plan.evidence.not_understood();
     findings.extend(text.map(|text| json!({ "kind": "not_understood", "text": text })));

@@ -8,10 +8,10 @@ use std::{fmt, fs, io};
 
 use serde::Serialize;
 
-use crate::explain::{Confirmation, Explainer, Stored};
+use crate::explain::{Answers, Confirmation, Explainer, Stored};
 use crate::history::{self, Event, Line};
 use crate::limits::SHOWN_MAX;
-use crate::listed::{LISTED_FILE, Listed, NodeListed, Promise};
+use crate::listed::{LISTED_FILE, Listed, Promise};
 
 /// The judgement on one application.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
@@ -58,13 +58,6 @@ pub(crate) fn judge_dir(dir: &Path) -> io::Result<Verdict> {
     Ok(judge(&history::read_all(dir)?, &listed))
 }
 
-/// All acknowledgements of one application by message number.
-#[derive(Debug, Default)]
-struct Answers {
-    confirmed: BTreeMap<usize, Vec<Confirmation>>,
-    doubted: BTreeSet<usize>,
-}
-
 /// All histories together.
 #[derive(Debug, Default)]
 struct Seen {
@@ -93,7 +86,7 @@ fn judge(histories: &[(String, Vec<Line>)], listed: &Listed) -> Verdict {
     } = seen;
     let mut explainer = match listed.promise {
         Promise::ExactlyOnce => None,
-        Promise::Listed => Some(Explainer::new(listed, &stored, &delivered_by)),
+        Promise::Listed => Some(Explainer::new(listed, &stored, &delivered_by, &answers)),
     };
     let apps: BTreeMap<String, AppVerdict> = answers
         .iter()
@@ -111,7 +104,7 @@ fn judge(histories: &[(String, Vec<Line>)], listed: &Listed) -> Verdict {
         published,
         apps,
         faults: listed.faults.clone(),
-        listed: listed.nodes.iter().flat_map(NodeListed::words).collect(),
+        listed: listed.words(),
         violations: unreadable,
     };
     let defects = listed.nodes.iter().flat_map(|node| {
@@ -182,7 +175,10 @@ impl Seen {
 
     fn doubt<'a>(&mut self, app: &str, deliveries: impl IntoIterator<Item = &'a history::Delivery>) {
         let doubted = &mut self.answers.entry(app.to_owned()).or_default().doubted;
-        doubted.extend(deliveries.into_iter().map(|delivery| delivery.number));
+        for delivery in deliveries {
+            let nodes = doubted.entry(delivery.number).or_default();
+            nodes.insert(delivery.node.clone());
+        }
     }
 }
 
@@ -200,15 +196,30 @@ fn judge_app(
         .iter()
         .filter(|(number, _)| !answers.confirmed.contains_key(number))
     {
-        if answers.doubted.contains(number) {
-            verdict.in_doubt += 1;
-            continue;
-        }
+        let doubted = answers.doubted.get(number);
         let asked = explainer.as_deref_mut();
+        let listed = match (asked, doubted) {
+            // What is published in all topics together judges it.
+            (None, Some(_)) => {
+                verdict.in_doubt += 1;
+                continue;
+            }
+            (None, None) => None,
+            (Some(explainer), Some(nodes)) => {
+                if explainer.settles_doubt(app, message, nodes) {
+                    verdict.in_doubt += 1;
+                    continue;
+                }
+                let missing = explainer.missing(app, *number, message);
+                missing.or_else(|| explainer.doubt_at_one_that_is_down(nodes))
+            }
+            (Some(explainer), None) => explainer.missing(app, *number, message),
+        };
+        let in_doubt = if doubted.is_some() { ", in doubt" } else { "" };
         verdict.missing.push(Finding {
             number: *number,
-            text: format!("{number} ({})", message.id),
-            listed: asked.and_then(|explainer| explainer.missing(app, *number, message)),
+            text: format!("{number} ({}{in_doubt})", message.id),
+            listed,
         });
     }
     for (number, confirmations) in &answers.confirmed {
@@ -224,7 +235,7 @@ fn judge_app(
             verdict.repeated.push(Finding {
                 number: *number,
                 text,
-                listed: asked.and_then(|explainer| explainer.repeated(*number, confirmations, message)),
+                listed: asked.and_then(|explainer| explainer.repeated(confirmations, message)),
             });
         }
     }

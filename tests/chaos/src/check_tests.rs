@@ -1,7 +1,12 @@
 // Goal: the checker finds every kind of violation, and nothing else. Method: small histories by hand.
 use super::*;
 use crate::history::Delivery;
-use crate::listed::{Break, Claim, DeadLetter, Loss, Standing, Takes};
+use crate::listed::{
+    Break, Claim, DeadLetter, Held, Listing, Loss, NodeListed, Repair, Source, Standing, Takes,
+};
+
+#[path = "check_listed_tests.rs"]
+mod listed_tests;
 
 fn lines(events: Vec<Event>) -> Vec<Line> {
     events.into_iter().map(|event| Line { at_ms: 1, event }).collect()
@@ -41,6 +46,9 @@ fn listed(promise: Promise, published: u64) -> Listed {
             ..NodeListed::default()
         }],
         claims: Vec::new(),
+        closed: 0,
+        source: Source::default(),
+        repair: None,
         broken: None,
         trouble: Vec::new(),
         faults: BTreeMap::new(),
@@ -128,6 +136,10 @@ fn broken(takes: Takes) -> Listed {
         node: "n2".to_owned(),
         ..NodeListed::default()
     });
+    for node in &mut listed.nodes {
+        node.was_asked = true;
+        node.has_joined = true;
+    }
     // Everything is stored and confirmed at millisecond 1 unless a test says otherwise.
     listed.broken = Some(Break {
         copied_ms: Some(0),
@@ -153,11 +165,50 @@ fn dead(app: &str, seq: u64) -> DeadLetter {
     }
 }
 
+fn held(seq: u64) -> Held {
+    Held {
+        first: seq,
+        last: seq,
+        oldest_ms: 1,
+        newest_ms: 1,
+    }
+}
+
+/// The node halts, and says that the hub is why.
+fn halt(node: &mut NodeListed, code: &str) {
+    node.standing = Standing::Halted;
+    node.reasons.insert(format!("halted: {code}: told"));
+}
+
+fn waits(node: &mut NodeListed, app: &str, seq: u64) {
+    node.waiting.entry(app.to_owned()).or_default().push(held(seq));
+}
+
+fn owned(told: &mut Listed, node: &str, seq: u64) {
+    told.claims.push(Claim {
+        node: node.to_owned(),
+        won: vec![(1, seq)],
+    });
+}
+
+/// A repair of a damaged ledger.
+fn repair(kind: &str, seq: u64) -> Option<Repair> {
+    Some(Repair {
+        damage: vec!["it ends before".to_owned()],
+        findings: vec![Listing {
+            kind: kind.to_owned(),
+            text: String::new(),
+            messages: vec![(seq, seq)],
+        }],
+        ..Repair::default()
+    })
+}
+
 /// Goal: a missing message is listed by what speaks of it, and by nothing else. Method: message 7 is missing; each case adds
 /// one thing.
 #[test]
 fn a_missing_message_must_be_listed_itself() {
-    let cases: [(&str, bool, Takes, Change); 21] = [
+    let cases: [(&str, bool, Takes, Change); 29] = [
         ("nothing", false, Takes::Everything, |_| {}),
         ("a loss that names it", true, Takes::Nothing, |told| {
             told.nodes[1].losses.push(loss("FAN-4049", 3, &[(5, 9)]));
@@ -187,34 +238,52 @@ fn a_missing_message_must_be_listed_itself() {
             told.nodes[1].dead_letters.insert(dead("b", 7));
         }),
         ("a halted holder", true, Takes::Nothing, |told| {
-            told.nodes[0].standing = Standing::Halted;
-            told.nodes[0].holds.push((7, 7));
+            halt(&mut told.nodes[0], "FAN-4030");
+            told.nodes[0].staged.push(held(7));
+        }),
+        ("a halted holder of another", false, Takes::Nothing, |told| {
+            halt(&mut told.nodes[0], "FAN-4030");
+            told.nodes[0].staged.push(held(8));
         }),
         ("a holder that goes on", false, Takes::Nothing, |told| {
-            told.nodes[0].holds.push((7, 7));
-            told.nodes[1].standing = Standing::Halted;
+            told.nodes[0].staged.push(held(7));
+            halt(&mut told.nodes[1], "FAN-4030");
         }),
         ("a refused owner by the ledger", true, Takes::Nothing, |told| {
             told.nodes[1].standing = Standing::Refused;
-            told.claims.push(Claim {
-                node: "n2".to_owned(),
-                won: vec![(1, 7)],
-            });
+            told.nodes[1].was_asked = false;
+            owned(told, "n2", 7);
         }),
+        (
+            "a halted owner by the ledger that does not hold it",
+            false,
+            Takes::Nothing,
+            |told| {
+                halt(&mut told.nodes[1], "FAN-4030");
+                owned(told, "n2", 7);
+            },
+        ),
+        (
+            "a halted owner by the ledger whose disk is not what it was",
+            true,
+            Takes::Nothing,
+            |told| {
+                halt(&mut told.nodes[1], "FAN-4010");
+                told.nodes[1].has_joined = false;
+                owned(told, "n2", 7);
+            },
+        ),
         ("a silent owner", false, Takes::Nothing, |told| {
             told.nodes[1].standing = Standing::Silent;
-            told.claims.push(Claim {
-                node: "n2".to_owned(),
-                won: vec![(1, 7)],
-            });
+            told.nodes[1].was_asked = false;
+            owned(told, "n2", 7);
         }),
         (
             "somebody halted who has nothing to do with it",
             false,
             Takes::Nothing,
             |told| {
-                told.nodes[1].standing = Standing::Halted;
-                told.nodes[1].reasons.insert("halted: FAN-4030".to_owned());
+                halt(&mut told.nodes[1], "FAN-4030");
                 told.nodes[1].codes.insert("FAN-4030".to_owned(), 1);
             },
         ),
@@ -222,9 +291,13 @@ fn a_missing_message_must_be_listed_itself() {
             "behind the copy, and a halt",
             true,
             Takes::BehindTheCopy,
-            |told| {
-                told.nodes[1].standing = Standing::Halted;
-            },
+            |told| halt(&mut told.nodes[1], "FAN-4035"),
+        ),
+        (
+            "behind the copy, and a halt for another reason",
+            false,
+            Takes::BehindTheCopy,
+            |told| halt(&mut told.nodes[1], "FAN-4043"),
         ),
         (
             "behind the copy, and no halt",
@@ -232,8 +305,17 @@ fn a_missing_message_must_be_listed_itself() {
             Takes::BehindTheCopy,
             |_| {},
         ),
+        (
+            "behind the copy, but still in the source",
+            false,
+            Takes::BehindTheCopy,
+            |told| {
+                halt(&mut told.nodes[1], "FAN-4035");
+                told.source.push(7, 7);
+            },
+        ),
         ("in the copy, and a halt", false, Takes::BehindTheCopy, |told| {
-            told.nodes[1].standing = Standing::Halted;
+            halt(&mut told.nodes[1], "FAN-4035");
             told.broken.as_mut().unwrap().copied_ms = Some(5);
         }),
         (
@@ -241,8 +323,8 @@ fn a_missing_message_must_be_listed_itself() {
             false,
             Takes::BehindTheCopy,
             |told| {
-                told.nodes[1].standing = Standing::Halted;
-                told.nodes[0].holds.push((7, 7));
+                halt(&mut told.nodes[1], "FAN-4035");
+                told.nodes[0].staged.push(held(7));
             },
         ),
         (
@@ -250,10 +332,8 @@ fn a_missing_message_must_be_listed_itself() {
             false,
             Takes::Nothing,
             |told| {
-                told.nodes[0].standing = Standing::Halted;
-                told.nodes[0].has_joined = true;
-                told.nodes[0].holds.push((7, 7));
-                told.nodes[0].waiting.push((7, 7));
+                halt(&mut told.nodes[0], "FAN-4030");
+                waits(&mut told.nodes[0], "a", 7);
             },
         ),
         (
@@ -261,23 +341,33 @@ fn a_missing_message_must_be_listed_itself() {
             true,
             Takes::Nothing,
             |told| {
-                told.nodes[0].standing = Standing::Halted;
-                told.nodes[0].holds.push((7, 7));
-                told.nodes[0].waiting.push((7, 7));
+                halt(&mut told.nodes[0], "FAN-4019");
+                told.nodes[0].has_joined = false;
+                waits(&mut told.nodes[0], "a", 7);
+            },
+        ),
+        (
+            "held for another application only",
+            false,
+            Takes::Nothing,
+            |told| {
+                halt(&mut told.nodes[0], "FAN-4019");
+                told.nodes[0].has_joined = false;
+                waits(&mut told.nodes[0], "b", 7);
             },
         ),
         ("published and withheld by damage", true, Takes::Nothing, |told| {
-            told.nodes[0].standing = Standing::Halted;
-            told.nodes[0].has_joined = true;
-            told.nodes[0]
-                .reasons
-                .insert("halted: FAN-4044: damage".to_owned());
-            told.nodes[0].holds.push((7, 7));
-            told.nodes[0].waiting.push((7, 7));
+            halt(&mut told.nodes[0], "FAN-4044");
+            waits(&mut told.nodes[0], "a", 7);
         }),
-        ("nobody goes on", true, Takes::Nothing, |told| {
-            told.nodes[0].standing = Standing::Fenced;
-            told.nodes[1].standing = Standing::Refused;
+        ("a repair lists it as lost", true, Takes::Nothing, |told| {
+            told.repair = repair("missing", 7);
+        }),
+        ("a repair lists another", false, Takes::Nothing, |told| {
+            told.repair = repair("missing", 8);
+        }),
+        ("a repair lists it as twice", false, Takes::Nothing, |told| {
+            told.repair = repair("duplicate", 7);
         }),
     ];
     for (name, green, takes, change) in cases {
@@ -306,17 +396,46 @@ fn a_count_explains_no_more_than_it_counts() {
 /// the act ends at millisecond 10.
 #[test]
 fn a_repeated_message_must_be_listed_itself() {
-    let halted: Change = |told| told.nodes[0].standing = Standing::Halted;
-    let cases: [(&str, bool, (u64, u64), Change); 6] = [
+    let halted: Change = |told| halt(&mut told.nodes[0], "FAN-4030");
+    let cases: [(&str, bool, (u64, u64), Change); 11] = [
         ("nothing is told", false, (1, 20), |_| {}),
         ("its node halted", true, (1, 20), halted),
+        ("its node halted for another reason", false, (1, 20), |told| {
+            halt(&mut told.nodes[0], "FAN-4043");
+        }),
         ("both before", false, (1, 2), halted),
         ("both behind", false, (11, 20), halted),
         ("another node halted", false, (1, 20), |told| {
-            told.nodes[1].standing = Standing::Halted;
+            halt(&mut told.nodes[1], "FAN-4030");
         }),
+        (
+            "another node that would hold it by the ledger halted",
+            false,
+            (1, 20),
+            |told| {
+                halt(&mut told.nodes[1], "FAN-4030");
+                owned(told, "n2", 7);
+            },
+        ),
         ("a loss names it", true, (1, 20), |told| {
             told.nodes[1].losses.push(loss("FAN-4040", 1, &[(7, 7)]));
+        }),
+        ("its node halted, and a repair lists it", true, (1, 20), |told| {
+            halt(&mut told.nodes[0], "FAN-4030");
+            told.repair = repair("duplicate", 7);
+        }),
+        (
+            "its node halted, and a repair lists another",
+            false,
+            (1, 20),
+            |told| {
+                halt(&mut told.nodes[0], "FAN-4030");
+                told.repair = repair("duplicate", 8);
+            },
+        ),
+        ("a repair lists it, as lost", false, (1, 20), |told| {
+            halt(&mut told.nodes[0], "FAN-4030");
+            told.repair = repair("missing", 7);
         }),
     ];
     for (name, green, (first, second), change) in cases {
@@ -361,9 +480,7 @@ fn a_message_that_the_producer_stored_again_is_another_one() {
 #[test]
 fn trouble_and_strangers_stay_violations_in_a_broken_run() {
     let mut told = broken(Takes::Everything);
-    told.nodes
-        .iter_mut()
-        .for_each(|node| node.standing = Standing::Halted);
+    told.nodes.iter_mut().for_each(|node| halt(node, "FAN-4030"));
     let one = instance("one", vec![(1, 9, yes(1))]);
     assert!(!judge(&[producer(&[7]), one], &told).green);
     assert!(judge(&[producer(&[7])], &told).green);

@@ -8,12 +8,14 @@ use std::time::Duration;
 use async_nats::jetstream::{self, consumer, stream};
 use fanin_localhub::{LocalHub, LocalHubOptions, ServerBinary, free_port};
 use fanin_tests::proxy::Proxy;
-use fanin_tests::wait::until;
+use fanin_tests::wait::{patience, until};
 use futures_util::TryStreamExt;
+use tokio::time::timeout;
 
 use crate::error::{RunError, during};
 use crate::history::now_ms;
-use crate::limits::{ACT_TIMEOUT, SERVERS_R3};
+use crate::limits::{ACT_TIMEOUT, READ_TIMEOUT, SERVERS_R3, SOURCE_MESSAGES_MAX};
+use crate::listed::Source;
 use crate::world::{STREAM, SUBJECT};
 
 /// The hub forgets a dedupe id after this.
@@ -149,6 +151,45 @@ impl Hub {
         let stream = self.jetstream.get_stream(STREAM).await;
         let stream = stream.map_err(|error| error.to_string())?;
         Ok(stream.cached_info().state.last_sequence)
+    }
+
+    /// Every message of the source with its number, as it is now. Nothing when there is no source.
+    pub(crate) async fn source(&self) -> Result<Source, RunError> {
+        let read = until(ACT_TIMEOUT, "the source to be read", || self.read_source());
+        read.await.map_err(RunError)
+    }
+
+    async fn read_source(&self) -> Result<Source, String> {
+        let told = |error: &dyn std::fmt::Display| error.to_string();
+        let stream = self.jetstream.get_stream(STREAM).await;
+        let stream = stream.map_err(|error| told(&error))?;
+        let mut source = Source::default();
+        if stream.cached_info().state.messages == 0 {
+            return Ok(source);
+        }
+        let consumer = stream
+            .create_consumer(consumer::pull::OrderedConfig::default())
+            .await;
+        let consumer = consumer.map_err(|error| told(&error))?;
+        let mut messages = consumer.messages().await.map_err(|error| told(&error))?;
+        // The producer has ended: what is there now is all there will be.
+        for _ in 0..SOURCE_MESSAGES_MAX {
+            let next = timeout(patience(READ_TIMEOUT), messages.try_next()).await;
+            let next = next.map_err(|_| "the source sends nothing".to_owned())?;
+            let Some(message) = next.map_err(|error| told(&error))? else {
+                return Err("the source ended".to_owned());
+            };
+            let info = message.info().map_err(|error| told(&error))?;
+            let text = String::from_utf8_lossy(&message.payload);
+            let number = text.trim_end().parse().map_err(|error| told(&error))?;
+            source.push(info.stream_sequence, number);
+            if info.pending == 0 {
+                return Ok(source);
+            }
+        }
+        Err(format!(
+            "the source holds more than {SOURCE_MESSAGES_MAX} messages"
+        ))
     }
 
     /// Copies the stores of all servers as they are at one moment, which is returned (milliseconds since the Unix epoch):

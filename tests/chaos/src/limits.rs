@@ -54,6 +54,12 @@ pub(crate) const ACKS_UNDER_WAY_MAX: usize = 1_024;
 /// A bridge or the command line may take this long to tell what it holds.
 pub(crate) const ASK_TIMEOUT: Duration = Duration::from_secs(60);
 
+/// Messages of the source that are read at a run's end at most: more than a day's.
+pub(crate) const SOURCE_MESSAGES_MAX: u64 = 32 << 20;
+
+/// The source may take this long to send the next of them.
+pub(crate) const READ_TIMEOUT: Duration = Duration::from_secs(10);
+
 /// Bytes of one part of a bridge's holdings.
 pub(crate) const HOLDINGS_BYTES_MAX: usize = 16 << 20;
 

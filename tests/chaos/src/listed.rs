@@ -24,6 +24,15 @@ pub(crate) const REFUSALS: [&str; 10] = [
     "FAN-4035", "FAN-4036",
 ];
 
+/// Codes with which a bridge says that the ledger or the source is not what it was. Others, as of its own disk, list nothing that
+/// the hub lost or gave twice.
+const HUB_CODES: [&str; 6] = [
+    "FAN-2013", "FAN-4010", "FAN-4019", "FAN-4030", "FAN-4035", "FAN-4036",
+];
+
+/// Words of a reason that the source is not what it was.
+const SOURCE_WORDS: [&str; 3] = ["FAN-4035", "FAN-4036", "created again"];
+
 /// What was promised of this run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -65,6 +74,12 @@ pub(crate) struct Listed {
     pub(crate) nodes: Vec<NodeListed>,
     /// Whose the messages are that some application has not finished, as the ledger tells at the end.
     pub(crate) claims: Vec<Claim>,
+    /// How far the ledger, as it is at the end, has the source closed.
+    pub(crate) closed: u64,
+    /// What the source holds at the end of a run that broke the promise.
+    pub(crate) source: Source,
+    /// What `fanin ledger repair --dry-run` lists, where a bridge does not go on.
+    pub(crate) repair: Option<Repair>,
     pub(crate) broken: Option<Break>,
     /// Why the run did not come to rest, or what else went wrong; empty when nothing did.
     pub(crate) trouble: Vec<String>,
@@ -72,11 +87,124 @@ pub(crate) struct Listed {
     pub(crate) faults: BTreeMap<String, usize>,
 }
 
+impl Listed {
+    /// What bridges and ledger list, in words.
+    pub(crate) fn words(&self) -> Vec<String> {
+        let nodes = self.nodes.iter().flat_map(NodeListed::words);
+        nodes.chain(self.repair.iter().flat_map(Repair::words)).collect()
+    }
+}
+
 /// Sequences of the source, both ends included.
 pub(crate) type Ranges = Vec<(u64, u64)>;
 
 pub(crate) fn holds(ranges: &Ranges, seq: u64) -> bool {
     ranges.iter().any(|(first, last)| *first <= seq && seq <= *last)
+}
+
+/// Messages that a bridge holds: their sequences, both ends included, and the times of the oldest and the newest of their batch,
+/// in milliseconds since the Unix epoch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Held {
+    pub(crate) first: u64,
+    pub(crate) last: u64,
+    pub(crate) oldest_ms: u64,
+    pub(crate) newest_ms: u64,
+}
+
+/// Messages of the source with ascending sequences and numbers, both without a gap.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Run {
+    pub(crate) first: u64,
+    pub(crate) last: u64,
+    /// The number that the first of them carries.
+    pub(crate) number: usize,
+}
+
+/// Every message of the source, in order.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Source {
+    pub(crate) runs: Vec<Run>,
+}
+
+impl Source {
+    /// Adds the next message.
+    pub(crate) fn push(&mut self, seq: u64, number: usize) {
+        match self.runs.last_mut() {
+            Some(run) if run.last + 1 == seq && run.number_at(seq) == Some(number) => run.last = seq,
+            Some(_) | None => self.runs.push(Run {
+                first: seq,
+                last: seq,
+                number,
+            }),
+        }
+    }
+
+    /// The number that the message at a sequence carries; `None` when there is none.
+    pub(crate) fn number_at(&self, seq: u64) -> Option<usize> {
+        let behind = self.runs.partition_point(|run| run.first <= seq);
+        let run = self.runs.get(behind.checked_sub(1)?)?;
+        if seq <= run.last { run.number_at(seq) } else { None }
+    }
+}
+
+impl Run {
+    /// The number at a sequence that is not before the first, whether or not the run goes so far.
+    fn number_at(&self, seq: u64) -> Option<usize> {
+        let behind = usize::try_from(seq.checked_sub(self.first)?).ok()?;
+        self.number.checked_add(behind)
+    }
+}
+
+/// What the dry run of a repair lists.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Repair {
+    /// What is wrong with the ledger; empty when nothing is.
+    pub(crate) damage: Vec<String>,
+    pub(crate) findings: Vec<Listing>,
+    /// How far the repaired ledger would have the source closed.
+    pub(crate) closed: u64,
+    /// Where the ledger is well and the source is not: the last message that the repair of the source takes as delivered. Everything
+    /// behind it would be delivered.
+    pub(crate) taken_as_delivered: Option<u64>,
+}
+
+impl Repair {
+    /// What it lists, in words.
+    pub(crate) fn words(&self) -> Vec<String> {
+        let damage = self
+            .damage
+            .iter()
+            .map(|damage| format!("ledger repair: {damage}"));
+        let mut kinds: BTreeMap<&str, (u64, u64)> = BTreeMap::new();
+        for finding in &self.findings {
+            let (findings, messages) = kinds.entry(&finding.kind).or_default();
+            *findings += 1;
+            *messages += finding
+                .messages
+                .iter()
+                .map(|(first, last)| last - first + 1)
+                .sum::<u64>();
+        }
+        let findings = kinds.iter();
+        let findings = findings.map(|(kind, (findings, messages))| {
+            format!("ledger repair: {findings} x {kind}, which name {messages} messages")
+        });
+        let through = self.taken_as_delivered.iter();
+        let through =
+            through.map(|through| format!("ledger repair --source: taken as delivered through {through}"));
+        damage.chain(findings).chain(through).collect()
+    }
+}
+
+/// One finding of a repair.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Listing {
+    pub(crate) kind: String,
+    pub(crate) text: String,
+    /// The messages that it names.
+    #[serde(default)]
+    pub(crate) messages: Ranges,
 }
 
 /// An open claim of the ledger.
@@ -198,10 +326,16 @@ pub(crate) struct NodeListed {
     pub(crate) codes: BTreeMap<String, u64>,
     /// Lines since then that list messages as lost.
     pub(crate) losses: Vec<Loss>,
-    /// What it holds and some application has not finished, or the ledger has not decided.
-    pub(crate) holds: Ranges,
-    /// What of it is published and some application has not finished: a mapping that halted delivers it all the same.
-    pub(crate) waiting: Ranges,
+    /// Whether it told what it holds; a bridge that does not run cannot.
+    pub(crate) was_asked: bool,
+    /// What it holds and has not published: nobody knows yet whose it is, or it is about to publish it.
+    pub(crate) staged: Vec<Held>,
+    /// By application, what it has published and that application has not finished: a mapping that halted delivers it all the same.
+    pub(crate) waiting: BTreeMap<String, Vec<Held>>,
+    /// By application, how many messages of its topic that application has finished, dead letters included.
+    pub(crate) finished: BTreeMap<String, u64>,
+    /// How far it knows the source to be closed.
+    pub(crate) closed: u64,
     /// Whether it has joined in its present life. A mapping that is held before that, as its ledger is not what it was, delivers
     /// nothing yet: nobody knows whether it is still its to deliver.
     pub(crate) has_joined: bool,
@@ -216,15 +350,38 @@ impl NodeListed {
         self.standing == Standing::Halted && self.has_joined && !self.reasons.iter().any(damaged)
     }
 
+    /// Whether its disk may not hold what the ledger says that it owns, as it says itself.
+    pub(crate) fn misses_own(&self) -> bool {
+        let damaged = self
+            .reasons
+            .iter()
+            .any(|reason| DAMAGE.iter().any(|code| reason.contains(code)));
+        self.standing.is_told() && (!self.was_asked || !self.has_joined || damaged)
+    }
+
+    /// Whether it stands still and says that the hub is why.
+    pub(crate) fn tells_of_the_hub(&self) -> bool {
+        let told = |reason: &String| HUB_CODES.iter().any(|code| reason.contains(code));
+        self.standing.is_told() && self.reasons.iter().any(told)
+    }
+
+    /// Whether it says that the source is not what it was.
+    pub(crate) fn tells_of_the_source(&self) -> bool {
+        let told = |reason: &String| SOURCE_WORDS.iter().any(|words| reason.contains(words));
+        self.reasons.iter().any(told)
+    }
+
     /// What it lists, in words; nothing when all is well.
     pub(crate) fn words(&self) -> Vec<String> {
-        let held: u64 = self.holds.iter().map(|(first, last)| last - first + 1).sum();
+        let count = |held: &[Held]| held.iter().map(|held| held.last - held.first + 1).sum::<u64>();
+        let waiting = self.waiting.values().map(|held| count(held)).max();
         let dead = u64::try_from(self.dead_letters.len()).unwrap_or(u64::MAX);
         let counts = [
             ("dead letters", dead),
             ("tombstoned", self.tombstoned),
             ("repaired", self.repaired),
-            ("unfinished", held),
+            ("held and not published", count(&self.staged)),
+            ("published and unfinished", waiting.unwrap_or(0)),
         ];
         let counts = counts
             .iter()
@@ -292,5 +449,19 @@ mod tests {
         assert_eq!(named.unnamed(), 2);
         let damaged = loss("\"code\":\"FAN-4045\",\"count\":6").unwrap();
         assert_eq!(damaged.unnamed(), 0, "dead letters name them");
+    }
+
+    #[test]
+    fn a_source_is_kept_in_runs_and_asked_by_sequence() {
+        let mut source = Source::default();
+        for (seq, number) in [(3, 10), (4, 11), (6, 13), (7, 12), (8, 13)] {
+            source.push(seq, number);
+        }
+        assert_eq!(source.runs.len(), 3);
+        let at: Vec<Option<usize>> = (2..=9).map(|seq| source.number_at(seq)).collect();
+        assert_eq!(
+            at,
+            [None, Some(10), Some(11), None, Some(13), Some(12), Some(13), None]
+        );
     }
 }

@@ -17,7 +17,7 @@ use crate::history::now_ms;
 use crate::holdings;
 use crate::hub::HubOptions;
 use crate::limits::{ACK_WAIT, ACT_TIMEOUT, APPS, BROKEN_FEED, BROKEN_REST, QUIET, REST_TIMEOUT};
-use crate::listed::{Break, LISTED_FILE, Listed, Promise};
+use crate::listed::{Break, Claim, LISTED_FILE, Listed, NodeListed, Promise, Repair, Source, Standing};
 use crate::plan::{Kind, Plan, Step, Wish};
 use crate::world::{Node, World};
 use crate::{HubKind, Sync};
@@ -182,12 +182,12 @@ async fn play(world: &mut World, plan: &Plan, time: Duration) -> Result<Listed, 
         }
     }
     let nodes = world.listed().await;
-    let claims = match plan.promise {
+    let told = match plan.promise {
         Promise::ExactlyOnce => {
             trouble.extend(holdings::findings(&world.nodes).await?);
-            Vec::new()
+            Told::default()
         }
-        Promise::Listed => holdings::claims(&world.nodes).await?,
+        Promise::Listed => ask(world, &nodes, &mut trouble).await?,
     };
     world.keep_logs()?;
     for node in world.nodes.iter().filter(|node| !node.is_refused()) {
@@ -205,10 +205,44 @@ async fn play(world: &mut World, plan: &Plan, time: Duration) -> Result<Listed, 
         promise: plan.promise,
         apps: APPS.iter().map(|app| (*app).to_owned()).collect(),
         nodes,
-        claims,
+        claims: told.claims,
+        closed: told.closed,
+        source: told.source,
+        repair: told.repair,
         broken,
         trouble,
         faults: counts,
+    })
+}
+
+/// What ledger and source tell at the end of a run that broke the promise.
+#[derive(Debug, Default)]
+struct Told {
+    claims: Vec<Claim>,
+    closed: u64,
+    source: Source,
+    repair: Option<Repair>,
+}
+
+/// Asks ledger and source as they are left: where every bridge goes on, all has to be well again; where one does not, an operator
+/// would ask what a repair lists.
+async fn ask(world: &World, nodes: &[NodeListed], trouble: &mut Vec<String>) -> Result<Told, RunError> {
+    let source = world.hub.source().await?;
+    let (claims, closed) = holdings::claims(&world.nodes).await?;
+    let mut repair = None;
+    if nodes.iter().all(|node| node.standing == Standing::Serving) {
+        trouble.extend(holdings::findings(&world.nodes).await?);
+    } else {
+        match holdings::repair(&world.nodes, nodes, &world.dir).await {
+            Ok(listed) => repair = Some(listed),
+            Err(RunError(why)) => trouble.push(why),
+        }
+    }
+    Ok(Told {
+        claims,
+        closed,
+        source,
+        repair,
     })
 }
 

@@ -327,8 +327,11 @@ impl Node {
             reasons: self.reasons.clone(),
             codes: self.codes(),
             losses: losses.filter_map(|line| Loss::parse(&line.text)).collect(),
-            holds: Vec::new(),
-            waiting: Vec::new(),
+            was_asked: false,
+            staged: Vec::new(),
+            waiting: BTreeMap::new(),
+            finished: BTreeMap::new(),
+            closed: 0,
             has_joined: mapping.is_some_and(|mapping| !mapping.delivery.is_empty()),
             defects: log.iter().filter(bad).map(|line| line.text.clone()).collect(),
         }

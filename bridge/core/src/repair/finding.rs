@@ -109,6 +109,23 @@ impl Finding {
             Finding::TermsLost { .. } => "terms_lost",
         }
     }
+
+    /// The messages that it names, as ranges of their sequences, each inclusive; all of them, where the text names only some.
+    #[must_use]
+    pub fn ranges(&self) -> Vec<(u64, u64)> {
+        let sets: Vec<&SeqSet> = match self {
+            Finding::Duplicate { seqs, .. }
+            | Finding::ClosedElsewhere { seqs, .. }
+            | Finding::Split { seqs, .. }
+            | Finding::Disputed { seqs, .. } => vec![seqs],
+            Finding::Missing { lost, again, .. } => vec![lost, again],
+            Finding::Finished { among, .. } => among.iter().map(|(_, seqs)| seqs).collect(),
+            Finding::NotAsked { .. } | Finding::TermsDiffer { .. } | Finding::TermsLost { .. } => Vec::new(),
+        };
+        sets.into_iter()
+            .flat_map(|seqs| seqs.ranges().iter().copied())
+            .collect()
+    }
 }
 
 impl fmt::Display for Finding {
