@@ -67,6 +67,8 @@ pub enum Action {
     Repair(usize),
     /// The sender of a claim hears that its outcome is unknown; only where a mutant listens.
     Unconfirmed(usize, BatchNo),
+    /// A node hears that its record landed where it had read another one.
+    Hear(usize),
     /// A process dies.
     Crash(usize),
     /// A process starts, hosting what it did, or another of the configuration's sets.
@@ -257,6 +259,9 @@ impl Model {
         if !bridge.repairs.is_empty() {
             actions.push(Action::Repair(who));
         }
+        if !bridge.early.is_empty() {
+            actions.push(Action::Hear(who));
+        }
         if self
             .setup
             .is(Mutant::Core(fanin_core::mutants::Mutant::AbortsUnconfirmed))
@@ -368,7 +373,8 @@ impl Exec<'_> {
                     return false;
                 };
                 flights.remove(&flight);
-                self.land(flight.entry, flight.expect);
+                let at = self.land(flight.entry, flight.expect);
+                self.confirm(flight.sender, at);
                 true
             }
             Action::Repeat(flight) => {
@@ -376,7 +382,8 @@ impl Exec<'_> {
                 let Some(flight) = self.w.hub.flights.iter().nth(flight).cloned() else {
                     return false;
                 };
-                self.land(flight.entry, flight.expect);
+                let at = self.land(flight.entry, flight.expect);
+                self.confirm(flight.sender, at);
                 true
             }
             Action::Purge(purge) => {
@@ -394,6 +401,7 @@ impl Exec<'_> {
             }
             Action::Repair(who) => self.repair(who),
             Action::Unconfirmed(who, batch) => self.step(who, Input::ClaimUnconfirmed(batch)),
+            Action::Hear(who) => self.hear(who),
             Action::Crash(who) => {
                 self.w.left.crashes -= 1;
                 self.crash(who);
@@ -539,12 +547,29 @@ impl Exec<'_> {
         true
     }
 
+    /// P11: whoever hears that the hub has lost what it had read goes no further.
+    fn hear(&mut self, who: usize) -> bool {
+        let Some((at, read)) = self.bridge(who).early.pop_first() else {
+            return false;
+        };
+        self.step(who, Input::AppendConfirmed { at, read });
+        if self.w.bridges[who].is_well() {
+            let text = format!(
+                "{} had read {read}, hears that its record landed at {at}, and goes on",
+                crate::world::NAMES[who]
+            );
+            self.fail(Invariant::Distrusts, text);
+        }
+        true
+    }
+
     pub(crate) fn crash(&mut self, who: usize) {
         let bridge = self.bridge(who);
         bridge.process = Process::Down;
         bridge.unsynced.clear();
         bridge.audits.clear();
         bridge.repairs.clear();
+        bridge.early.clear();
         bridge.cursor = LedgerSeq(1);
         bridge.astray = false;
     }

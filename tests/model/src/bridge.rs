@@ -102,6 +102,8 @@ pub struct Bridge {
     pub audits: BTreeSet<(TermsVersion, StreamSeq)>,
     /// Messages asked for by sequence.
     pub repairs: BTreeSet<StreamSeq>,
+    /// Records of this life that landed where it had read others, with what it had read, and of which it may hear.
+    pub early: BTreeSet<(LedgerSeq, LedgerSeq)>,
     /// Batches staged so far, over all lives.
     pub staged: u8,
     /// Lives begun so far; nonces are made of it.

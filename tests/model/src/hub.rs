@@ -33,6 +33,19 @@ pub struct Flight {
     pub expect: Option<LedgerSeq>,
     /// The nonce of an EPOCH whose process died before it heard the outcome.
     pub orphan: Option<Nonce>,
+    /// Who hears when it lands; `None` where nobody could make anything of it.
+    pub sender: Option<Sender>,
+}
+
+/// Who sent an append, and what it had read then.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Sender {
+    /// The body.
+    pub who: usize,
+    /// Which of its lives.
+    pub life: u8,
+    /// What it had read when it made the record.
+    pub read: LedgerSeq,
 }
 
 /// A purge on its way: through which position, and what stays.

@@ -51,6 +51,7 @@ impl Exec<'_> {
             entry,
             expect,
             orphan: Some(nonce),
+            sender: None,
         })
     }
 
@@ -237,6 +238,7 @@ impl Exec<'_> {
             | Action::StaleAudit(_)
             | Action::Repair(_)
             | Action::Unconfirmed(..)
+            | Action::Hear(_)
             | Action::Crash(_)
             | Action::Start(..)
             | Action::Orphan(_)
@@ -253,6 +255,7 @@ impl Exec<'_> {
         copy.unsynced.clear();
         copy.audits = BTreeSet::new();
         copy.repairs = BTreeSet::new();
+        copy.early = BTreeSet::new();
         copy.cursor = LedgerSeq(1);
         copy.starts = 0;
         copy.copied = Some(copy.disk.batches.keys().map(|batch| batch.0).collect());

@@ -240,4 +240,9 @@ pub const ROWS: &[Row] = &[
         "reused",
     ),
     row("P11; B14, B17", Mutant::Core(Core::IgnoresWitnesses), "lazy"),
+    row(
+        "P11 own records",
+        Mutant::Core(Core::IgnoresEarlyPositions),
+        "lazy",
+    ),
 ];

@@ -12,7 +12,7 @@ use fanin_core::node::{Policy, Stability};
 use fanin_core::record::{Body, CheckpointPart, Genesis, Record, SourceTerms, Terms, Witness};
 
 use crate::bridge::{Bridge, Disk, Kept, Process, Resolution, Write};
-use crate::hub::{Entry, Flight, Hub, Source};
+use crate::hub::{Entry, Flight, Hub, Sender, Source};
 use crate::mutants::Mutant;
 use crate::properties::{Invariant, Violation};
 use crate::setup::{Faults, Setup, Upkeep};
@@ -136,6 +136,7 @@ impl<'a> Exec<'a> {
                 cursor: LedgerSeq(1),
                 audits: BTreeSet::new(),
                 repairs: BTreeSet::new(),
+                early: BTreeSet::new(),
                 staged: 0,
                 starts: 0,
                 astray: false,
@@ -257,7 +258,7 @@ impl<'a> Exec<'a> {
     /// Does what a node asks for. Says whether anybody else can notice.
     fn perform(&mut self, who: usize, effect: Effect, queue: &mut VecDeque<Input>) -> bool {
         match effect {
-            Effect::Append { record, expect, .. } => self.send(&record, expect),
+            Effect::Append { record, expect, .. } => self.send(who, &record, expect),
             Effect::Audit { terms, first, .. } => return self.bridge(who).audits.insert((terms, first)),
             Effect::FetchRepair { seq, .. } => {
                 if self.setup.is(Mutant::RepairsNothing) {
@@ -353,7 +354,8 @@ impl<'a> Exec<'a> {
     }
 
     /// An append leaves a node. Losing one is always allowed, so what would not tell anybody anything is lost here.
-    fn send(&mut self, record: &Record, expect: Option<LedgerSeq>) {
+    fn send(&mut self, who: usize, record: &Record, expect: Option<LedgerSeq>) {
+        let sender = self.sender(who, record);
         let entry = self.entry(record);
         let upkeep = self.setup.config.upkeep;
         let at_once = match &record.body {
@@ -375,13 +377,35 @@ impl<'a> Exec<'a> {
             Body::Genesis(_) | Body::Epoch(_) | Body::Handoff(_) => true,
         };
         if at_once {
-            self.land(entry, expect);
+            let at = self.land(entry, expect);
+            self.confirm(sender, at);
         } else {
             self.hub().flights.insert(Flight {
                 entry,
                 expect,
                 orphan: None,
+                sender,
             });
+        }
+    }
+
+    /// Who is to hear where a record lands: only where the hub may lose what was read, and where records say what that was.
+    fn sender(&self, who: usize, record: &Record) -> Option<Sender> {
+        let config = &self.setup.config;
+        (config.lazy_hub && config.witnesses).then(|| Sender {
+            who,
+            life: self.w.bridges[who].starts,
+            read: record.witness.position,
+        })
+    }
+
+    /// The hub confirms where a record landed. Behind what its sender had read that means nothing to it, so that this is
+    /// forgotten; otherwise it may hear of it at any time of that life, or never.
+    pub(crate) fn confirm(&mut self, sender: Option<Sender>, at: Option<LedgerSeq>) {
+        let Some((sender, at)) = sender.zip(at) else { return };
+        let bridge = &self.w.bridges[sender.who];
+        if at <= sender.read && bridge.starts == sender.life && bridge.is_well() {
+            self.bridge(sender.who).early.insert((at, sender.read));
         }
     }
 
@@ -412,7 +436,7 @@ impl<'a> Exec<'a> {
             }
         }
         for record in &records {
-            self.send(record, None);
+            self.send(who, record, None);
         }
         if self.setup.is(Mutant::PurgesAtDecision) {
             self.hub().purges.insert(through);

@@ -89,18 +89,28 @@ impl Cluster {
     /// The hub loses the end of the ledger: it was restarted on an older state of its disk.
     pub(crate) async fn roll_ledger_back(&mut self) -> bool {
         self.perhaps_crash_all().await;
-        {
-            let mut state = self.ground.hub.state.lock();
-            let state = &mut *state;
-            let Some(log) = state.ledgers.values_mut().next().filter(|log| log.last > 3) else {
-                return false;
-            };
-            let lost = self.ground.world.hub.between(1, log.last.min(30) - 1);
-            log.roll_back(log.last - lost);
-            state.truth.end();
+        if !self.lose_end_of_ledger() {
+            return false;
         }
         self.renew_all();
         self.ground.hub.appended.notify_waiters();
+        true
+    }
+
+    /// The ledger's end is gone, and every connection goes on: nobody is told to look again.
+    pub(crate) fn lose_end_of_ledger(&self) -> bool {
+        let mut state = self.ground.hub.state.lock();
+        let state = &mut *state;
+        let Some(log) = state.ledgers.values_mut().next().filter(|log| log.last > 3) else {
+            return false;
+        };
+        let lost = self.ground.world.hub.between(1, log.last.min(30) - 1);
+        let to = log.last - lost;
+        self.ground
+            .world
+            .note("world", || format!("the ledger loses {} to {}", to + 1, log.last));
+        log.roll_back(to);
+        state.truth.end();
         true
     }
 

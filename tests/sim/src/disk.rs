@@ -1,16 +1,16 @@
 //! One node's disk: syncs take time, are shared by what waits, and may fail.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use bytes::Bytes;
 use fanin_bridge::mapping::disk::runs_to_set;
-use fanin_bridge::stage::{RECORD_DEAD_LETTER, RECORD_RESOLUTION, RECORD_STAGE, Resolution, StagedBatch};
+use fanin_bridge::stage::{RECORD_DEAD_LETTER, RECORD_RESOLUTION, RECORD_STAGE, Resolution, StageHead, StagedBatch};
 use fanin_bridge::topic::DEAD_LETTER_SPACE;
 use fanin_bridge::topic::deadletter::DeadLetterHead;
 use fanin_core::ids::Incarnation;
 use fanin_core::seq_set::SeqSet;
-use fanin_store::{Class, Commit, Location, MemStore, Op, ReadError, Recovered, Store, Usage};
+use fanin_store::{Class, Commit, Key, Location, MemStore, Op, ReadError, Recovered, Store, Usage};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio_util::task::AbortOnDropHandle;
@@ -40,6 +40,14 @@ pub struct SimDisk {
     waiting: Mutex<VecDeque<Vec<u64>>>,
     /// Under a mutant: what the disk holds since a sync failed.
     without: Mutex<Option<Image>>,
+}
+
+/// A batch that was published.
+pub struct Published {
+    /// The source.
+    pub incarnation: Incarnation,
+    /// What of it was won.
+    pub won: SeqSet,
 }
 
 /// What is on a disk that nobody uses.
@@ -101,14 +109,42 @@ impl Image {
             .collect()
     }
 
-    /// The messages whose bodies lie on the disk.
+    /// Every staged batch with its number, also one whose body is damaged.
+    fn staged(&self) -> impl Iterator<Item = (Key, StageHead)> {
+        let whole = self.recovered.records.iter();
+        let whole = whole.filter(|record| record.kind == RECORD_STAGE);
+        let whole = whole.map(|record| (record.key, &record.head));
+        let damaged = self.recovered.damaged.iter().filter_map(|damage| {
+            let record = damage.record.as_ref().filter(|record| record.kind == RECORD_STAGE)?;
+            Some((damage.key?, record.head.as_ref()?))
+        });
+        let heads = whole.chain(damaged);
+        heads.filter_map(|(key, head)| Some((key, StagedBatch::decode_head(head).ok()?)))
+    }
+
+    /// The messages that lie on the disk.
     #[must_use]
     pub fn bodies(&self) -> Vec<(Incarnation, SeqSet)> {
-        let staged = self.recovered.records.iter();
+        let staged = self.staged();
         staged
-            .filter(|record| record.kind == RECORD_STAGE)
-            .filter_map(|record| StagedBatch::decode_head(&record.head).ok())
-            .map(|head| (head.incarnation, runs_to_set(&head.seqs)))
+            .map(|(_, head)| (head.incarnation, runs_to_set(&head.seqs)))
+            .collect()
+    }
+
+    /// The batches on the disk that were published and are not let go.
+    #[must_use]
+    pub fn published(&self) -> Vec<Published> {
+        let heads: BTreeMap<Key, StageHead> = self.staged().collect();
+        let records = self.recovered.records.iter();
+        let resolved = records.filter(|record| record.kind == RECORD_RESOLUTION);
+        resolved
+            .filter_map(|record| {
+                let head = heads.get(&record.key)?;
+                Some(Published {
+                    incarnation: head.incarnation,
+                    won: resolved_by(&record.head).into_iter().collect(),
+                })
+            })
             .collect()
     }
 }

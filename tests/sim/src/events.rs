@@ -245,6 +245,7 @@ impl Cluster {
             Fault::ConsumerRecreated => self.delete_consumer(n).await,
             Fault::PowerLoss => self.lose_power().await,
             Fault::LedgerRollback => self.roll_ledger_back().await,
+            Fault::LedgerRollbackUnseen => self.lose_end_of_ledger(),
             Fault::LedgerSplit => self.split(ms),
             Fault::LedgerRecreated => self.delete_ledger(),
             Fault::SourceRecreated => self.recreate_source().await,

@@ -175,16 +175,32 @@ faults! {
     DiskRestored, "disk restored", Hourly;
     /// A copy of a node's disk is started while the node runs.
     DiskCloned, "disk cloned", Hourly;
+    /// The hub loses the end of the ledger, and no connection breaks: who reads it goes on where it was.
+    LedgerRollbackUnseen, "ledger rolled back unseen", Hourly;
 }
 
 impl Fault {
     /// Whether something goes wrong here that somebody has to make good: an application that takes its time within its lease,
-    /// or says another word than yes, is within its rights and does not count for the bar.
+    /// or says another word than yes, is within its rights and does not count for the bar; nor does an operator who adds one.
     #[must_use]
     pub fn is_trouble(self) -> bool {
         !matches!(
             self,
-            Fault::AnswerSlow | Fault::Retry | Fault::Reject | Fault::Release
+            Fault::AnswerSlow | Fault::Retry | Fault::Reject | Fault::Release | Fault::AppAdded
+        )
+    }
+
+    /// Whether it is nothing but a delay, or another order: all of it arrives, and nobody hears of a failure. Such trouble is
+    /// told apart from the rest in what is printed about the bar.
+    #[must_use]
+    pub fn is_delay(self) -> bool {
+        matches!(
+            self,
+            Fault::RequestSlow
+                | Fault::TailLag
+                | Fault::SlowSync
+                | Fault::DeliveryShuffled
+                | Fault::AnswerLate
         )
     }
 }
@@ -197,6 +213,7 @@ impl Fault {
             self,
             Fault::PowerLoss
                 | Fault::LedgerRollback
+                | Fault::LedgerRollbackUnseen
                 | Fault::LedgerSplit
                 | Fault::SourceRecreated
                 | Fault::SourceRollback

@@ -9,7 +9,8 @@
 //! |---|---|
 //! | [`plan`] | what a run may do, drawn from its seed first |
 //! | [`faults`] | every kind of trouble |
-//! | [`schedule`] | one run: start, trouble, healing, rest, judgement |
+//! | [`schedule`] | one run: start, trouble, healing, rest |
+//! | `judge` | what must hold while it runs, when it is at rest, and what has to be told |
 //! | [`hub`] | streams, the shared consumer, ledgers, the network of each node |
 //! | [`disk`], [`node`], [`apps`] | disks, lives of a node, instances of applications |
 //! | [`truth`], [`oracle`] | what an all-knowing reader knows, and what the applications saw |
@@ -28,6 +29,7 @@ pub mod disk;
 mod events;
 pub mod faults;
 pub mod hub;
+mod judge;
 pub mod logs;
 pub mod mutants;
 pub mod node;

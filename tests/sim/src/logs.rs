@@ -3,6 +3,7 @@
 
 use std::cell::RefCell;
 use std::fmt::{Debug, Write};
+use std::future::Future;
 use std::sync::{Arc, Once};
 
 use tracing::field::{Field, Visit};
@@ -20,6 +21,16 @@ const INVARIANT: &str = "FAN-4099";
 thread_local! {
     /// The first panic of a task on this thread that no run has taken yet. The tasks of a run would hide it.
     static PANIC: RefCell<Option<String>> = const { RefCell::new(None) };
+}
+
+tokio::task_local! {
+    /// The node whose life a task is.
+    static NODE: Arc<str>;
+}
+
+/// A task that is a node's life: what it logs is the node's word.
+pub fn of_node<F: Future>(node: Arc<str>, life: F) -> impl Future<Output = F::Output> {
+    NODE.scope(node, life)
 }
 
 /// From now on panics of tasks are kept for [`take_panic`], besides being told as always.
@@ -113,7 +124,7 @@ impl Subscriber for Collector {
                 .violate(format!("an invariant is broken: {}", line.text)),
             // A failed disk ends the process, which is started again.
             "" | DISK => {}
-            _ => self.world.tell(&line.text),
+            _ => self.world.tell(NODE.try_with(Arc::clone).ok(), &line.text),
         }
     }
 

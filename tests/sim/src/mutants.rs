@@ -46,8 +46,6 @@ pub enum Mutant {
     ReportsUnsynced,
     /// P8: an EPOCH is appended in any case.
     EpochsUnconditionally,
-    /// P8: a second process is started on a copy of the disk, and neither lock nor machine refuses it.
-    SecondBody,
     /// I13: an application's answer is confirmed before its cursor is synced.
     ConfirmsUnsynced,
 }
@@ -78,9 +76,6 @@ impl Mutant {
     /// The plan in which it shows: some take what chance brings together too rarely.
     fn bend(self, plan: &mut Plan) {
         match self {
-            Mutant::SecondBody => {
-                plan.rates.insert(Fault::DiskCloned, SECOND_BODIES);
-            }
             Mutant::SyncRetried => {
                 plan.rates.insert(Fault::SyncFails, SYNC_FAILURES);
             }
@@ -89,13 +84,12 @@ impl Mutant {
             Mutant::Core(Core::HolesSeenOnce) => bend::holes_that_are_none(plan),
             Mutant::Core(Core::IgnoresWitnesses) => bend::quiet_splits(plan),
             Mutant::Core(Core::IgnoresReusedSequences) => bend::short_sources(plan),
+            Mutant::Core(Core::IgnoresEarlyPositions) => bend::unseen_rollbacks(plan),
             _ => {}
         }
     }
 }
 
-/// Copies of a disk an hour where nothing refuses their use.
-const SECOND_BODIES: u64 = 120;
 /// Failed syncs an hour where they are tried again.
 const SYNC_FAILURES: u64 = 60;
 
@@ -147,6 +141,11 @@ mod bend {
         (plan.nodes, plan.messages, plan.seconds) = (2, plan.messages.min(100), 300);
         plan.attempts = 1_000;
         only(plan, &[(Fault::LedgerSplit, 120), (Fault::FloorReset, 240)]);
+    }
+
+    /// The ledger loses its end under readers whose connections go on.
+    pub(super) fn unseen_rollbacks(plan: &mut Plan) {
+        only(plan, &[(Fault::LedgerRollbackUnseen, 240)]);
     }
 
     /// The source is restored from a copy again and again.
@@ -284,7 +283,6 @@ pub const ROWS: &[Row] = &[
     found_in(Kind::Lazy, "P7 stable; B13", Mutant::Core(Core::PurgesUnstable)),
     found("P7 durable", Mutant::ReportsUnsynced),
     found("P8 compare-and-set", Mutant::EpochsUnconditionally),
-    found("P8 body; B18", Mutant::SecondBody),
     found_in(Kind::Identity, "P8 void; B9", Mutant::Core(Core::OldEpochsClaim)),
     found_in(
         Kind::Identity,
@@ -341,10 +339,10 @@ pub const ROWS: &[Row] = &[
         "P11; B14, B17",
         Mutant::Core(Core::IgnoresWitnesses),
     ),
-    harmless(
+    found_in(
+        Kind::Broken,
         "P11 own records",
         Mutant::Core(Core::IgnoresEarlyPositions),
-        "the tail opens anew behind whatever takes records away here, and finds the same",
     ),
     found("I13", Mutant::ConfirmsUnsynced),
 ];
@@ -432,10 +430,7 @@ impl Row {
             hunt.seeds += 1;
             if let Some(first) = outcome.violations.into_iter().next() {
                 hunt.found = Some((seed, plan.kind, first));
-                // A second body on a copy of a disk is not a rule of the code: there is no run of it with the rule on.
-                if self.mutant != Mutant::SecondBody {
-                    hunt.without = run(seed, &plan, false)?.violations.into_iter().next();
-                }
+                hunt.without = run(seed, &plan, false)?.violations.into_iter().next();
                 break;
             }
         }

@@ -26,10 +26,11 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::apps::{Client, app_name};
-use crate::disk::{Image, SimDisk};
+use crate::disk::{Image, Published, SimDisk};
 use crate::hub::SimHub;
 use crate::hub::link::Link;
 use crate::hub::wire::Wire;
+use crate::logs;
 use crate::mutants::Mutant;
 use crate::oracle::Oracle;
 use crate::plan::Plan;
@@ -256,7 +257,8 @@ impl Node {
                 }
             }
         }
-        let run = tokio::spawn(mapping.run(link(), link(), quiesce.clone(), stop.clone(), told));
+        let run = mapping.run(link(), link(), quiesce.clone(), stop.clone(), told);
+        let run = tokio::spawn(logs::of_node(Arc::clone(&self.name), run));
         self.life = Some(Life {
             disk,
             _work: work,
@@ -371,6 +373,16 @@ impl Node {
         match (&self.life, &self.image) {
             (Some(life), _) => life.disk.copy().bodies(),
             (None, Some(image)) => image.bodies(),
+            (None, None) => Vec::new(),
+        }
+    }
+
+    /// What its disk holds published, and has not let go.
+    #[must_use]
+    pub fn published(&self) -> Vec<Published> {
+        match (&self.life, &self.image) {
+            (Some(life), _) => life.disk.copy().published(),
+            (None, Some(image)) => image.published(),
             (None, None) => Vec::new(),
         }
     }

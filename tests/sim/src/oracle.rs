@@ -42,13 +42,23 @@ struct Book {
     /// The incarnations of lives that a stream lived after it was restored from a copy.
     lives: BTreeMap<Incarnation, Incarnation>,
     published: BTreeMap<(Incarnation, u64), Published>,
-    /// Deleted from the source: whether anybody gets them is open, but nobody gets them twice.
+    /// Deleted from the source: unless somebody owns them, whether anybody gets them is open; but nobody gets them twice.
     deleted: BTreeSet<(Incarnation, u64)>,
     seen: BTreeMap<(u64, Incarnation, u64), Seen>,
     dead: BTreeMap<(u64, Incarnation, u64), u64>,
     /// Deliveries that no healthy run has, in plans where they are only counted.
     wrong: u64,
     deliveries: u64,
+}
+
+impl Book {
+    fn is_finished(&self, (app, incarnation, seq): (u64, Incarnation, u64)) -> bool {
+        let seen = self.seen.get(&(app, incarnation, seq));
+        // A dead letter does not say which life of a stream it is of.
+        let of = *self.lives.get(&incarnation).unwrap_or(&incarnation);
+        seen.is_some_and(|seen| seen.confirmed + seen.unconfirmed > 0)
+            || self.dead.contains_key(&(app, of, seq))
+    }
 }
 
 /// Where the number of a stream's life stands in what the book calls its incarnation.
@@ -88,9 +98,12 @@ impl Oracle {
         }
     }
 
-    /// An incarnation of the source was made.
+    /// An incarnation of the source was made. What was in an earlier one is gone.
     pub fn created(&self, at_ns: u64, incarnation: Incarnation) {
-        self.book.lock().created.insert(at_ns, incarnation);
+        let mut book = self.book.lock();
+        let gone: Vec<(Incarnation, u64)> = book.published.keys().copied().collect();
+        book.deleted.extend(gone);
+        book.created.insert(at_ns, incarnation);
     }
 
     /// A stream was restored from a copy that ends at a sequence: what it takes from now on is of another life, which the
@@ -221,27 +234,30 @@ impl Oracle {
     }
 
     /// What some of the `apps` applications has not finished although `is_owed` to it, at most `max` of it: application,
-    /// source, sequence.
+    /// source, sequence. A deleted message that the application has not seen counts only if somebody owns it: the source has
+    /// to keep what nobody has claimed, and nothing else.
     #[must_use]
     pub fn unfinished(
         &self,
         apps: u64,
         max: usize,
         is_owed: impl Fn(u64, Incarnation, u64) -> bool,
+        is_owned: impl Fn(Incarnation, u64) -> bool,
     ) -> Vec<(u64, Incarnation, u64)> {
         let book = self.book.lock();
         let mut out = Vec::new();
         for ((incarnation, seq), published) in &book.published {
             for app in 0..apps {
                 let key = (app, *incarnation, *seq);
-                let seen = book.seen.get(&key);
-                // A dead letter does not say which life of a stream it is of.
-                let of = book.lives.get(incarnation).unwrap_or(incarnation);
-                let finished = seen.is_some_and(|seen| seen.confirmed + seen.unconfirmed > 0)
-                    || book.dead.contains_key(&(app, *of, *seq));
-                // What was deleted need not arrive; what arrived all the same must be finished.
-                let open = book.deleted.contains(&(*incarnation, *seq)) && seen.is_none();
-                if published.wanted && !finished && !open && is_owed(app, *incarnation, *seq) {
+                let is_open = || {
+                    let is_deleted = book.deleted.contains(&(*incarnation, *seq));
+                    is_deleted && !book.seen.contains_key(&key) && !is_owned(*incarnation, *seq)
+                };
+                if published.wanted
+                    && !book.is_finished(key)
+                    && !is_open()
+                    && is_owed(app, *incarnation, *seq)
+                {
                     out.push(key);
                     if out.len() >= max {
                         return out;
@@ -264,6 +280,32 @@ impl Oracle {
             }
         }
         out
+    }
+
+    /// Whether an application has finished a message of a source, in whichever life of it: what it said of it was confirmed, or
+    /// it will not hear whether it was, or the message is a dead letter.
+    #[must_use]
+    pub fn is_finished(&self, app: u64, incarnation: Incarnation, seq: u64) -> bool {
+        let book = self.book.lock();
+        let lives = book.lives.iter().filter(|(_, of)| **of == incarnation);
+        let mut lives = lives.map(|(life, _)| *life).chain([incarnation]);
+        lives.any(|life| book.is_finished((app, life, seq)))
+    }
+
+    /// The incarnation that a node knows a life of a stream by.
+    #[must_use]
+    pub fn stream_of(&self, life: Incarnation) -> Incarnation {
+        *self.book.lock().lives.get(&life).unwrap_or(&life)
+    }
+
+    /// What an application got after a confirmation or from a second node, with the data directories it got it from.
+    #[must_use]
+    pub fn doubled(&self) -> Vec<(u64, u64, BTreeSet<NodeUuid>)> {
+        let book = self.book.lock();
+        let wrong = book.seen.iter().filter(|(_, seen)| seen.wrong);
+        wrong
+            .map(|((app, _, seq), seen)| (*app, *seq, seen.nodes.clone()))
+            .collect()
     }
 
     /// Deliveries after a confirmation or by a second node.

@@ -219,7 +219,7 @@ fn usual(fault: Fault, kind: Kind) -> Option<(u64, u64)> {
         AnswerTwice => (1_500, 100),
         InstanceDies | InstanceCloses => (100, 5),
         PowerLoss if kind == Kind::Lazy => (40, 8),
-        LedgerRollback if kind == Kind::Broken => (40, 10),
+        LedgerRollback | LedgerRollbackUnseen if kind == Kind::Broken => (40, 10),
         LedgerSplit if kind == Kind::Broken => (30, 6),
         SourceRollback if kind == Kind::Broken => (10, 4),
         SourceRecreated | LedgerRecreated if kind == Kind::Broken => (10, 4),
@@ -227,8 +227,8 @@ fn usual(fault: Fault, kind: Kind) -> Option<(u64, u64)> {
         AppendTwice | DedupeForgets | DeliveryTwice | DeliveryShuffled | AckTwice | AckStateLost
         | FloorReset | ResetForward | MessagesSkipped | ConsumerRecreated | MessageDeleted
         | OldestDiscarded | SourcePurged | NoResponders | OldLeader | InFlight | Damage | DamageRead
-        | PowerLoss | LedgerRollback | LedgerSplit | SourceRecreated | SourceRollback | LedgerRecreated
-        | DiskRestored | DiskCloned | AppAdded | AppMissing => return None,
+        | PowerLoss | LedgerRollback | LedgerRollbackUnseen | LedgerSplit | SourceRecreated
+        | SourceRollback | LedgerRecreated | DiskRestored | DiskCloned | AppAdded | AppMissing => return None,
     })
 }
 

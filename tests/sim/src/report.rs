@@ -44,6 +44,17 @@ pub struct Failure {
     pub outcome: Outcome,
 }
 
+/// Runs of one kind of plan added up.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Sums {
+    /// Seeds.
+    pub seeds: u64,
+    /// Faults that are trouble.
+    pub trouble: u64,
+    /// Those of them that are nothing but delays.
+    pub delays: u64,
+}
+
 /// Several runs added up.
 #[derive(Clone, Debug)]
 pub struct Report {
@@ -56,7 +67,7 @@ pub struct Report {
     /// Faults by kind.
     pub faults: [u64; FAULTS],
     /// Seeds and trouble by kind of plan.
-    pub by_kind: BTreeMap<Kind, (u64, u64)>,
+    pub by_kind: BTreeMap<Kind, Sums>,
     /// Runs at whose end something was held, by kind of plan.
     pub held: u64,
     /// Deliveries that broke exactly-once and were told.
@@ -92,8 +103,9 @@ impl Report {
             *sum += count;
         }
         let of_kind = self.by_kind.entry(plan.kind).or_default();
-        of_kind.0 += 1;
-        of_kind.1 += trouble(&outcome.faults);
+        of_kind.seeds += 1;
+        of_kind.trouble += sum(&outcome.faults, Fault::is_trouble);
+        of_kind.delays += sum(&outcome.faults, |fault| fault.is_trouble() && fault.is_delay());
         if !outcome.violations.is_empty() {
             self.failures.push(Failure { seed, plan, outcome });
         }
@@ -102,7 +114,25 @@ impl Report {
     /// Faults of all kinds that are trouble.
     #[must_use]
     pub fn trouble(&self) -> u64 {
-        trouble(&self.faults)
+        sum(&self.faults, Fault::is_trouble)
+    }
+
+    /// The part of it that is nothing but delays.
+    #[must_use]
+    pub fn delays(&self) -> u64 {
+        sum(&self.faults, |fault| fault.is_trouble() && fault.is_delay())
+    }
+
+    /// The trouble and its share without delays, for people.
+    fn trouble_text(&self) -> String {
+        let (all, seeds) = (self.trouble(), self.seeds.max(1) as f64);
+        let grave = all - self.delays();
+        format!(
+            "{all} faults, {:.0} a seed; {grave} of them, {:.0} a seed ({:.0} %), more than a delay",
+            all as f64 / seeds,
+            grave as f64 / seeds,
+            100.0 * grave as f64 / all.max(1) as f64,
+        )
     }
 
     /// Whether there was as much trouble a seed, on average, as the bar demands.
@@ -116,12 +146,11 @@ impl Report {
     pub fn bar_text(&self) -> String {
         let minutes = (self.took.as_secs_f64() / 60.0).max(1e-9);
         format!(
-            "bar: {} seeds, {:.1} simulated hours, {} faults, {:.0} a seed (at least {TROUBLE_A_SEED}: {}), {:.0} a minute, \
+            "bar: {} seeds, {:.1} simulated hours, {} (at least {TROUBLE_A_SEED} a seed: {}), {:.0} a minute, \
              {} violations, {:.0} s",
             self.seeds,
             self.simulated_ms as f64 / 3_600_000.0,
-            self.trouble(),
-            self.trouble() as f64 / self.seeds.max(1) as f64,
+            self.trouble_text(),
             if self.reaches_the_bar() { "yes" } else { "NO" },
             self.trouble() as f64 / minutes,
             self.failures.len(),
@@ -139,12 +168,12 @@ impl Report {
         // Writing into a string cannot fail.
         let _ = writeln!(
             out,
-            "{} seeds, {} failed; {hours:.1} simulated hours, {} deliveries, {faults} faults ({:.0} a seed) in {:.1} s: \
-             {:.1} simulated hours and {:.0} faults a minute",
+            "{} seeds, {} failed; {hours:.1} simulated hours, {} deliveries; {} in {:.1} s: {:.1} simulated hours and {:.0} \
+             faults a minute",
             self.seeds,
             self.failures.len(),
             self.deliveries,
-            faults as f64 / self.seeds.max(1) as f64,
+            self.trouble_text(),
             self.took.as_secs_f64(),
             hours / minutes,
             faults as f64 / minutes,
@@ -154,26 +183,33 @@ impl Report {
             "{} runs ended with a node held, {} deliveries too many were told by that",
             self.held, self.wrong
         );
-        for (kind, (seeds, trouble)) in &self.by_kind {
-            let mean = *trouble as f64 / (*seeds).max(1) as f64;
+        for (kind, sums) in &self.by_kind {
+            let mean = |count: u64| count as f64 / sums.seeds.max(1) as f64;
             let _ = writeln!(
                 out,
-                "  plan {:<17} {seeds} seeds, {mean:.0} faults a seed",
-                kind.word()
+                "  plan {:<17} {} seeds, {:.0} faults a seed, {:.0} of them more than a delay",
+                kind.word(),
+                sums.seeds,
+                mean(sums.trouble),
+                mean(sums.trouble - sums.delays),
             );
         }
         for (fault, count) in Fault::ALL.iter().zip(self.faults) {
-            let mild = if fault.is_trouble() { "" } else { " (no fault)" };
-            let _ = writeln!(out, "  {:<22} {count}{mild}", fault.word());
+            let mild = match (fault.is_trouble(), fault.is_delay()) {
+                (false, _) => " (no fault)",
+                (true, true) => " (a delay)",
+                (true, false) => "",
+            };
+            let _ = writeln!(out, "  {:<26} {count}{mild}", fault.word());
         }
         out
     }
 }
 
-fn trouble(faults: &[u64; FAULTS]) -> u64 {
+fn sum(faults: &[u64; FAULTS], counts: impl Fn(Fault) -> bool) -> u64 {
     let of_all = Fault::ALL.iter().zip(faults);
     of_all
-        .filter(|(fault, _)| fault.is_trouble())
+        .filter(|(fault, _)| counts(**fault))
         .map(|(_, count)| count)
         .sum()
 }

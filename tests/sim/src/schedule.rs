@@ -4,11 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use fanin_bridge::mapping::view::State;
 use fanin_core::ids::Incarnation;
-use fanin_core::seq_set::SeqSet;
 
-use crate::apps::app_name;
 use crate::events::{Cluster, Event};
 use crate::faults::{FAULTS, Fault, Timing};
 use crate::hub::wire::Mode;
@@ -17,7 +14,7 @@ use crate::logs;
 use crate::mutants::{Mutant, under};
 use crate::node::{Ground, Node, STREAM};
 use crate::oracle::{Oracle, Published};
-use crate::plan::{Kind, Plan};
+use crate::plan::Plan;
 use crate::world::World;
 
 /// Simulated time between two looks at the cluster, milliseconds.
@@ -74,13 +71,14 @@ pub fn run_mutated(seed: u64, plan: &Plan, traced: bool, mutant: Option<Mutant>)
     Ok(under(mutant, || runtime.block_on(played)))
 }
 
-struct Run {
-    world: Arc<World>,
-    plan: Arc<Plan>,
-    hub: Arc<SimHub>,
-    oracle: Arc<Oracle>,
-    cluster: Cluster,
-    incarnation: Incarnation,
+pub(crate) struct Run {
+    pub(crate) world: Arc<World>,
+    pub(crate) plan: Arc<Plan>,
+    pub(crate) hub: Arc<SimHub>,
+    pub(crate) oracle: Arc<Oracle>,
+    pub(crate) cluster: Cluster,
+    /// The source as it was made first.
+    pub(crate) incarnation: Incarnation,
     published: u64,
 }
 
@@ -205,33 +203,6 @@ impl Run {
         self.cluster.remember();
     }
 
-    /// Each node's state is that of the records it has read (I4, I11), and none delivers that has read of a newer life of its
-    /// data directory (I12).
-    fn check_views(&self) {
-        let state = self.hub.state.lock();
-        if !state.truth.holds() {
-            return;
-        }
-        for node in self.cluster.nodes() {
-            let Some(view) = node.view().filter(|view| view.state.delivers()) else {
-                continue;
-            };
-            if !state.truth.agrees(view.position, view.hash) {
-                self.world.violate(format!(
-                    "I4, I11: {} has another state at {} than the records up to there make",
-                    node.name, view.position
-                ));
-            }
-            let newest = state.truth.epoch(node.uuid);
-            if view.epoch < newest && newest <= view.position && view.state != State::Halted {
-                self.world.violate(format!(
-                    "I12: {} delivers in epoch {} and has read of its epoch {newest}",
-                    node.name, view.epoch
-                ));
-            }
-        }
-    }
-
     fn publish(&mut self, count: u64) {
         for _ in 0..count {
             self.published += 1;
@@ -268,209 +239,6 @@ impl Run {
             }
         }
         false
-    }
-
-    /// Why the cluster is not at rest; `None` when it is.
-    fn restless(&self) -> Option<String> {
-        self.oracle.dead_letters(self.cluster.dead_letters());
-        if self.cluster.is_held() && !self.is_exact() {
-            return self.restless_held();
-        }
-        for node in self.cluster.nodes() {
-            let Some(view) = node.view() else {
-                return Some(format!(
-                    "{} does not run: {}",
-                    node.name,
-                    node.refused.as_deref().unwrap_or("it was stopped")
-                ));
-            };
-            if view.state != State::Active {
-                return Some(format!("{} is {}: {}", node.name, view.state.word(), view.reason));
-            }
-            if view.unresolved + view.open + view.lag > 0 {
-                return Some(format!(
-                    "{} has {} unresolved and {} open batches, {} records to read",
-                    node.name, view.unresolved, view.open, view.lag
-                ));
-            }
-        }
-        let open = self.unfinished(5);
-        if !open.is_empty() {
-            return Some(format!("not finished (application, source, sequence): {open:?}"));
-        }
-        let state = self.hub.state.lock();
-        for ((_, name), consumer) in &state.consumers {
-            if let Some(stream) = state.streams.get(STREAM) {
-                let info = consumer.info(stream);
-                if info.pending + info.ack_pending > 0 {
-                    return Some(format!(
-                        "the consumer {name} has {} pending, {} unacknowledged, floor {}",
-                        info.pending, info.ack_pending, info.ack_floor
-                    ));
-                }
-            }
-        }
-        let (closed, last) = (
-            state.truth.closed(self.incarnation),
-            self.oracle.last_wanted(self.incarnation),
-        );
-        (state.truth.holds() && closed < last)
-            .then(|| format!("W is {closed}, the last wanted message {last}"))
-    }
-
-    /// What some application has not finished and is owed.
-    fn unfinished(&self, max: usize) -> Vec<(u64, Incarnation, u64)> {
-        let state = self.hub.state.lock();
-        self.oracle
-            .unfinished(self.cluster.apps(), max, |app, incarnation, seq| {
-                state.truth.is_owed(&app_name(app), incarnation, seq)
-            })
-    }
-
-    /// A cluster in which something is held is at rest when the rest has had its time: the late have arrived.
-    fn restless_held(&self) -> Option<String> {
-        let healed_ms = self.cluster.healed_ms()?;
-        let waited_ms = self.world.now_ms().saturating_sub(healed_ms);
-        if waited_ms < 2 * LATE_MS_MAX {
-            return Some("something is held; the others go on".to_owned());
-        }
-        self.missing_untold()
-    }
-
-    /// Whether exactly once is demanded: no promise was broken, by its plan or by chance.
-    fn is_exact(&self) -> bool {
-        let counts = self.world.counts();
-        let breaking = Fault::ALL.iter().filter(|fault| fault.breaks_promises());
-        let broken: u64 = breaking.map(|fault| counts[*fault as usize]).sum();
-        self.plan.kind.is_exact() || broken == 0
-    }
-
-    fn judge(&self, rested: bool) {
-        if let Some(panic) = logs::take_panic() {
-            self.world.violate(format!("a task panicked: {panic}"));
-        }
-        if !self.world.violations().is_empty() {
-            return;
-        }
-        self.oracle.dead_letters(self.cluster.dead_letters());
-        if self.is_exact() {
-            if let Some(told) = self.world.told() {
-                self.world
-                    .violate(format!("FALSE ALARM: nothing is wrong, but a node says: {told}"));
-            }
-            if let Some(why) = self.restless() {
-                self.world.violate(format!("NOT AT REST: {why}"));
-            }
-            let twice = self.oracle.finished_twice();
-            if !twice.is_empty() {
-                self.world.violate(format!(
-                    "DUPLICATE: finished twice (application, sequence): {twice:?}"
-                ));
-            }
-            return;
-        }
-        self.judge_told(rested);
-    }
-
-    /// What the hub or the disks have broken may have been noticed late, but it must have been noticed.
-    fn judge_told(&self, rested: bool) {
-        let is_told = self.world.told().is_some() || self.cluster.is_held();
-        let unfinished = self.unfinished(5);
-        let wrong = self.oracle.wrong_deliveries();
-        if self.plan.kind == Kind::Lazy {
-            self.judge_lost();
-        }
-        self.judge_histories();
-        if is_told {
-            return self.judge_rest_of_identity(wrong);
-        }
-        if wrong > 0 {
-            self.world.violate(format!(
-                "TOO MANY IN SILENCE: {wrong} deliveries, and no node says anything"
-            ));
-        }
-        if !unfinished.is_empty() {
-            self.world.violate(format!(
-                "MISSING IN SILENCE: {unfinished:?}, and no node says anything"
-            ));
-        }
-        if !rested {
-            self.world.violate(format!(
-                "NOT AT REST IN SILENCE: {}",
-                self.restless().unwrap_or_default()
-            ));
-        }
-    }
-
-    /// A hub that loses what it had not synced loses no message: what somebody has acknowledged to it is finished, or lies
-    /// on a disk.
-    fn judge_lost(&self) {
-        let mut kept: BTreeMap<Incarnation, SeqSet> = BTreeMap::new();
-        for (incarnation, seqs) in self.cluster.nodes().iter().flat_map(Node::bodies) {
-            kept.entry(incarnation).or_default().union(&seqs);
-        }
-        let unfinished = self.unfinished(usize::MAX);
-        let state = self.hub.state.lock();
-        let lost = unfinished.into_iter().find(|(_, incarnation, seq)| {
-            let is_kept = kept.get(incarnation).is_some_and(|seqs| seqs.contains(*seq));
-            state.settled.contains(&(*incarnation, *seq)) && !is_kept
-        });
-        if let Some((app, _, seq)) = lost {
-            self.world.violate(format!(
-                "LOST: application {app} has not finished message {seq}, which is acknowledged to the hub and on no disk"
-            ));
-        }
-    }
-
-    /// Nodes that go on have read one history: where the hub showed several, all that read another one are held.
-    fn judge_histories(&self) {
-        let mut read = BTreeMap::new();
-        let nodes = self.cluster.nodes().iter().filter(|node| !node.is_held());
-        for (node, view) in nodes.filter_map(|node| Some((node, node.view()?))) {
-            if !view.state.delivers() {
-                continue;
-            }
-            let (first, hash) = read.entry(view.position).or_insert((&node.name, view.hash));
-            if *hash != view.hash {
-                self.world.violate(format!(
-                    "I4, I11: {first} and {} have read different records up to {}, and both go on",
-                    node.name, view.position
-                ));
-            }
-        }
-    }
-
-    fn judge_rest_of_identity(&self, wrong: u64) {
-        if self.plan.kind != Kind::Identity {
-            return;
-        }
-        // A restored disk never gets so far as to deliver; only a second body on a running node's disk can.
-        if wrong > 0 && self.world.counts()[Fault::DiskCloned as usize] == 0 {
-            self.world
-                .violate(format!("{wrong} deliveries too many although no disk was cloned"));
-        }
-        if let Some(missing) = self.missing_untold() {
-            self.world.violate(format!("LOST: {missing}"));
-        }
-    }
-
-    /// Where only disks were copied nothing is missing but what belongs to a node that is held, unless all are.
-    fn missing_untold(&self) -> Option<String> {
-        let nodes = self.cluster.nodes();
-        if self.plan.kind != Kind::Identity || nodes.iter().all(Node::is_held) {
-            return None;
-        }
-        let unfinished = self.unfinished(usize::MAX);
-        let state = self.hub.state.lock();
-        unfinished.into_iter().find_map(|(app, incarnation, seq)| {
-            let owner = state.truth.owner(incarnation, seq).map(|key| key.node);
-            let is_told = nodes
-                .iter()
-                .any(|node| node.is_held() && Some(node.uuid) == owner);
-            (!is_told).then(|| {
-                format!("application {app} has not finished message {seq}, whose owner {owner:?} is not held")
-            })
-        })
     }
 }
 

@@ -8,6 +8,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep_until};
+use tokio_util::sync::CancellationToken;
 
 use crate::dice::Dice;
 use crate::faults::{FAULTS, Fault};
@@ -39,6 +40,29 @@ pub enum Purpose {
     Disk,
 }
 
+/// What nodes said of something that is wrong beyond their power.
+#[derive(Debug, Default)]
+struct Told {
+    first: Option<String>,
+    /// The nodes that said something, once at least.
+    nodes: BTreeSet<Arc<str>>,
+}
+
+/// A record that the hub confirmed where its writer had read another one (P11).
+#[derive(Clone, Debug)]
+pub struct Early {
+    /// When its writer heard of it, simulated milliseconds.
+    pub at_ms: u64,
+    /// The writer.
+    pub node: Arc<str>,
+    /// Cancelled when the life that wrote it is over.
+    pub dead: CancellationToken,
+    /// The record's position.
+    pub position: u64,
+    /// What its writer had read when it made the record.
+    pub read: u64,
+}
+
 /// One run.
 #[derive(Debug)]
 pub struct World {
@@ -63,8 +87,10 @@ pub struct World {
     /// Nodes whose process is to be killed at once.
     doomed: Mutex<Vec<Arc<str>>>,
     doom: Notify,
-    /// The first time that a node said that something is wrong beyond its power.
-    told: Mutex<Option<String>>,
+    /// What nodes said of something that is wrong beyond their power.
+    told: Mutex<Told>,
+    /// Records that were confirmed where their writers had read others.
+    early: Mutex<Vec<Early>>,
     violations: Mutex<Vec<String>>,
     trace: Option<Mutex<String>>,
     mutant: Option<Mutant>,
@@ -92,6 +118,7 @@ impl World {
             doomed: Mutex::default(),
             doom: Notify::new(),
             told: Mutex::default(),
+            early: Mutex::default(),
             violations: Mutex::default(),
             trace: traced.then(Mutex::default),
             mutant,
@@ -203,15 +230,40 @@ impl World {
         }
     }
 
-    /// A node says that something is wrong beyond its power.
-    pub fn tell(&self, what: &str) {
-        self.told.lock().get_or_insert_with(|| what.to_owned());
+    /// A node, where it is known which, says that something is wrong beyond its power.
+    pub fn tell(&self, node: Option<Arc<str>>, what: &str) {
+        let mut told = self.told.lock();
+        told.first.get_or_insert_with(|| what.to_owned());
+        told.nodes.extend(node);
+    }
+
+    /// Whether a node, in any of its lives, has said that something is wrong.
+    #[must_use]
+    pub fn has_told(&self, node: &str) -> bool {
+        self.told.lock().nodes.contains(node)
+    }
+
+    /// A record was confirmed where its writer had read another one.
+    pub fn early(&self, early: Early) {
+        self.note(&early.node, || {
+            format!("hears of its record {} and had read {}", early.position, early.read)
+        });
+        self.early.lock().push(early);
+    }
+
+    /// What was confirmed too early until a simulated millisecond; it is told once.
+    #[must_use]
+    pub fn take_early(&self, until_ms: u64) -> Vec<Early> {
+        let mut early = self.early.lock();
+        let due = early.partition_point(|early| early.at_ms <= until_ms);
+        let later = early.split_off(due);
+        std::mem::replace(&mut *early, later)
     }
 
     /// What a node said first of something beyond its power.
     #[must_use]
     pub fn told(&self) -> Option<String> {
-        self.told.lock().clone()
+        self.told.lock().first.clone()
     }
 
     /// Notes that something happened that must not.

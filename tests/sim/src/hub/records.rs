@@ -1,7 +1,10 @@
 //! One node's view of a ledger: appends that land late or twice, reads that are stale, a tail that lags and restarts.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use fanin_core::ids::LedgerSeq;
+use fanin_core::record::Record;
 use fanin_hub::ledger::AppendError;
 use fanin_hub::ledger::tail::{TailError, TailEvent, TailItem};
 use fanin_hub::port::{LedgerStream, LedgerTail};
@@ -13,6 +16,7 @@ use super::link::Link;
 use super::wire::Mode;
 use crate::faults::Fault;
 use crate::mutants::Mutant;
+use crate::world::Early;
 
 /// Most records a tail hands over at once.
 const TAIL_READY_MAX: u64 = 200;
@@ -85,6 +89,7 @@ impl SimLedger {
 
     async fn append_record(&self, append: Append) -> Result<PubAck, AppendError> {
         let (node, stream, late) = (self.link.node.clone(), self.stream.clone(), append.clone());
+        let body = append.body.clone();
         let what = format!("append {}", append.suffix);
         let gone = self
             .link
@@ -121,11 +126,35 @@ impl SimLedger {
             Err(error) => Err(error),
         };
         match result {
-            Ok(stored) => stored,
+            Ok(stored) => {
+                if let Ok(ack) = &stored {
+                    self.notice_early(ack, &what, &body);
+                }
+                stored
+            }
             Err(ApiError::Timeout { .. }) => Err(AppendError::Timeout),
             Err(ApiError::Disconnected) => Err(AppendError::Disconnected),
             Err(ApiError::NoResponders { .. }) => Err(AppendError::NoStream),
             Err(source) => Err(AppendError::Other { source }),
+        }
+    }
+}
+
+impl SimLedger {
+    /// The writer hears that its record stands where it had read another one, and must not go on (P11). An EPOCH's witness is
+    /// the disk's; what comes of that is decided when the tail is there.
+    fn notice_early(&self, ack: &PubAck, what: &str, body: &[u8]) {
+        let Ok(Record { witness, .. }) = Record::decode(body) else {
+            return;
+        };
+        if !ack.duplicate && ack.seq <= witness.position.0 && !what.starts_with("append epoch") {
+            self.link.hub.world.early(Early {
+                at_ms: self.link.hub.world.now_ms(),
+                node: Arc::clone(&self.link.node),
+                dead: self.link.dead.clone(),
+                position: ack.seq,
+                read: witness.position.0,
+            });
         }
     }
 }
