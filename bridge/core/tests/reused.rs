@@ -82,7 +82,9 @@ fn times(first: u64, last: u64) -> (i64, i64) {
 /// What a halted node tells a repair: from where on the source holds other messages, and when what was there had been published,
 /// with whether that is certain.
 fn told(w: &World, who: usize) -> (u64, Option<(i64, bool)>) {
-    let found = w.node(who).restored_source().unwrap();
+    let Some(found) = w.node(who).restored_source() else {
+        panic!("no source is told");
+    };
     assert_eq!(found.stream, "S");
     let known = found.known.map(|known| (known.ns, known.is_exact));
     (found.from.0, known)

@@ -30,7 +30,11 @@ impl fmt::Display for Action {
             Action::StaleAudit(who) => write!(f, "{}'s audit is answered by a stale server", NAMES[who]),
             Action::Repair(who) => write!(f, "{} fetches by sequence", NAMES[who]),
             Action::Unconfirmed(who, batch) => write!(f, "{} hears nothing of batch {batch}", NAMES[who]),
-            Action::Hear(who) => write!(f, "{} hears that its record landed where it had read another", NAMES[who]),
+            Action::Hear(who) => write!(
+                f,
+                "{} hears that its record landed where it had read another",
+                NAMES[who]
+            ),
             Action::Crash(who) => write!(f, "{} crashes", NAMES[who]),
             Action::Start(who, None) => write!(f, "{} starts", NAMES[who]),
             Action::Start(who, Some(hosts)) => write!(f, "{} starts with host set {hosts}", NAMES[who]),

@@ -402,7 +402,9 @@ impl<'a> Exec<'a> {
     /// The hub confirms where a record landed. Behind what its sender had read that means nothing to it, so that this is
     /// forgotten; otherwise it may hear of it at any time of that life, or never.
     pub(crate) fn confirm(&mut self, sender: Option<Sender>, at: Option<LedgerSeq>) {
-        let Some((sender, at)) = sender.zip(at) else { return };
+        let Some((sender, at)) = sender.zip(at) else {
+            return;
+        };
         let bridge = &self.w.bridges[sender.who];
         if at <= sender.read && bridge.starts == sender.life && bridge.is_well() {
             self.bridge(sender.who).early.insert((at, sender.read));

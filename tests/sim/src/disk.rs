@@ -5,7 +5,9 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use fanin_bridge::mapping::disk::runs_to_set;
-use fanin_bridge::stage::{RECORD_DEAD_LETTER, RECORD_RESOLUTION, RECORD_STAGE, Resolution, StageHead, StagedBatch};
+use fanin_bridge::stage::{
+    RECORD_DEAD_LETTER, RECORD_RESOLUTION, RECORD_STAGE, Resolution, StageHead, StagedBatch,
+};
 use fanin_bridge::topic::DEAD_LETTER_SPACE;
 use fanin_bridge::topic::deadletter::DeadLetterHead;
 use fanin_core::ids::Incarnation;
@@ -115,7 +117,10 @@ impl Image {
         let whole = whole.filter(|record| record.kind == RECORD_STAGE);
         let whole = whole.map(|record| (record.key, &record.head));
         let damaged = self.recovered.damaged.iter().filter_map(|damage| {
-            let record = damage.record.as_ref().filter(|record| record.kind == RECORD_STAGE)?;
+            let record = damage
+                .record
+                .as_ref()
+                .filter(|record| record.kind == RECORD_STAGE)?;
             Some((damage.key?, record.head.as_ref()?))
         });
         let heads = whole.chain(damaged);

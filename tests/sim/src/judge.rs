@@ -136,7 +136,10 @@ impl Run {
             };
             let word = view.state.word();
             if view.open > 0 {
-                return Some(format!("{}, which is {word}, has {} open batches", node.name, view.open));
+                return Some(format!(
+                    "{}, which is {word}, has {} open batches",
+                    node.name, view.open
+                ));
             }
             for batch in node.published() {
                 for (seq, app) in batch
@@ -184,7 +187,9 @@ impl Run {
                     .then(|| format!("{what}, which {} had published and let go", owner.name));
             }
             (!going.is_empty()).then(|| {
-                format!("{what}, whose owner {owner:?} is not held, and which lies on no disk of a node that is")
+                format!(
+                    "{what}, whose owner {owner:?} is not held, and which lies on no disk of a node that is"
+                )
             })
         })
     }

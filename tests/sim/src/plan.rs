@@ -228,7 +228,9 @@ fn usual(fault: Fault, kind: Kind) -> Option<(u64, u64)> {
         | FloorReset | ResetForward | MessagesSkipped | ConsumerRecreated | MessageDeleted
         | OldestDiscarded | SourcePurged | NoResponders | OldLeader | InFlight | Damage | DamageRead
         | PowerLoss | LedgerRollback | LedgerRollbackUnseen | LedgerSplit | SourceRecreated
-        | SourceRollback | LedgerRecreated | DiskRestored | DiskCloned | AppAdded | AppMissing => return None,
+        | SourceRollback | LedgerRecreated | DiskRestored | DiskCloned | AppAdded | AppMissing => {
+            return None;
+        }
     })
 }
 

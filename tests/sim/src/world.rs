@@ -246,7 +246,10 @@ impl World {
     /// A record was confirmed where its writer had read another one.
     pub fn early(&self, early: Early) {
         self.note(&early.node, || {
-            format!("hears of its record {} and had read {}", early.position, early.read)
+            format!(
+                "hears of its record {} and had read {}",
+                early.position, early.read
+            )
         });
         self.early.lock().push(early);
     }
