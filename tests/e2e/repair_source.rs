@@ -301,6 +301,16 @@ async fn all_as_told(cluster: &Cluster, repaired: &Ended) {
     assert!(counts.values().all(|count| *count <= 2));
 }
 
+/// Two nodes that nothing is wrong with. They halt once the terms leave out the incarnation they are configured with.
+async fn live_cluster() -> Cluster {
+    let mut cluster = Cluster::new(&["billing"]).await;
+    for node in ["n1", "n2"] {
+        let options = cluster.options(node).allow_error("FAN-4030");
+        cluster.add(options, 1).await;
+    }
+    cluster
+}
+
 /// Goal: nodes that have not halted take nothing more by the old consumer once a repair has begun to write, and what they had taken
 /// until then does not come again but as told (the boundary is looked for behind that). Method: a source that nothing is wrong with, under a
 /// stream of messages, whose generation is raised; a first run dies behind the old consumer's end; a file of a node that goes on
@@ -308,7 +318,7 @@ async fn all_as_told(cluster: &Cluster, repaired: &Ended) {
 #[tokio::test]
 async fn nodes_that_have_not_halted_take_nothing_by_the_old_consumer() {
     let dir = tempfile::tempdir().unwrap();
-    let mut cluster = Cluster::with_nodes(&["billing"], 2, 1).await;
+    let mut cluster = live_cluster().await;
     let trickle = cluster.stream(Duration::from_millis(50));
     cluster.wait_more(100).await;
     let config = raised(&cluster, dir.path());
@@ -367,7 +377,7 @@ async fn nodes_that_have_not_halted_take_nothing_by_the_old_consumer() {
 #[tokio::test]
 async fn what_is_claimed_while_a_repair_runs_comes_twice_only_as_told() {
     let dir = tempfile::tempdir().unwrap();
-    let mut cluster = Cluster::with_nodes(&["billing"], 2, 1).await;
+    let mut cluster = live_cluster().await;
     let trickle = cluster.stream(Duration::from_millis(50));
     cluster.wait_more(100).await;
     let config = raised(&cluster, dir.path());

@@ -50,6 +50,8 @@ pub struct Published {
     pub incarnation: Incarnation,
     /// What of it was won.
     pub won: SeqSet,
+    /// Its body is damaged.
+    pub damaged: bool,
 }
 
 /// What is on a disk that nobody uses.
@@ -140,6 +142,12 @@ impl Image {
     #[must_use]
     pub fn published(&self) -> Vec<Published> {
         let heads: BTreeMap<Key, StageHead> = self.staged().collect();
+        let damaged: BTreeSet<Key> = self
+            .recovered
+            .damaged
+            .iter()
+            .filter_map(|found| found.key)
+            .collect();
         let records = self.recovered.records.iter();
         let resolved = records.filter(|record| record.kind == RECORD_RESOLUTION);
         resolved
@@ -148,6 +156,7 @@ impl Image {
                 Some(Published {
                     incarnation: head.incarnation,
                     won: resolved_by(&record.head).into_iter().collect(),
+                    damaged: damaged.contains(&record.key),
                 })
             })
             .collect()

@@ -12,6 +12,7 @@ use fanin_core::ids::{Incarnation, NodeUuid};
 use fanin_core::seq_set::SeqSet;
 
 use crate::apps::app_name;
+use crate::disk::Published;
 use crate::faults::Fault;
 use crate::hub::LATE_MS_MAX;
 use crate::logs;
@@ -128,20 +129,23 @@ impl Run {
             .or_else(|| self.missing())
     }
 
-    /// What a node that delivers has published and not finished: whatever it has heard since, what was won keeps flowing.
+    /// What a node that delivers has published and not finished: whatever it has heard since, what was won keeps flowing. Not what
+    /// its disk has damaged since: a node that doubts the ledger or the source does not fetch it again.
     fn unfinished_publication(&self) -> Option<String> {
         for node in self.cluster.nodes() {
             let Some(view) = node.view().filter(|view| view.state.delivers()) else {
                 continue;
             };
             let word = view.state.word();
-            if view.open > 0 {
+            let published = node.published();
+            let is_pardoned = |batch: &Published| batch.damaged && view.state == State::Halted;
+            if view.open > 0 && !published.iter().any(is_pardoned) {
                 return Some(format!(
                     "{}, which is {word}, has {} open batches",
                     node.name, view.open
                 ));
             }
-            for batch in node.published() {
+            for batch in published.iter().filter(|batch| !is_pardoned(batch)) {
                 for (seq, app) in batch
                     .won
                     .iter()
