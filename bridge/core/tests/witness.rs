@@ -160,6 +160,27 @@ fn a_checkpoint_without_the_own_epoch_is_not_taken_up() {
     );
 }
 
+/// The same when everything that it has won there is done and forgotten: done sets only grow, and what it has read of its own is
+/// not in the checkpoint's. Otherwise the hub's redelivery of it would be won by the other half's nodes in silence.
+#[test]
+fn a_checkpoint_without_what_was_done_is_not_taken_up() {
+    let mut w = World::started(2, 8);
+    let kept = w.ledger.last;
+    finish(&mut w, 1);
+    let read = w.node(A).fold().position();
+    w.lose_behind(kept);
+    for seq in 2..=8 {
+        w.stage(B, &[seq]);
+        w.run(B);
+    }
+    assert!(w.checkpoint_and_purge(B) > read);
+    w.tail_all(A);
+    let Phase::Halted(Halt::HistoryChanged { position, .. }) = w.phase(A) else {
+        panic!("{:?}", w.phase(A));
+    };
+    assert_eq!(*position, read);
+}
+
 /// What this disk has read is still there: nothing to see, restart after restart, with and without a checkpoint.
 #[test]
 fn an_honest_ledger_is_no_cause() {

@@ -50,6 +50,8 @@ pub struct Published {
     pub incarnation: Incarnation,
     /// What of it was won.
     pub won: SeqSet,
+    /// Its place in the topic: the offset of its first message.
+    pub base: u64,
     /// Its body is damaged.
     pub damaged: bool,
 }
@@ -153,9 +155,11 @@ impl Image {
         resolved
             .filter_map(|record| {
                 let head = heads.get(&record.key)?;
+                let resolution = Resolution::decode(&record.head).ok()?;
                 Some(Published {
                     incarnation: head.incarnation,
-                    won: resolved_by(&record.head).into_iter().collect(),
+                    won: runs_to_set(&resolution.won),
+                    base: resolution.base.0,
                     damaged: damaged.contains(&record.key),
                 })
             })

@@ -7,7 +7,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use fanin_bridge::mapping::view::State;
+use fanin_bridge::mapping::view::{State, View};
 use fanin_core::ids::{Incarnation, NodeUuid};
 use fanin_core::seq_set::SeqSet;
 
@@ -129,16 +129,20 @@ impl Run {
             .or_else(|| self.missing())
     }
 
-    /// What a node that delivers has published and not finished: whatever it has heard since, what was won keeps flowing. Not what
-    /// its disk has damaged since: a node that doubts the ledger or the source does not fetch it again.
+    /// What a node that delivers has published and not finished: whatever it has heard since, what was won keeps flowing. One
+    /// that was held before it had joined delivers nothing (P8). Nor does one that doubts the ledger or the source fetch again what
+    /// its disk has damaged, and what is behind that in the topic waits for it.
     fn unfinished_publication(&self) -> Option<String> {
         for node in self.cluster.nodes() {
-            let Some(view) = node.view().filter(|view| view.state.delivers()) else {
+            let Some(view) = node.view().filter(delivers) else {
                 continue;
             };
             let word = view.state.word();
             let published = node.published();
-            let is_pardoned = |batch: &Published| batch.damaged && view.state == State::Halted;
+            let damaged = published.iter().filter(|batch| batch.damaged);
+            let first = damaged.map(|batch| batch.base).min();
+            let waits_from = first.filter(|_| view.state == State::Halted);
+            let is_pardoned = |batch: &Published| waits_from.is_some_and(|from| from <= batch.base);
             if view.open > 0 && !published.iter().any(is_pardoned) {
                 return Some(format!(
                     "{}, which is {word}, has {} open batches",
@@ -186,8 +190,8 @@ impl Run {
             let what = format!("application {app} has not finished message {seq}");
             if let Some(owner) = held.iter().find(|node| Some(node.uuid) == owner) {
                 // Its disk may have been set back; but one that goes on delivering lets nothing go unfinished.
-                let delivers = owner.view().is_some_and(|view| view.state.delivers());
-                return (delivers && self.world.is_resolved(&owner.name, seq))
+                let has_joined = owner.view().is_some_and(|view| delivers(&view));
+                return (has_joined && self.world.is_resolved(&owner.name, seq))
                     .then(|| format!("{what}, which {} had published and let go", owner.name));
             }
             (!going.is_empty()).then(|| {
@@ -322,6 +326,11 @@ impl Run {
             }
         }
     }
+}
+
+/// Whether a node hands messages to applications: it has joined in this life, and is not fenced.
+fn delivers(view: &View) -> bool {
+    view.state.delivers() && !view.delivery.is_empty()
 }
 
 /// Why a node is not at rest.

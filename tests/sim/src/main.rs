@@ -26,7 +26,7 @@ with --shrunk under the smallest plan that still fails.
 
 --mutant switches one rule off and runs seeds (default 2000, at most so many seconds a mutant) until a violation shows it.
 It tells the rule, the attacks, the mutant, what noticed it, the seeds and the seconds. Ends with 1 when a mutant that must be
-noticed is not, or one that must not be is.";
+noticed is not, or one that must not be is. With --trace the whole history of the first seed in the mutant's plan is shown, with every rule on.";
 
 struct Args {
     campaign: Campaign,
@@ -100,10 +100,10 @@ fn main() -> ExitCode {
             return ExitCode::from(2);
         }
     };
-    let result = if !args.mutants.is_empty() {
-        hunt(&args)
-    } else if args.trace {
+    let result = if args.trace {
         show(&args)
+    } else if !args.mutants.is_empty() {
+        hunt(&args)
     } else {
         campaign(&args)
     };
@@ -121,7 +121,10 @@ fn main() -> ExitCode {
 
 fn show(args: &Args) -> std::io::Result<(String, bool)> {
     let seed = args.campaign.from;
-    let mut plan = Plan::draw(seed, args.campaign.kind);
+    let mut rows = ROWS.iter();
+    let row = rows.find(|row| args.mutants.iter().any(|name| row.is_named(name)));
+    let kind = args.campaign.kind;
+    let mut plan = row.map_or_else(|| Plan::draw(seed, kind), |row| row.plan(seed, kind));
     if args.shrunk {
         let outcome = run(seed, &plan, false)?;
         plan = shrink(seed, &plan, outcome)?.0;

@@ -43,6 +43,19 @@ impl Fold {
         self.closed.get(&incarnation).copied().unwrap_or_default()
     }
 
+    /// Whether a later state may come of this one: epochs, done sets, watermarks and the terms' version only grow (I3).
+    #[must_use]
+    pub fn may_become(&self, later: &Fold) -> bool {
+        let mut nodes = self.nodes.iter();
+        let mut closed = self.closed.iter();
+        self.terms().version <= later.terms().version
+            && closed.all(|(source, w)| *w <= later.closed(*source))
+            && nodes.all(|(uuid, ours)| {
+                let theirs = later.nodes.get(uuid);
+                theirs.is_some_and(|theirs| ours.epoch <= theirs.epoch && theirs.done.is_superset(&ours.done))
+            })
+    }
+
     /// The watermarks of all sources ever named.
     #[must_use]
     pub fn watermarks(&self) -> &BTreeMap<Incarnation, StreamSeq> {

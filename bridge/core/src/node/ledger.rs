@@ -69,14 +69,14 @@ impl Node {
         Ok(())
     }
 
-    /// A checkpoint that covers what this node has read shows what the node has read of itself: its epoch, and a claim of every
-    /// batch that is decided and not done. Otherwise it is of another history (P11), and the records in between, whose witnesses
-    /// would tell, are purged.
+    /// A checkpoint that covers what this node has read has grown out of it (I3), and shows what the node has read of itself: its
+    /// epoch, and a claim of every batch that is decided and not done. Otherwise it is of another history (P11), and the
+    /// records in between, whose witnesses would tell, are purged.
     fn compare_own(&self, loaded: &Fold) -> Result<(), Halt> {
         let uuid = self.identity.uuid;
         let epoch = self.epoch.filter(|&epoch| loaded.position() >= epoch);
         let shown = loaded.nodes().get(&uuid).map(|entry| entry.epoch);
-        if epoch.is_some() && shown < epoch {
+        if (epoch.is_some() && shown < epoch) || !self.fold.may_become(loaded) {
             let (ours, theirs) = (self.fold.witness(), loaded.witness());
             return Err(Halt::HistoryChanged {
                 position: ours.position,
