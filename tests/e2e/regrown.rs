@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use fanin_proto::v1::StatusResponse;
 use fanin_tests::line::Line;
 use fanin_tests::process::{Bridge, BridgeOptions};
 use fanin_tests::wait::eventually;
@@ -219,4 +220,40 @@ async fn a_source_that_gives_sequences_away_again_halts_every_node() {
     for node in &cluster.nodes {
         node.assert_no_errors();
     }
+}
+
+/// Goal: what the hub confirmed to publishers and lost before any bridge had taken it is named by a bridge that had looked at the
+/// source meanwhile, in log, metric and status, and nothing halts for it (P10). Method: a node whose application is away takes
+/// nothing; feed, wait until it has seen where the source ends, put the source back to a copy, and let it grow again beyond that.
+#[tokio::test]
+async fn what_the_hub_loses_before_anybody_takes_it_is_named() {
+    let mut cluster = Cluster::new(&["billing"]).await;
+    let options = cluster.options("n1").allow_error("FAN-4038");
+    cluster.add(options, 0).await;
+    cluster.feed(10).await;
+    let away = tempfile::tempdir().unwrap();
+    let older = away.path().join("older");
+    snapshot(&mut cluster, &older).await;
+    cluster.feed(20).await;
+    let node = &cluster.nodes[0];
+    let seen = node.wait_status(LONG, "the end of the source to be seen", |status| {
+        orders(status)
+            .sources
+            .first()
+            .is_some_and(|source| source.last_seq == 30)
+    });
+    seen.await.unwrap();
+    put_back(&mut cluster, &older, &[hub_store::source()]).await;
+    cluster.feed(40).await;
+    let node = &cluster.nodes[0];
+    let line = node.wait_log(LONG, "FAN-4038").await.unwrap();
+    // Nothing was taken of this source, so that all of it may be among what is lost.
+    assert!(line.text.contains("ORDERS:1-30"), "{}", line.text);
+    let text = metrics(node).await;
+    let mut lost = text
+        .lines()
+        .filter(|line| line.starts_with("fanin_source_lost_messages_total{"));
+    assert!(lost.next().is_some_and(|line| line.ends_with(" 30")), "{text}");
+    assert_eq!(orders(&node.status().await.unwrap()).state, "gated");
+    node.assert_no_errors();
 }

@@ -250,6 +250,16 @@ pub enum Fact {
         /// Its sequence.
         seq: StreamSeq,
     },
+    /// A source lost messages that it had once and that nobody, as far as is known here, had taken. Among these sequences, and
+    /// perhaps behind them; some of them may have been taken in time.
+    SourceLost {
+        /// The source.
+        incarnation: Incarnation,
+        /// The first that may be lost.
+        first: StreamSeq,
+        /// The last that was there.
+        last: StreamSeq,
+    },
     /// A message that was delivered again and again and that no node had taken in was fetched and is being staged.
     Stuck {
         /// The source.

@@ -99,7 +99,9 @@ pub enum Input {
         reaches: StreamSeq,
         /// The last sequence that the stream says it has given.
         last: StreamSeq,
-        /// The messages that were to be looked at, with their publish times, as far as the stream still has them. At most two.
+        /// When the last message was stored, nanoseconds since the Unix epoch; 0 when the hub does not say.
+        last_ns: i64,
+        /// The messages that were to be looked at, with their publish times, as far as the stream still has them. At most three.
         probes: Vec<(StreamSeq, i64)>,
     },
     /// The local log refused a batch (full): nothing of it is on disk.

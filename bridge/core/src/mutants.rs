@@ -82,6 +82,8 @@ pub enum Mutant {
     IgnoresReusedSequences,
     /// P10: a source may end before what is claimed.
     IgnoresShrunkSources,
+    /// P10: what a source loses before anybody has taken it is not told.
+    ForgetsEnds,
 }
 
 /// Whether this build can switch mutants on.

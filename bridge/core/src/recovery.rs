@@ -72,6 +72,7 @@ pub fn recover(identity: Identity, policy: Policy, disk: Disk) -> Node {
         room: Default::default(),
         shrunk: BTreeMap::new(),
         looked: BTreeMap::new(),
+        ends: BTreeMap::new(),
         loading: None,
         watched: LedgerSeq(0),
     };

@@ -43,6 +43,7 @@ fn see(w: &mut World, who: usize, last: u64, time_of: impl Fn(u64) -> Option<i64
     let reaches = probe.reaches;
     let probes = probe.messages().filter_map(|seq| Some((seq, time_of(seq.0)?)));
     let probes = probes.collect();
+    let last_ns = time_of(last).unwrap_or(0);
     let last = StreamSeq(last);
     w.step(
         who,
@@ -50,6 +51,7 @@ fn see(w: &mut World, who: usize, last: u64, time_of: impl Fn(u64) -> Option<i64
             incarnation: INC,
             reaches,
             last,
+            last_ns,
             probes,
         },
     );
@@ -236,6 +238,7 @@ fn shrunk() {
                 reaches: StreamSeq(8),
                 newest: Some(StreamSeq(8)),
                 before: None,
+                end: None,
             }
         );
         see(&mut w, who, 5, |_| None);
@@ -354,6 +357,7 @@ fn a_slow_answer_is_no_cause() {
             incarnation: INC,
             reaches,
             last: StreamSeq(seq - 1),
+            last_ns: 0,
             probes: Vec::new(),
         };
         w.step(A, input);

@@ -20,6 +20,8 @@ pub struct SourceInfo {
     pub first_seq: u64,
     /// The last sequence given, stored or not.
     pub last_seq: u64,
+    /// When the last message was stored, nanoseconds since 1970; 0 when there never was one.
+    pub last_ns: i64,
     /// Messages stored.
     pub messages: u64,
     /// Bytes stored.
@@ -125,6 +127,9 @@ pub(crate) struct StreamState {
     pub(crate) first_seq: u64,
     #[serde(default)]
     pub(crate) last_seq: u64,
+    /// A time in the year 1 for a stream that never had a message.
+    #[serde(default)]
+    pub(crate) last_ts: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -159,6 +164,12 @@ pub(crate) fn created_ns(stream: &str, text: &str) -> Result<u64, SourceError> {
     })
 }
 
+/// The last message's time; 0 for one that cannot be read, which says as little as none.
+fn last_ns(state: &StreamState) -> i64 {
+    let parsed = state.last_ts.as_deref().and_then(timestamp::parse_ns);
+    parsed.and_then(|ns| i64::try_from(ns).ok()).unwrap_or(0)
+}
+
 impl SourceInfo {
     /// Asks the hub about a stream.
     ///
@@ -186,6 +197,7 @@ impl SourceInfo {
             created_ns: created_ns(stream, &reply.created)?,
             first_seq: reply.state.first_seq,
             last_seq: reply.state.last_seq,
+            last_ns: last_ns(&reply.state),
             messages: reply.state.messages,
             bytes: reply.state.bytes,
             subjects: reply

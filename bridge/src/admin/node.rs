@@ -149,8 +149,9 @@ impl Health for NodeHealth {
 }
 
 /// What happens rarely, by mapping: it counts from 0, so that a first event is seen as an increase.
-const RARE: [&str; 7] = [
+const RARE: [&str; 8] = [
     names::HOLE_MESSAGES,
+    names::SOURCE_LOST_MESSAGES,
     names::HUB_FETCHED_MESSAGES,
     names::LOST_MESSAGES,
     names::MENDED_BATCHES,

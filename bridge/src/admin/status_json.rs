@@ -76,6 +76,7 @@ fn source(source: &SourceStatus) -> Value {
         "closed_through": source.closed_through,
         "pending": source.pending,
         "ack_pending": source.ack_pending,
+        "last_seq": source.last_seq,
     })
 }
 

@@ -128,6 +128,8 @@ pub enum Event {
         reaches: StreamSeq,
         /// The last sequence it says it has given.
         last: StreamSeq,
+        /// When the message that got it was stored, nanoseconds since the Unix epoch; 0 for none.
+        last_ns: i64,
         /// The messages that were looked for and are there, with their publish times.
         probes: Vec<(StreamSeq, i64)>,
     },
@@ -481,12 +483,14 @@ impl Driver {
                 incarnation,
                 reaches,
                 last,
+                last_ns,
                 probes,
             } => {
                 self.feed(Input::SourceSeen {
                     incarnation,
                     reaches,
                     last,
+                    last_ns,
                     probes,
                 });
             }

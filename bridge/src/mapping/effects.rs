@@ -221,6 +221,24 @@ impl Driver {
                 );
             }
             Fact::Stuck { incarnation, seq } => self.tell_stuck(incarnation, seq),
+            Fact::SourceLost {
+                incarnation,
+                first,
+                last,
+            } => {
+                let count = last.0 - first.0 + 1;
+                metrics::counter!(names::SOURCE_LOST_MESSAGES, "mapping" => mapping()).increment(count);
+                let messages = self.ids_of(incarnation, &SeqSet::range(first.0, last.0), count);
+                tracing::error!(
+                    code = "FAN-4038",
+                    mapping = mapping(),
+                    %incarnation,
+                    count,
+                    messages,
+                    "the hub has lost messages that it had confirmed and that no bridge had taken: some or all of these, and what was \
+                     stored behind them before the loss; the others go on"
+                );
+            }
         }
     }
 

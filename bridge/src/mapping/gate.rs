@@ -97,6 +97,13 @@ impl Driver {
                         if events.send(told).await.is_err() {
                             return None;
                         }
+                        // Nobody takes anything of it, so that a loss would leave no other trace.
+                        let asked = *probes.borrow();
+                        if let Some(seen) = look_at_source(&*hub, incarnation, &source, asked).await
+                            && events.send(seen).await.is_err()
+                        {
+                            return None;
+                        }
                         tokio::time::sleep(pause(tries)).await;
                         tries += 1;
                     }
@@ -152,6 +159,7 @@ impl Driver {
                 let seen = view.sources.entry(*incarnation).or_default();
                 seen.stream.clone_from(&source.terms.stream);
                 seen.closed = fold.closed(*incarnation).0;
+                seen.last = self.node.source_probe(*incarnation).end.unwrap_or_default().0;
             }
         });
     }

@@ -229,6 +229,7 @@ mod tests {
             created_ns: 1,
             first_seq: 1,
             last_seq: 1,
+            last_ns: 1,
             messages: 1,
             bytes: 1,
             subjects: vec!["orders.>".to_owned()],

@@ -125,6 +125,8 @@ pub struct SourceView {
     pub pending: u64,
     /// Messages delivered and not settled, over all nodes.
     pub ack_pending: u64,
+    /// Where the stream ended when it was looked at last; 0 before the first look.
+    pub last: u64,
 }
 
 /// A shared view.
@@ -192,6 +194,7 @@ impl View {
             closed_through: source.closed,
             pending: source.pending,
             ack_pending: source.ack_pending,
+            last_seq: source.last,
         });
         MappingStatus {
             name: name.to_owned(),

@@ -17,7 +17,8 @@ use super::join::{Source, pause};
 use super::ledger_io::error_chain;
 use super::limits::{DOUBT_LOOKS, FLOOR_INTERVAL};
 
-/// Every so many looks at the consumer, and after each connection to the hub, one at the stream itself.
+/// Every so many looks at the consumer, and after each connection to the hub, one at the stream itself; at each one while the hub
+/// has messages that nobody has taken, for they leave no trace here when it loses them.
 const STREAM_LOOKS: u64 = 5;
 
 /// A running look-out. Ends when dropped.
@@ -43,9 +44,11 @@ impl WatchTask {
             let mut seen_over = None;
             loop {
                 hub.wait_connected().await;
+                let mut waits = true;
                 let event = match hub.consumer_info(&consumer).await {
                     Ok(info) => {
                         failures = 0;
+                        waits = info.pending > 0;
                         Event::Floor {
                             incarnation,
                             info: Box::new(info),
@@ -54,7 +57,8 @@ impl WatchTask {
                     Err(error) => {
                         let missing = !error.retryable();
                         tracing::debug!(code = error.code(), %error, "no counters of the consumer");
-                        failures += 1;
+                        // A hub that answers is asked again as usual: the source is looked at meanwhile.
+                        failures = if missing { 0 } else { failures + 1 };
                         Event::FloorUnknown {
                             incarnation,
                             missing: missing.then(|| format!("{}: {}", error.code(), error_chain(&error))),
@@ -65,7 +69,7 @@ impl WatchTask {
                     return;
                 }
                 let connection = hub.generation();
-                if connection != seen_over || doubts > 0 || looks.is_multiple_of(STREAM_LOOKS) {
+                if connection != seen_over || doubts > 0 || waits || looks.is_multiple_of(STREAM_LOOKS) {
                     let asked = *probe.borrow();
                     let seen = look_at_source(&*hub, incarnation, &source, asked).await;
                     // A leader that is being replaced may answer from before the stream was created.
@@ -116,6 +120,7 @@ pub async fn look_at_source(
             incarnation,
             reaches: asked.reaches,
             last: StreamSeq(info.last_seq),
+            last_ns: info.last_ns,
             probes,
         }),
         Err(SourceError::Missing { .. } | SourceError::Hub { .. } | SourceError::BadTime { .. }) => None,

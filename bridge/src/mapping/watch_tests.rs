@@ -110,23 +110,29 @@ async fn a_purged_source_reaches_as_far_as_before() {
         reaches: StreamSeq(5),
         newest: Some(StreamSeq(4)),
         before: Some(StreamSeq(2)),
+        end: Some(StreamSeq(5)),
     };
     let seen = async || match look_at_source(&hub, incarnation, &source, asked).await {
         Some(Event::SourceSeen {
             reaches: StreamSeq(5),
             last,
+            last_ns,
             probes,
             ..
-        }) => (last.0, probes),
+        }) => (last.0, last_ns, probes),
         other => panic!("{other:?}"),
     };
-    let (last, probes) = seen().await;
+    let (last, last_ns, probes) = seen().await;
     assert_eq!(last, 5);
     let at: Vec<_> = probes.iter().map(|(seq, _)| seq.0).collect();
-    assert_eq!(at, [2, 4]);
+    assert_eq!(at, [2, 4, 5]);
+    assert_eq!(
+        probes[2].1, last_ns,
+        "the stream's last time is that of its last message"
+    );
     assert_eq!(i128::from(probes[1].1), stored.unix_timestamp_nanos());
     stream.purge().await.expect("purged");
-    assert_eq!(seen().await, (5, Vec::new()));
+    assert_eq!(seen().await, (5, last_ns, Vec::new()));
     jetstream.delete_stream("S").await.expect("deleted");
     jetstream.create_stream(config).await.expect("created again");
     let other = look_at_source(&hub, incarnation, &source, asked).await;

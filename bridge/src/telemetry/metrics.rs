@@ -73,6 +73,7 @@ metrics_table! { "Every metric of the node and its mappings.":
     STAGE_SYNC_DURATION = "fanin_stage_sync_duration_seconds", Histogram, Seconds, "Making a batch durable before its claim: its write and one sync of the local log, with the wait for them.";
     CLAIMS = "fanin_claims_total", Counter, Count, "Claims, by mapping and result (won, partial, lost, void).";
     CLAIM_DURATION = "fanin_claim_duration_seconds", Histogram, Seconds, "From sending a claim to seeing it in the ledger.";
+    SOURCE_LOST_MESSAGES = "fanin_source_lost_messages_total", Counter, Count, "Sequences that a source has lost, as this node saw it, before any bridge had taken them, by mapping. At most so many messages.";
     HOLE_MESSAGES = "fanin_hole_messages_total", Counter, Count, "Sequences closed by this node without a claim: filtered out, purged, deleted or expired at the hub, by mapping.";
     REPAIRED_MESSAGES = "fanin_repaired_messages_total", Counter, Count, "Messages the hub had given up and that were claimed by sequence, by mapping.";
     MENDED_BATCHES = "fanin_mended_batches_total", Counter, Count, "Damaged batches fetched again and written anew, by mapping.";

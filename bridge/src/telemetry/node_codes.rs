@@ -109,6 +109,9 @@ super::codes::codes! {
     TOO_MANY_BATCHES = "FAN-4037", "a mapping has too many unfinished batches",
         "An application has been away for long, or is far behind, and each unfinished batch takes memory on every node of the mapping. Nothing is pulled until some are finished; what waits stays at the hub.",
         "Bring the application back, or take it out of the mapping. Raise batch.linger where messages come slowly, so that batches hold more of them.";
+    SOURCE_LOST = "FAN-4038", "a source has lost messages that no bridge had taken",
+        "The hub had confirmed them to their publishers and forgot them: it lost power and does not sync each write, or was restored from a copy. The log names the sequences that were there at the last look and are not any more, or name other messages now; some of them may have been taken in time, and what was stored behind them is lost too.",
+        "Publish them again if their publisher can; a publisher that gives each message an id (Nats-Msg-Id) may send more than is lost. Set `sync_interval: always` on the hub, or three replicas on servers that do not lose power at once.";
     TOMBSTONED = "FAN-4040", "the source gave messages up before anybody owned them",
         "They were purged or expired at the hub between being pulled and being claimed; or, at a node that was away longer than the ledger remembers, another node has finished them meanwhile. The log names them.",
         "Give the source stream longer limits, so that messages stay until they are claimed.";

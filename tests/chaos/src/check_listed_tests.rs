@@ -178,3 +178,82 @@ fn a_message_in_doubt_must_be_somewhere() {
         assert_eq!(verdict.apps["a"].in_doubt, in_doubt, "{name}");
     }
 }
+
+/// Goal: what the hub lost before anybody had taken it is listed by a line that says from where on, and pardoned without one only
+/// where no bridge had seen it. Method: message 7 is missing, gone from the source, and every bridge goes on; each case changes one thing.
+#[test]
+fn what_nobody_had_taken_must_be_told() {
+    let told = |first: u64| loss("FAN-4038", 9, &[(first, 9)]);
+    let cases: [(&str, bool, Takes, Box<dyn Fn(&mut Listed)>); 9] = [
+        (
+            "nobody says anything",
+            false,
+            Takes::BehindTheCopy,
+            Box::new(|_| {}),
+        ),
+        (
+            "a line names it",
+            true,
+            Takes::BehindTheCopy,
+            Box::new(move |listed| listed.nodes[1].losses.push(told(7))),
+        ),
+        (
+            "a line begins before it",
+            true,
+            Takes::BehindTheCopy,
+            Box::new(move |listed| listed.nodes[1].losses.push(told(2))),
+        ),
+        (
+            "it lies behind what a line names",
+            true,
+            Takes::BehindTheCopy,
+            Box::new(|listed| listed.nodes[1].losses.push(loss("FAN-4038", 2, &[(5, 6)]))),
+        ),
+        (
+            "a line begins behind it",
+            false,
+            Takes::BehindTheCopy,
+            Box::new(move |listed| listed.nodes[1].losses.push(told(8))),
+        ),
+        (
+            "a line names it, and a bridge had delivered it",
+            false,
+            Takes::BehindTheCopy,
+            Box::new(move |listed| {
+                listed.nodes[1].losses.push(told(7));
+                owned(listed, "n2", 7);
+            }),
+        ),
+        (
+            "a line names it, and the source still has it",
+            false,
+            Takes::BehindTheCopy,
+            Box::new(move |listed| {
+                listed.nodes[1].losses.push(told(7));
+                listed.source.push(7, 7);
+            }),
+        ),
+        (
+            "no bridge had seen the source go so far",
+            true,
+            Takes::BehindTheCopy,
+            Box::new(|listed| listed.broken.as_mut().unwrap().seen = 6),
+        ),
+        (
+            "the act took nothing from the source",
+            false,
+            Takes::Nothing,
+            Box::new(move |listed| {
+                listed.nodes[1].losses.push(told(7));
+                listed.broken.as_mut().unwrap().seen = 6;
+            }),
+        ),
+    ];
+    for (what, green, takes, change) in cases {
+        let mut listed = broken(takes);
+        listed.source = Source::default();
+        change(&mut listed);
+        let verdict = judge(&[producer(&[7])], &listed);
+        assert_eq!(verdict.green, green, "{what}: {:?}", verdict.violations);
+    }
+}

@@ -145,6 +145,7 @@ fn broken(takes: Takes) -> Listed {
         copied_ms: Some(0),
         ended_ms: 10,
         takes,
+        seen: 1_000,
     });
     listed
 }

@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::listed::{Break, Held, Listed, NodeListed, Takes, holds};
+use crate::listed::{Break, Held, Listed, Loss, NodeListed, Takes, holds};
 
 /// One confirmation of a message by an application.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -82,7 +82,7 @@ impl<'a> Explainer<'a> {
                 .filter(|_| listed.broken.is_some_and(|broken| broken.takes != Takes::Nothing)),
             delivered_by,
             finished: finished_unseen(listed, answers),
-            unnamed: losses.map(crate::listed::Loss::unnamed).sum(),
+            unnamed: losses.map(Loss::unnamed).sum(),
             counted: BTreeSet::new(),
         }
     }
@@ -178,7 +178,8 @@ impl<'a> Explainer<'a> {
             .nodes
             .iter()
             .flat_map(|node| node.losses.iter().map(move |loss| (node, loss)));
-        let (node, loss) = losses.find(|(_, loss)| holds(&loss.seqs, seq))?;
+        let names = |loss: &Loss| loss.lost_by_the_hub_from().is_none() && holds(&loss.seqs, seq);
+        let (node, loss) = losses.find(|(_, loss)| names(loss))?;
         Some(format!("{} of {} names it", loss.code, node.node))
     }
 
@@ -273,12 +274,14 @@ impl<'a> Explainer<'a> {
         claimed || self.delivered_by.contains_key(&number) || self.listed.nodes.iter().any(held)
     }
 
-    /// Nobody owned it, the act took it from the source, where it is no more, and a bridge says that hub and bridges differ.
+    /// Nobody owned it, the act took it from the source, where it is no more, and a bridge says that hub and bridges differ, or from
+    /// where on the hub lost what nobody had taken. Or no bridge can say anything, for none had seen the source go so far.
     fn taken_from_the_source(&self, number: usize, seq: u64, stored: &Stored) -> Option<String> {
         let Break {
             copied_ms,
             ended_ms,
             takes,
+            seen,
         } = self.listed.broken?;
         let taken = match takes {
             Takes::Nothing => false,
@@ -287,10 +290,23 @@ impl<'a> Explainer<'a> {
             }
             Takes::Everything => stored.at_ms <= ended_ms,
         };
-        let told = self.listed.nodes.iter().find(|node| node.tells_of_the_hub())?;
         let is_gone = self.listed.source.number_at(seq) != Some(number);
-        (taken && is_gone && !self.is_owned(number, seq, stored))
-            .then(|| format!("the hub lost it, and {} is {:?}", told.node, told.standing).to_lowercase())
+        if !taken || !is_gone || self.is_owned(number, seq, stored) {
+            return None;
+        }
+        let nodes = &self.listed.nodes;
+        if let Some(told) = nodes.iter().find(|node| node.tells_of_the_hub()) {
+            return Some(format!("the hub lost it, and {} is {:?}", told.node, told.standing).to_lowercase());
+        }
+        let from = |node: &NodeListed| node.losses.iter().filter_map(Loss::lost_by_the_hub_from).min();
+        if let Some(told) = nodes
+            .iter()
+            .find(|node| from(node).is_some_and(|from| from <= seq))
+        {
+            return Some(format!("the hub lost it, as {} tells", told.node));
+        }
+        (takes == Takes::BehindTheCopy && seq > seen)
+            .then(|| "the hub lost it before any bridge had seen it there".to_owned())
     }
 
     /// Nobody takes anything in any more, and says so; nobody owned it; and it lies in the source, where no watermark has passed it.

@@ -10,7 +10,10 @@ use serde_json::Value;
 pub(crate) const LISTED_FILE: &str = "listed.json";
 
 /// Codes whose lines name or count messages that nobody gets.
-const LOSS_CODES: [&str; 3] = ["FAN-4040", "FAN-4045", "FAN-4049"];
+const LOSS_CODES: [&str; 4] = ["FAN-4038", "FAN-4040", "FAN-4045", "FAN-4049"];
+
+/// The source lost what no bridge had taken: its line names where that begins, and some of what it names may have been taken.
+const LOST_BY_THE_HUB: &str = "FAN-4038";
 
 /// Lost by damage: each becomes a dead letter, which names it, so that its count says nothing more.
 const LOST_BY_DAMAGE: &str = "FAN-4045";
@@ -63,6 +66,9 @@ pub(crate) struct Break {
     /// When it was over: what is confirmed later is on its other side.
     pub(crate) ended_ms: u64,
     pub(crate) takes: Takes,
+    /// Where the source ended, as a bridge that ran right before the act had seen it at the most.
+    #[serde(default)]
+    pub(crate) seen: u64,
 }
 
 /// What the bridges said, and what the run saw of them.
@@ -267,9 +273,15 @@ impl Loss {
         })
     }
 
+    /// From where on it says that the source lost what nobody had taken.
+    pub(crate) fn lost_by_the_hub_from(&self) -> Option<u64> {
+        let first = self.seqs.iter().map(|(first, _)| *first).min();
+        first.filter(|_| self.code == LOST_BY_THE_HUB)
+    }
+
     /// Messages that it counts and does not name.
     pub(crate) fn unnamed(&self) -> u64 {
-        if self.code == LOST_BY_DAMAGE {
+        if [LOST_BY_DAMAGE, LOST_BY_THE_HUB].contains(&self.code.as_str()) {
             return 0;
         }
         let named: u64 = self.seqs.iter().map(|(first, last)| last - first + 1).sum();

@@ -155,6 +155,7 @@ async fn play(world: &mut World, plan: &Plan, time: Duration) -> Result<Listed, 
         act(world, true, last, start).await?;
         let begun_ms = now_ms();
         wait_until(world, Instant::now() + last.lasts).await?;
+        let seen = world.source_seen().await;
         act(world, false, last, start).await?;
         broken = Some(Break {
             copied_ms: world.copied_ms,
@@ -165,6 +166,7 @@ async fn play(world: &mut World, plan: &Plan, time: Duration) -> Result<Listed, 
                 now_ms()
             },
             takes: last.fault.takes(),
+            seen,
         });
         wait_until(world, Instant::now() + BROKEN_FEED).await?;
     }

@@ -215,6 +215,18 @@ impl World {
         Ok(())
     }
 
+    /// Where the source ended, as any bridge that answers has seen it at the most.
+    pub(crate) async fn source_seen(&self) -> u64 {
+        let mut seen = 0;
+        for node in &self.nodes {
+            let status = node.bridge.status().await.ok();
+            let mappings = status.iter().flat_map(|status| &status.mappings);
+            let sources = mappings.flat_map(|mapping| &mapping.sources);
+            seen = sources.map(|source| source.last_seq).max().unwrap_or(0).max(seen);
+        }
+        seen
+    }
+
     /// What every bridge tells now.
     pub(crate) async fn listed(&mut self) -> Vec<NodeListed> {
         let mut listed = Vec::new();

@@ -154,6 +154,15 @@ impl Source {
         1_700_000_000_000_000_000 + life_ns + i64::try_from(seq).unwrap_or(0) * 1_000
     }
 
+    /// When the last message was stored; 0 for an empty source.
+    pub(crate) fn last_ns(&self) -> i64 {
+        if self.last == 0 {
+            0
+        } else {
+            self.published_ns(self.last)
+        }
+    }
+
     /// Publish times of the oldest and the newest of these messages, which are there now.
     pub(crate) fn times_of(&self, seqs: &SeqSet) -> (i64, i64) {
         let at = |seq: Option<u64>| self.published_ns(seq.unwrap_or(0));

@@ -66,6 +66,7 @@ impl Exec<'_> {
             incarnation,
             reaches: probe.reaches,
             last: StreamSeq(source.last),
+            last_ns: source.last_ns(),
             probes,
         };
         self.step(who, input);

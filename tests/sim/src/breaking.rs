@@ -168,6 +168,9 @@ impl Cluster {
             world.note("world", || {
                 format!("the source loses {} to {}", copy.last + 1, stream.last)
             });
+            self.owe_losses(stream, copy.last, |incarnation, seq| {
+                state.truth.owner(incarnation, seq).is_some()
+            });
             let oracle = &self.ground.oracle;
             oracle.rolled_back(world.now_ns(), stream.incarnation(), copy.last);
             // A server that finds the stream shorter lowers what it knows of the consumer.

@@ -72,6 +72,9 @@ impl Run {
     /// Why the cluster is not at rest; `None` when it is.
     pub(crate) fn restless(&self) -> Option<String> {
         self.oracle.dead_letters(self.cluster.dead_letters());
+        if let Some(untold) = self.world.losses.untold(self.cluster.nodes()) {
+            return Some(untold);
+        }
         if self.cluster.is_held() && !self.is_exact() {
             return self.restless_held();
         }
@@ -222,6 +225,10 @@ impl Run {
             if let Some(told) = self.world.told() {
                 self.world
                     .violate(format!("FALSE ALARM: nothing is wrong, but a node says: {told}"));
+            }
+            if self.world.losses.is_any_told() {
+                self.world
+                    .violate("FALSE ALARM: the source has lost nothing, but a node says so".to_owned());
             }
             if let Some(why) = self.restless() {
                 self.world.violate(format!("NOT AT REST: {why}"));

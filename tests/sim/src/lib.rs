@@ -31,6 +31,7 @@ pub mod faults;
 pub mod hub;
 mod judge;
 pub mod logs;
+pub mod losses;
 pub mod mutants;
 pub mod node;
 pub mod oracle;

@@ -59,6 +59,9 @@ pub fn take_panic() -> Option<String> {
 /// The code of a failed disk.
 const DISK: &str = "FAN-4002";
 
+/// The code of what a source lost before anybody had taken it. It speaks of nothing else that may be wrong.
+const LOST: &str = "FAN-4038";
+
 struct Collector {
     world: Arc<World>,
 }
@@ -76,6 +79,8 @@ pub fn collect(world: &Arc<World>) -> DefaultGuard {
 struct Line {
     text: String,
     code: String,
+    /// The messages that it names.
+    messages: String,
 }
 
 impl Visit for Line {
@@ -83,6 +88,9 @@ impl Visit for Line {
         let value = format!("{value:?}");
         if field.name() == "code" {
             value.trim_matches('"').clone_into(&mut self.code);
+        }
+        if field.name() == "messages" {
+            value.clone_into(&mut self.messages);
         }
         // Writing into a string cannot fail.
         let _ = match field.name() {
@@ -124,6 +132,11 @@ impl Subscriber for Collector {
                 .violate(format!("an invariant is broken: {}", line.text)),
             // A failed disk ends the process, which is started again.
             "" | DISK => {}
+            LOST => {
+                if let Ok(node) = NODE.try_with(Arc::clone) {
+                    self.world.losses.tell(node, &line.messages);
+                }
+            }
             _ => self.world.tell(NODE.try_with(Arc::clone).ok(), &line.text),
         }
     }

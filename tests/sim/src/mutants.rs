@@ -336,6 +336,11 @@ pub const ROWS: &[Row] = &[
     ),
     found_in(
         Kind::Broken,
+        "P10 source, not taken",
+        Mutant::Core(Core::ForgetsEnds),
+    ),
+    found_in(
+        Kind::Broken,
         "P11; B14, B17",
         Mutant::Core(Core::IgnoresWitnesses),
     ),

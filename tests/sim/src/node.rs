@@ -336,6 +336,12 @@ impl Node {
         }
     }
 
+    /// Cancelled when the life of its present process is over.
+    #[must_use]
+    pub fn dead(&self) -> Option<CancellationToken> {
+        self.life.as_ref().map(|life| life.dead.clone())
+    }
+
     /// Where its mapping stands.
     #[must_use]
     pub fn view(&self) -> Option<View> {

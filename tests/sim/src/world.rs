@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::dice::Dice;
 use crate::faults::{FAULTS, Fault};
+use crate::losses::Losses;
 use crate::mutants::Mutant;
 use crate::plan::Plan;
 
@@ -91,6 +92,8 @@ pub struct World {
     told: Mutex<Told>,
     /// Records that were confirmed where their writers had read others.
     early: Mutex<Vec<Early>>,
+    /// What the source lost before anybody had taken it.
+    pub losses: Losses,
     violations: Mutex<Vec<String>>,
     trace: Option<Mutex<String>>,
     mutant: Option<Mutant>,
@@ -119,6 +122,7 @@ impl World {
             doom: Notify::new(),
             told: Mutex::default(),
             early: Mutex::default(),
+            losses: Losses::default(),
             violations: Mutex::default(),
             trace: traced.then(Mutex::default),
             mutant,

@@ -9,6 +9,7 @@
 
 mod close;
 mod done;
+mod ends;
 mod halted;
 mod intake;
 mod ledger;
@@ -166,6 +167,8 @@ pub struct Node {
     pub(crate) shrunk: BTreeMap<Incarnation, Tick>,
     /// The newest message that was looked at in each source, with its publish time.
     pub(crate) looked: BTreeMap<Incarnation, (StreamSeq, i64)>,
+    /// Where each source ended when it was looked at last.
+    pub(crate) ends: BTreeMap<Incarnation, ends::End>,
     /// The checkpoint was asked for and has not come.
     pub(crate) loading: Option<(LedgerSeq, LedgerSeq)>,
     /// Up to where a halted node has looked for its own fence.
@@ -236,8 +239,17 @@ impl Node {
                 incarnation,
                 reaches,
                 last,
+                last_ns,
                 probes,
-            } => self.on_source_seen(now, incarnation, (reaches, last), &probes, out),
+            } => {
+                let look = ends::Look {
+                    reaches,
+                    last,
+                    last_ns,
+                    probes: &probes,
+                };
+                self.on_source_seen(now, incarnation, &look, out);
+            }
             Input::AppendConfirmed { at, read } => self.on_append_confirmed(at, read, out),
             Input::AppendFailed => self.upkeep.on_append_failed(now),
             Input::HubBroken(halt) => self.halt(halt, out),

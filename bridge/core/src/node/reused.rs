@@ -2,6 +2,7 @@
 //! before a sequence that it has given. And what others won of messages in hand here, so that nothing that was claimed counts as
 //! given up.
 
+use super::ends::Look;
 use super::{Identity, Node, Phase};
 use crate::batch::Batch;
 use crate::effect::Effect;
@@ -21,13 +22,19 @@ pub struct SourceProbe {
     pub newest: Option<StreamSeq>,
     /// The one that was looked at last. It was there then, so that it has the same time now, or is gone.
     pub before: Option<StreamSeq>,
+    /// Where the source ended when it was looked at last; `None` too when it had never had a message.
+    pub end: Option<StreamSeq>,
 }
 
 impl SourceProbe {
     /// The messages to look at.
     pub fn messages(&self) -> impl Iterator<Item = StreamSeq> {
         let before = self.before.filter(|_| self.before != self.newest);
-        before.into_iter().chain(self.newest)
+        let is_new = |end: &StreamSeq| Some(*end) != self.newest && Some(*end) != before;
+        before
+            .into_iter()
+            .chain(self.newest)
+            .chain(self.end.filter(is_new))
     }
 }
 
@@ -37,10 +44,12 @@ impl Node {
     pub fn source_probe(&self, incarnation: Incarnation) -> SourceProbe {
         let in_hand = self.in_hand.get(&incarnation).and_then(SeqSet::last);
         let newest = self.fold.newest_claimed(incarnation).max(in_hand.map(StreamSeq));
+        let ends = self.ends.get(&incarnation).map(|end| end.last);
         SourceProbe {
             reaches: self.fold.closed(incarnation).max(newest.unwrap_or_default()),
             newest,
             before: self.looked.get(&incarnation).map(|&(seq, _)| seq),
+            end: ends.filter(|end| end.0 > 0),
         }
     }
 
@@ -51,10 +60,15 @@ impl Node {
         &mut self,
         now: Tick,
         incarnation: Incarnation,
-        (reaches, last): (StreamSeq, StreamSeq),
-        probes: &[(StreamSeq, i64)],
+        look: &Look<'_>,
         out: &mut Vec<Effect>,
     ) {
+        let Look {
+            reaches,
+            last,
+            probes,
+            ..
+        } = *look;
         if self.phase != Phase::Active || !self.identity.sources.contains_key(&incarnation) {
             return;
         }
@@ -73,11 +87,13 @@ impl Node {
                 return self.halt(halt, out);
             }
         }
-        if let Some(&newest) = probes.iter().max() {
+        // An end that nobody has taken says nothing of what was claimed.
+        if let Some(&newest) = probes.iter().filter(|(seq, _)| *seq <= reaches).max() {
             self.looked.insert(incarnation, newest);
         }
         if last >= reaches || mutants::on(Mutant::IgnoresShrunkSources) {
             self.shrunk.remove(&incarnation);
+            self.note_end(now, incarnation, look, out);
             return;
         }
         let Some(&since) = self.shrunk.get(&incarnation) else {

@@ -31,6 +31,8 @@ pub struct Stream {
     pub messages: BTreeMap<u64, Message>,
     /// The last sequence given.
     pub last: u64,
+    /// When the message was stored that got it, nanoseconds since 1970; 0 for none.
+    pub last_ns: i64,
 }
 
 impl Stream {
@@ -42,6 +44,7 @@ impl Stream {
             created_ns,
             messages: BTreeMap::new(),
             last: 0,
+            last_ns: 0,
         }
     }
 
@@ -54,6 +57,7 @@ impl Stream {
     /// Stores a message and returns its sequence.
     pub fn publish(&mut self, message: Message) -> u64 {
         self.last += 1;
+        self.last_ns = i64::try_from(message.stored_ns).unwrap_or(i64::MAX);
         self.messages.insert(self.last, message);
         self.last
     }
@@ -88,6 +92,7 @@ impl Stream {
             created_ns: self.created_ns,
             first_seq: self.messages.keys().next().copied().unwrap_or(self.last + 1),
             last_seq: self.last,
+            last_ns: self.last_ns,
             messages: self.messages.len() as u64,
             bytes: 0,
             subjects: vec![">".to_owned()],
