@@ -183,8 +183,9 @@ fn a_message_in_doubt_must_be_somewhere() {
 /// where no bridge had seen it. Method: message 7 is missing, gone from the source, and every bridge goes on; each case changes one thing.
 #[test]
 fn what_nobody_had_taken_must_be_told() {
+    type Told = Box<dyn Fn(&mut Listed)>;
     let told = |first: u64| loss("FAN-4038", 9, &[(first, 9)]);
-    let cases: [(&str, bool, Takes, Box<dyn Fn(&mut Listed)>); 9] = [
+    let cases: [(&str, bool, Takes, Told); 9] = [
         (
             "nobody says anything",
             false,

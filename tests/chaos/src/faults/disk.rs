@@ -7,6 +7,8 @@ use std::time::Duration;
 
 use fanin_store::format::FRAME_HEADER;
 use fanin_store::{Location, Options, Recovered, SegmentLog};
+use fanin_tests::wait::until;
+use rustix::process::Signal;
 
 use super::{Outcome, processes};
 use crate::error::{RunError, during};
@@ -17,6 +19,9 @@ const SPACE: u32 = 1;
 const STAGE: u8 = 1;
 const RESOLUTION: u8 = 2;
 const QUOTA: u64 = 1 << 30;
+
+/// A message that waits for an application is awaited for so long.
+const PUBLISHED_WITHIN: Duration = Duration::from_millis(1_500);
 
 /// Why nothing of a log is harmed.
 const EMPTY: &str = "the log holds nothing";
@@ -50,9 +55,26 @@ pub(super) async fn repair_sync(world: &mut World, number: usize) -> Result<Outc
     Ok(Outcome::when(has_ended, "the bridge synced nothing"))
 }
 
-/// Kills a bridge and flips a bit in the body of a batch that it has published, and that is not the log's end.
+/// Kills a bridge and flips a bit in the body of a batch that it has published, and that is not the log's end. Its instances are
+/// frozen first, as they finish everything at once; one that another fault froze goes on earlier for that.
 pub(super) async fn damage_batch(world: &mut World, number: usize, pick: u64) -> Result<Outcome, RunError> {
-    processes::kill_node(world, number).await?;
+    processes::signal_instances_of(world, number, Signal::STOP);
+    let bridge = &processes::node(world, number)?.bridge;
+    let waited = until(
+        PUBLISHED_WITHIN,
+        "a message that waits for its application",
+        || async {
+            let status = bridge.status().await.map_err(|error| error.to_string())?;
+            let mut apps = status.mappings.iter().flat_map(|mapping| &mapping.apps);
+            let waits = apps.any(|app| app.backlog_messages + app.in_flight > 0);
+            waits.then_some(()).ok_or_else(|| "none".to_owned())
+        },
+    );
+    // While another fault lasts there may be none; what the log holds tells.
+    drop(waited.await);
+    let killed = processes::kill_node(world, number).await;
+    processes::signal_instances_of(world, number, Signal::CONT);
+    killed?;
     let data = processes::node(world, number)?.data_dir();
     let found = published_batches(&look(&data)?);
     // A node that holds nothing has nothing to damage; it was killed at least.

@@ -6,6 +6,7 @@ use rustix::process::Signal;
 
 use super::{Outcome, no_victim};
 use crate::error::{RunError, during};
+use crate::limits::APPS;
 use crate::role::Role;
 use crate::world::{Node, World};
 use fanin_localhub::LocalHub;
@@ -88,6 +89,15 @@ pub(super) fn freeze_instance(world: &mut World, number: usize) -> Result<Outcom
 
 pub(super) fn wake_instance(world: &mut World, number: usize) -> Result<(), RunError> {
     instance(world, number)?.signal(Signal::CONT)
+}
+
+/// Signals the instances of a bridge. One that does not run needs none.
+pub(super) fn signal_instances_of(world: &World, node: usize, what: Signal) {
+    let own = world.instances.iter().skip(node * APPS.len()).take(APPS.len());
+    for instance in own {
+        // It was killed by another fault.
+        drop(instance.signal(what));
+    }
 }
 
 pub(super) fn kill_hub(world: &mut World, number: usize) -> Result<Outcome, RunError> {
