@@ -12,9 +12,13 @@ pub(super) fn find(survivors: &Survivors, findings: &mut BTreeSet<Finding>) {
     let mut twice: BTreeMap<Incarnation, SeqSet> = BTreeMap::new();
     for (at, one) in folds.iter().enumerate() {
         for other in folds.iter().take(at) {
+            // One history: there is nothing to be found, as below, and it need not be looked for.
+            if precedes(one, other) || precedes(other, one) {
+                continue;
+            }
             for (incarnation, closed) in one.watermarks() {
                 let both = (*closed).min(other.closed(*incarnation));
-                // What was closed in a history that both go on from was closed once. One of the two may be that history.
+                // What was closed in a history that both go on from was closed once.
                 let common = folds
                     .iter()
                     .filter(|fold| precedes(fold, one) && precedes(fold, other));
