@@ -155,9 +155,11 @@ mod tests {
     }
 
     fn parts(fold: &Fold) -> Vec<CheckpointPart> {
-        let part = |record: Record| match Record::decode(&record.encode()).unwrap().body {
-            Body::Checkpoint(part) => part,
-            other => panic!("{other:?}"),
+        let part = |record: Record| {
+            let Body::Checkpoint(part) = Record::decode(&record.encode()).unwrap().body else {
+                panic!("a part of a checkpoint")
+            };
+            part
         };
         write(fold).unwrap().into_iter().map(part).collect()
     }

@@ -1,6 +1,7 @@
 //! Goal: a batch's claim is sent as often as it must be, each time as another attempt, and what a disk says of a batch is held against
 //! what the ledger says. Method: as in `findings`; each case is a change of the node that no other test noticed
 //! (`docs/mutation-testing.md`).
+#![allow(clippy::unwrap_used, reason = "a panic is the failure")]
 
 mod support;
 

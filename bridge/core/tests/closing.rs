@@ -1,6 +1,7 @@
 //! Goal: W moves when it may, as far as it may and by the node whose turn it is; what is looked at, repaired and told on the way is
 //! exactly what must be (P6). Method: as in `findings`, with every due moment met from both sides; each case is a change of the node
 //! that no other test noticed (`docs/mutation-testing.md`).
+#![allow(clippy::unwrap_used, reason = "a panic is the failure")]
 
 mod support;
 

@@ -1,5 +1,6 @@
 //! Goal: what the ledger says of this node and its disk does not know was done by another body: it stops (P8). Method: as in `findings`, with
 //! records of this identity landed by hand; each case is a change of the node that no other test noticed (`docs/mutation-testing.md`).
+#![allow(clippy::unwrap_used, reason = "a panic is the failure")]
 
 mod support;
 

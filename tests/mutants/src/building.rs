@@ -105,9 +105,15 @@ fn write_core(
     for name in ["Cargo.lock", "rust-toolchain.toml"] {
         write(&out.join(name), &read(&root.join(name))?)?;
     }
-    write(&out.join("Cargo.toml"), &manifest(&read(&root.join("Cargo.toml"))?)?)?;
+    write(
+        &out.join("Cargo.toml"),
+        &manifest(&read(&root.join("Cargo.toml"))?)?,
+    )?;
     // Tests of the core read the schema.
-    for path in files(&root.join("proto/fanin"))?.into_iter().chain([root.join(CORE).join("Cargo.toml")]) {
+    for path in files(&root.join("proto/fanin"))?
+        .into_iter()
+        .chain([root.join(CORE).join("Cargo.toml")])
+    {
         let inner = path.strip_prefix(root).unwrap_or(&path);
         write(&out.join(inner), &read(&path)?)?;
     }
@@ -118,9 +124,9 @@ fn write_core(
         let inner = path.strip_prefix(root).unwrap_or(&path);
         let mut text = read(&path)?;
         if let Some(mutants) = switched.get(inner.to_string_lossy().as_ref()) {
-            let (copies, rest) = switch(&text, mutants, unviable)?;
-            text = copies;
-            not_switched.extend(rest);
+            let switched = switch(&text, mutants, unviable)?;
+            text = switched.text;
+            not_switched.extend(switched.not_switched);
         }
         if inner.ends_with("src/lib.rs") {
             text.push_str(MODULE);
@@ -140,7 +146,10 @@ fn mutant_at(text: &str, line: usize) -> Option<u32> {
     if let Some(id) = lines.last().and_then(|line| number(line)) {
         return Some(id);
     }
-    let begins = lines.iter().rev().find(|line| **line == COPY_END || line.starts_with(COPY))?;
+    let begins = lines
+        .iter()
+        .rev()
+        .find(|line| **line == COPY_END || line.starts_with(COPY))?;
     number(begins)
 }
 
@@ -188,7 +197,8 @@ fn cargo(out: &Path, args: &[&str]) -> Result<Said, Failed> {
             })
             .collect();
         if found.is_empty() {
-            said.others.push(message["rendered"].as_str().unwrap_or_default().to_owned());
+            said.others
+                .push(message["rendered"].as_str().unwrap_or_default().to_owned());
         }
         said.bad.extend(found);
     }
@@ -208,7 +218,8 @@ pub(crate) fn build(root: &Path, out: &Path, mutants: &[Mutant]) -> Result<Built
             let not_switched = write_core(root, out, mutants, &unviable)?;
             let said = cargo(out, args)?;
             if said.success {
-                let [Some(core), Some(all)] = ["fanin_core", ALL].map(|name| said.tests.get(name).cloned()) else {
+                let [Some(core), Some(all)] = ["fanin_core", ALL].map(|name| said.tests.get(name).cloned())
+                else {
                     break;
                 };
                 return Ok(Built {
@@ -219,7 +230,10 @@ pub(crate) fn build(root: &Path, out: &Path, mutants: &[Mutant]) -> Result<Built
                 });
             }
             if said.bad.is_empty() {
-                return Err(Failed(format!("the copy does not build: {}", said.others.join("\n"))));
+                return Err(Failed(format!(
+                    "the copy does not build: {}",
+                    said.others.join("\n")
+                )));
             }
             unviable.extend(said.bad);
         }

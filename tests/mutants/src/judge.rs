@@ -61,7 +61,8 @@ fn run(test: &Path, dir: &Path, args: &[&str], id: u32, seconds: u64) -> Result<
         .stderr(Stdio::null())
         .spawn()
         .map_err(told)?;
-    let limited = limit(child.id(), Resource::Cpu, seconds).and_then(|()| limit(child.id(), Resource::As, MEMORY_BYTES));
+    let limited = limit(child.id(), Resource::Cpu, seconds)
+        .and_then(|()| limit(child.id(), Resource::As, MEMORY_BYTES));
     let status = child.wait().map_err(told)?;
     // A process that is over already needs no limits.
     if limited.is_err() && status.signal().is_some() {

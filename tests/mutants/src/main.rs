@@ -83,11 +83,20 @@ fn report(mutants: &[Mutant], outcomes: &BTreeMap<u32, Outcome>) {
         }
     }
     let names: Vec<_> = COLUMNS.iter().map(|(_, name)| *name).collect();
-    println!("\n| file | {} |\n|---|{}", names.join(" | "), "---|".repeat(names.len()));
+    println!(
+        "\n| file | {} |\n|---|{}",
+        names.join(" | "),
+        "---|".repeat(names.len())
+    );
     for (file, row) in rows {
         let count = |(outcome, _): &(Outcome, &str)| row.get(outcome).copied().unwrap_or(0).to_string();
-        let file = file.trim_start_matches("bridge/core/src/").trim_start_matches("~ ");
-        println!("| {file} | {} |", COLUMNS.iter().map(count).collect::<Vec<_>>().join(" | "));
+        let file = file
+            .trim_start_matches("bridge/core/src/")
+            .trim_start_matches("~ ");
+        println!(
+            "| {file} | {} |",
+            COLUMNS.iter().map(count).collect::<Vec<_>>().join(" | ")
+        );
     }
 }
 
@@ -101,9 +110,16 @@ fn run() -> Result<usize, Failed> {
     let mut outcomes: BTreeMap<u32, Outcome> = BTreeMap::new();
     outcomes.extend(built.unviable.iter().map(|id| (*id, Outcome::Unviable)));
     outcomes.extend(built.not_switched.keys().map(|id| (*id, Outcome::NotSwitched)));
-    let ids: Vec<u32> = mutants.iter().map(|mutant| mutant.id).filter(|id| !outcomes.contains_key(id)).collect();
+    let ids: Vec<u32> = mutants
+        .iter()
+        .map(|mutant| mutant.id)
+        .filter(|id| !outcomes.contains_key(id))
+        .collect();
     println!("{} of them built; each runs the tests now", ids.len());
-    let names: BTreeMap<u32, &str> = mutants.iter().map(|mutant| (mutant.id, mutant.name.as_str())).collect();
+    let names: BTreeMap<u32, &str> = mutants
+        .iter()
+        .map(|mutant| (mutant.id, mutant.name.as_str()))
+        .collect();
     for (id, why) in &built.not_switched {
         println!("not switched ({why}): {}", names.get(id).unwrap_or(&"?"));
     }
@@ -123,7 +139,10 @@ fn run() -> Result<usize, Failed> {
         outcomes.insert(id, outcome);
     })?;
     report(&mutants, &outcomes);
-    Ok(outcomes.values().filter(|outcome| **outcome == Outcome::Survived).count())
+    Ok(outcomes
+        .values()
+        .filter(|outcome| **outcome == Outcome::Survived)
+        .count())
 }
 
 fn main() -> ExitCode {

@@ -47,7 +47,9 @@ fn mutant(id: u32, value: &Value) -> Option<Mutant> {
         id,
         file: text("file")?,
         name: text("name")?,
-        function: value.get("function").and_then(|function| span(function.get("span")?)),
+        function: value
+            .get("function")
+            .and_then(|function| span(function.get("span")?)),
         span: span(value.get("span")?)?,
         replacement: text("replacement")?,
     })
@@ -58,14 +60,26 @@ pub(crate) fn list(root: &Path, files: &[String]) -> Result<Vec<Mutant>, Failed>
     let mut command = Command::new("cargo");
     command
         .current_dir(root)
-        .args(["mutants", "--list", "--json", "--no-shuffle", "--package", "fanin-core"])
+        .args([
+            "mutants",
+            "--list",
+            "--json",
+            "--no-shuffle",
+            "--package",
+            "fanin-core",
+        ])
         .stderr(Stdio::inherit());
     for file in files {
         command.args(["--file", file]);
     }
-    let output = command.output().map_err(|error| Failed::io("cargo mutants", &error))?;
-    let found: Value = serde_json::from_slice(&output.stdout)
-        .map_err(|error| Failed(format!("cargo mutants --list: {error}; cargo install cargo-mutants --locked")))?;
+    let output = command
+        .output()
+        .map_err(|error| Failed::io("cargo mutants", &error))?;
+    let found: Value = serde_json::from_slice(&output.stdout).map_err(|error| {
+        Failed(format!(
+            "cargo mutants --list: {error}; cargo install cargo-mutants --locked"
+        ))
+    })?;
     let found = found.as_array().map(Vec::as_slice).unwrap_or_default();
     (1..)
         .zip(found)

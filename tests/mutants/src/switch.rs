@@ -46,8 +46,7 @@ pub mod mutation_switch {
 struct Function<'a> {
     /// Its text, documentation included.
     text: &'a str,
-    /// Where its signature begins, where its name ends, and where its body begins, in the text.
-    sig: usize,
+    /// Where its name ends, and where its body begins, in the text.
     named: usize,
     body: usize,
     name: &'a str,
@@ -108,7 +107,7 @@ fn parameters(text: &str) -> Vec<&str> {
 }
 
 impl<'a> Function<'a> {
-    /// Reads the signature. `Err` says why it cannot be switched; `head` is the line that the item around it begins with.
+    /// Reads the signature. `around` is the line that the item around it begins with. `Err` says why it cannot be switched.
     fn read(text: &'a str, is_nested: bool, around: &str) -> Result<Function<'a>, &'static str> {
         let signature = Regex::new(r"(?m)^[ \t]*(pub(?:\([a-z]+\))? )?(const )?fn ([a-z0-9_]+)");
         let found = signature.ok().and_then(|regex| regex.captures(text));
@@ -147,7 +146,6 @@ impl<'a> Function<'a> {
         }
         Ok(Function {
             text,
-            sig: whole.start(),
             named,
             body,
             name: name.as_str(),
@@ -204,19 +202,26 @@ impl<'a> Lines<'a> {
     /// The line that begins the item around a line: nothing is indented there but what is in one.
     fn around(&self, number: usize) -> &'a str {
         let begins = |line: &&str| {
-            line.starts_with("impl") || line.starts_with('}') || line.starts_with("mod") || line.starts_with("fn")
+            line.starts_with("impl")
+                || line.starts_with('}')
+                || line.starts_with("mod")
+                || line.starts_with("fn")
         };
         let lines = (1..number).rev().map(|number| self.line(number));
         lines.into_iter().find(begins).unwrap_or_default()
     }
 }
 
-/// The switched file, and the mutants that cannot be switched, with the reason. Those of `left_out` have no copy.
-pub(crate) fn switch(
-    text: &str,
-    mutants: &[&Mutant],
-    left_out: &BTreeSet<u32>,
-) -> Result<(String, Vec<(u32, &'static str)>), Failed> {
+/// A switched file.
+#[derive(Debug)]
+pub(crate) struct Switched {
+    pub(crate) text: String,
+    /// Mutants that cannot be switched, with the reason.
+    pub(crate) not_switched: Vec<(u32, &'static str)>,
+}
+
+/// Switches a file. Mutants of `left_out` get no copy.
+pub(crate) fn switch(text: &str, mutants: &[&Mutant], left_out: &BTreeSet<u32>) -> Result<Switched, Failed> {
     let lines = Lines::new(text);
     let at = |place| {
         lines
@@ -244,7 +249,10 @@ pub(crate) fn switch(
             }
         };
         let (mut arms, mut copies) = (String::new(), String::new());
-        for mutant in mutants.into_iter().filter(|mutant| !left_out.contains(&mutant.id)) {
+        for mutant in mutants
+            .into_iter()
+            .filter(|mutant| !left_out.contains(&mutant.id))
+        {
             let (from, to) = (at(mutant.span.start)? - start, at(mutant.span.end)? - start);
             copies.push_str(&function.copy(mutant.id, from, to, &mutant.replacement));
             let mut call = function.call(&format!("__m{}", mutant.id));
@@ -263,20 +271,21 @@ pub(crate) fn switch(
             // Each copy returns a type of its own, so the switched function returns them boxed.
             Some(kind) => {
                 let (head, rest, name) = (function.head, function.call("__original"), function.name);
-                let boxed = format!(
-                    "{head} -> Box<dyn {kind}> {{{choice}Box::new({rest})\n}}\nfn {name}__original"
-                );
+                let boxed =
+                    format!("{head} -> Box<dyn {kind}> {{{choice}Box::new({rest})\n}}\nfn {name}__original");
                 inserted.push((start + function.named, boxed));
             }
         }
-        debug_assert!(function.sig < function.named);
     }
     inserted.sort_by_key(|(offset, _)| std::cmp::Reverse(*offset));
     let mut out = text.to_owned();
     for (offset, more) in inserted {
         out.insert_str(offset, &more);
     }
-    Ok((out, not_switched))
+    Ok(Switched {
+        text: out,
+        not_switched,
+    })
 }
 
 #[cfg(test)]
@@ -313,8 +322,8 @@ mod tests {
         let method = mutant(3, ((2, 5), (4, 6)), operator, "<=");
         let iterator = mutant(4, ((6, 1), (8, 2)), body, "::std::iter::empty()");
         let none = mutant(5, ((6, 1), (8, 2)), body, "nonsense");
-        let (out, rest) = switch(text, &[&method, &iterator, &none], &[5].into()).unwrap();
-        assert!(rest.is_empty());
+        let switched = switch(text, &[&method, &iterator, &none], &[5].into()).unwrap();
+        assert!(switched.not_switched.is_empty());
         let dense = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
         let expected = "impl A { pub fn f(&mut self, (a, b): (u8, u8)) -> bool { match crate::mutation_switch::id() { \
                         3 => return self.f__m3((a, b)), //<m3> _ => {} } a < b } //<m3> fn f__m3(&mut self, (a, b): (u8, u8)) \
@@ -322,6 +331,6 @@ mod tests {
                         crate::mutation_switch::id() { 4 => return Box::new(g__m4(x)), //<m4> _ => {} } \
                         Box::new(g__original(x)) } fn g__original(x: &[u8]) -> impl Iterator<Item = u8> { \
                         x.iter().copied() } //<m4> fn g__m4(x: &[u8]) -> impl Iterator<Item = u8> { ::std::iter::empty() } //</m>";
-        assert_eq!(dense(&out), expected);
+        assert_eq!(dense(&switched.text), expected);
     }
 }

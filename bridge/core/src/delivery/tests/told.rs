@@ -58,7 +58,8 @@ fn generations_follow_the_cursor() {
     let mut rig = Rig::new(9);
     let mut before = (rig.machine.generation(), rig.machine.cursor());
     assert_eq!(before.0, 0);
-    let steps: [(bool, fn(&mut Rig)); 11] = [
+    type Step = (bool, fn(&mut Rig));
+    let steps: [Step; 11] = [
         (true, |rig| assert!(rig.skip(0, 0))),
         (true, |rig| assert!(rig.skip(5, 5))),
         (false, |rig| assert!(!rig.skip(5, 5))),
