@@ -131,12 +131,13 @@ impl<'a> Function<'a> {
             let elided = if kind.contains('\'') { "" } else { " + '_" };
             format!("{}{elided}", kind.trim())
         });
+        let receiver = Regex::new(r"^(&('[a-z]+ )?)?(mut )?self$").map_err(|_| "receiver")?;
         let mut is_on_self = false;
         let mut arguments = Vec::new();
         for parameter in parameters(&text[at + 1..end - 1]) {
             let pattern = parameter.split(": ").next().unwrap_or(parameter);
             let pattern = pattern.strip_prefix("mut ").unwrap_or(pattern);
-            if pattern.trim_start_matches('&').trim_start_matches("mut ") == "self" {
+            if receiver.is_match(parameter) {
                 is_on_self = true;
             } else if pattern == "_" || pattern.contains(['&', '{']) || pattern.contains("..") {
                 return Err("pattern");
@@ -309,7 +310,7 @@ mod tests {
 
     #[test]
     fn a_method_and_an_iterator() {
-        let text = "impl A {\n    pub fn f(&mut self, (a, b): (u8, u8)) -> bool {\n        a < b\n    }\n}\n\
+        let text = "impl A {\n    pub fn f(&'a mut self, (a, b): (u8, u8)) -> bool {\n        a < b\n    }\n}\n\
                     fn g(x: &[u8]) -> impl Iterator<Item = u8> {\n    x.iter().copied()\n}\n";
         let operator = Span {
             start: (3, 11),
@@ -325,8 +326,8 @@ mod tests {
         let switched = switch(text, &[&method, &iterator, &none], &[5].into()).unwrap();
         assert!(switched.not_switched.is_empty());
         let dense = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
-        let expected = "impl A { pub fn f(&mut self, (a, b): (u8, u8)) -> bool { match crate::mutation_switch::id() { \
-                        3 => return self.f__m3((a, b)), //<m3> _ => {} } a < b } //<m3> fn f__m3(&mut self, (a, b): (u8, u8)) \
+        let expected = "impl A { pub fn f(&'a mut self, (a, b): (u8, u8)) -> bool { match crate::mutation_switch::id() { \
+                        3 => return self.f__m3((a, b)), //<m3> _ => {} } a < b } //<m3> fn f__m3(&'a mut self, (a, b): (u8, u8)) \
                         -> bool { a <= b } //</m> } fn g(x: &[u8]) -> Box<dyn Iterator<Item = u8> + '_> { match \
                         crate::mutation_switch::id() { 4 => return Box::new(g__m4(x)), //<m4> _ => {} } \
                         Box::new(g__original(x)) } fn g__original(x: &[u8]) -> impl Iterator<Item = u8> { \
