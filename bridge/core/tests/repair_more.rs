@@ -92,12 +92,16 @@ fn fold(bodies: Vec<Body>) -> Fold {
 
 /// GENESIS at 1, TERMS at 2, the rest behind.
 fn fold_from(bodies: impl IntoIterator<Item = Body>) -> Fold {
+    fold_under(terms(1), bodies)
+}
+
+fn fold_under(terms: Terms, bodies: impl IntoIterator<Item = Body>) -> Fold {
     let genesis = Body::Genesis(Genesis {
         rules: 1,
         features: BTreeSet::new(),
     });
     let mut fold = Fold::new();
-    let all = [genesis, Body::Terms(terms(1))].into_iter().chain(bodies);
+    let all = [genesis, Body::Terms(terms)].into_iter().chain(bodies);
     for (at, body) in (1..).zip(all) {
         let record = Record {
             witness: fold.witness(),
@@ -168,6 +172,22 @@ fn an_application_enters_by_the_terms_it_is_served_under() {
         .map(|(app, since)| (app.as_str(), since.0))
         .collect();
     assert_eq!(apps, [("x", 1), ("y", 2)]);
+}
+
+/// Two histories have terms of their own under one version: that is told, and the first ones count.
+#[test]
+fn different_terms_of_one_version_are_told() {
+    let mut more = terms(1);
+    more.apps.insert("y".to_owned(), TermsVersion(1));
+    let differ = Finding::TermsDiffer {
+        version: TermsVersion(1),
+    };
+    for (one, other) in [(terms(1), more.clone()), (more, terms(1))] {
+        let folds = [&one, &other].map(|terms| (None, fold_under(terms.clone(), Vec::new())));
+        let merged = repaired(folds.into(), Vec::new());
+        assert_eq!(merged.findings, std::slice::from_ref(&differ));
+        assert_eq!(*merged.fold.terms(), one);
+    }
 }
 
 /// What W has passed is taken from every fold, each part from the one that knows most.
