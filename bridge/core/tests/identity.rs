@@ -14,10 +14,10 @@ use support::{A, B, INC, Source, World, names};
 
 const OWN: NodeUuid = NodeUuid(A as u128 + 1);
 
-fn claim(epoch: LedgerSeq, batch: u64, seq: u64, published_ns: i64) -> Body {
+fn claim(node_uuid: NodeUuid, epoch: LedgerSeq, batch: u64, seq: u64, published_ns: i64) -> Body {
     let (seqs, times) = (SeqSet::range(seq, seq), (published_ns, published_ns));
     Body::Claim(Claim {
-        node_uuid: OWN,
+        node_uuid,
         epoch,
         batch: BatchNo(batch),
         attempt: Attempt(1),
@@ -51,12 +51,12 @@ fn p8_void_claims_of_unknown_batches_fence() {
     w.close_by(A);
     w.stage(A, &[2]);
     for batch in [1, 2] {
-        w.put(claim(old, batch, batch, Source::published_ns(batch)));
+        w.put(claim(OWN, old, batch, batch, Source::published_ns(batch)));
         w.tail_all(A);
         assert_eq!(*w.phase(A), Phase::Active);
     }
     let batch = BatchNo(9);
-    w.put(claim(old, batch.0, 3, Source::published_ns(3)));
+    w.put(claim(OWN, old, batch.0, 3, Source::published_ns(3)));
     w.tail_all(A);
     assert_eq!(*w.phase(A), Phase::Fenced(FenceReason::UnknownClaim { batch }));
 }
@@ -67,7 +67,7 @@ fn p10_void_claims_are_not_judged() {
     let mut w = World::started(2, 5);
     w.stage(A, &[1]);
     w.run_all();
-    let void = claim(LedgerSeq(1), 1, 1, Source::published_ns(1_000));
+    let void = claim(NodeUuid(77), LedgerSeq(1), 5, 1, Source::published_ns(1_000));
     w.put(void);
     w.run_all();
     assert_eq!((w.phase(A), w.phase(B)), (&Phase::Active, &Phase::Active));

@@ -110,3 +110,20 @@ fn a_fact_names_so_many_holes() {
     assert_eq!((plan.through, plan.holes), (StreamSeq(200), 100));
     assert_eq!(plan.hole_seqs.ranges().len(), FACT_RANGES_MAX);
 }
+
+/// Behind a found message the gap goes on, as long as there is room for another look.
+#[test]
+fn looks_behind_a_found_message_are_bounded() {
+    for (asked, looks) in [(AUDITS_MAX - 1, 1), (AUDITS_MAX, 0)] {
+        let mut node = node();
+        node.phase = crate::node::Phase::Active;
+        let state = node.close.entry(SOURCE).or_default();
+        state.floor = StreamSeq(9);
+        state.asked = (100..).take(asked).map(|seq| (seq, Tick(0))).collect();
+        let mut out = Vec::new();
+        let found = Some(StreamSeq(1));
+        node.on_audited(Tick(0), SOURCE, StreamSeq(1), found, &mut out);
+        let audits = out.iter().filter(|effect| matches!(effect, Effect::Audit { .. }));
+        assert_eq!(audits.count(), looks);
+    }
+}
