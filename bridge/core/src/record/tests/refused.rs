@@ -264,4 +264,17 @@ fn exactly_at_the_limit() {
     assert_eq!(most.check(), Ok(()));
     let refused = Err(DecodeError::Limit("bytes of the terms"));
     assert_eq!(with(150 + rest + 1).check(), refused);
+
+    let part = |part, parts| {
+        let part = CheckpointPart {
+            part,
+            parts,
+            ..CheckpointPart::default()
+        };
+        Record::decode(&record(Body::Checkpoint(part)).encode()).map(drop)
+    };
+    let refused = Err(DecodeError::Invalid("part of a checkpoint"));
+    assert_eq!(part(CHECKPOINT_PARTS_MAX - 1, CHECKPOINT_PARTS_MAX), Ok(()));
+    assert_eq!(part(0, CHECKPOINT_PARTS_MAX + 1), refused);
+    assert_eq!(part(CHECKPOINT_PARTS_MAX, CHECKPOINT_PARTS_MAX), refused);
 }
