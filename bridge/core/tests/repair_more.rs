@@ -302,6 +302,29 @@ fn a_finished_batch_had_not_won_what_others_own() {
     assert_eq!(merged.fold.owner(SOURCE, StreamSeq(3)), Some(ClaimKey::new(A, 1)));
 }
 
+/// A batch that only its disk knows as finished, and two folds differ on what it won: what they agree on counts, and the rest is told.
+#[test]
+fn what_folds_agree_on_counts() {
+    let all = fold(vec![claim(A, 1, &[1, 2, 3])]);
+    let less = fold(vec![claim(B, 1, &[2]), claim(A, 1, &[1, 2, 3])]);
+    for folds in [[all.clone(), less.clone()], [less, all]] {
+        let mut a = disk(A, "a", Vec::new());
+        a.done = set(&[1]);
+        let merged = repaired(folds.map(|fold| (None, fold)).into(), vec![a]);
+        assert_eq!(
+            (won(&merged, A, 1), won(&merged, B, 1)),
+            (set(&[1, 3]), set(&[2]))
+        );
+        let disputed = Finding::Disputed {
+            node: "a".to_owned(),
+            batch: BatchNo(1),
+            incarnation: SOURCE,
+            seqs: set(&[2]),
+        };
+        assert!(merged.findings.contains(&disputed), "{:?}", merged.findings);
+    }
+}
+
 /// A batch that only its disk knows as finished: an undecided copy of its source may have won instead, and that is told.
 #[test]
 fn an_undecided_copy_may_have_won() {
