@@ -302,6 +302,20 @@ fn a_finished_batch_had_not_won_what_others_own() {
     assert_eq!(merged.fold.owner(SOURCE, StreamSeq(3)), Some(ClaimKey::new(A, 1)));
 }
 
+/// A fold that does not know a finished batch, neither its claim nor that it is finished, says nothing of it.
+#[test]
+fn a_fold_that_does_not_know_a_batch_says_nothing_of_it() {
+    let shown = fold(vec![claim(A, 1, &[1, 2, 3])]);
+    let other = fold(vec![claim(B, 1, &[2])]);
+    let mut a = disk(A, "a", Vec::new());
+    a.done = set(&[1]);
+    let merged = repaired(vec![(None, shown), (None, other)], vec![a]);
+    assert_eq!(
+        (won(&merged, A, 1), won(&merged, B, 1)),
+        (set(&[1, 2, 3]), set(&[]))
+    );
+}
+
 /// A batch that only its disk knows as finished, and two folds differ on what it won: what they agree on counts, and the rest is told.
 #[test]
 fn what_folds_agree_on_counts() {
