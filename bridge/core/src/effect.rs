@@ -268,3 +268,31 @@ pub enum Fact {
         seq: StreamSeq,
     },
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Goal: each cure says what to do with this process, in words of its own. Method: all of them.
+    #[test]
+    fn cures_are_sentences() {
+        let (epoch, batch) = (LedgerSeq(1), BatchNo(1));
+        let cures = [
+            FenceReason::Evacuated,
+            FenceReason::ForeignEpoch { epoch },
+            FenceReason::NameTaken { epoch },
+            FenceReason::UnknownClaim { batch },
+        ]
+        .map(|reason| reason.cure());
+        for cure in cures {
+            assert!(cure.starts_with("stop this process"), "{cure}");
+            assert!(
+                cure.contains("another name and an empty data directory"),
+                "{cure}"
+            );
+        }
+        let different: std::collections::BTreeSet<_> = cures.into_iter().collect();
+        assert_eq!(different.len(), cures.len());
+        assert_eq!(FenceReason::UnknownProgress.cure(), cures[3]);
+    }
+}
