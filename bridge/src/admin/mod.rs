@@ -85,7 +85,7 @@ impl AdminServer {
         let sampling = Arc::clone(&timeline).keep(Arc::clone(&health));
         let sampling = tokio::spawn(stop.clone().run_until_cancelled_owned(sampling));
         let router = routes::router(health, metrics, timeline);
-        let places = Places::new(CONNECTIONS_MAX);
+        let places = Places::new(CONNECTIONS_MAX, stop.clone());
         // One more than there are places: nothing is accepted until whoever had to make room is gone.
         let permits = Arc::new(Semaphore::new(CONNECTIONS_MAX + 1));
         let connections = TaskTracker::new();
@@ -100,11 +100,8 @@ impl AdminServer {
                         let place = places.enter();
                         let leave = place.leave();
                         let serving = serve_one(stream, Pages::new(router.clone(), Arc::new(place)));
-                        let connection = stop
-                            .clone()
-                            .run_until_cancelled_owned(leave.run_until_cancelled_owned(serving));
                         connections.spawn(async move {
-                            connection.await;
+                            leave.run_until_cancelled(serving).await;
                             drop(permit);
                         });
                     }

@@ -18,6 +18,7 @@ use tower::Service;
 /// The places that there are.
 pub(super) struct Places {
     max: usize,
+    stop: CancellationToken,
     inside: Mutex<Inside>,
 }
 
@@ -44,17 +45,18 @@ impl Inside {
 }
 
 impl Places {
-    /// So many; at least one.
-    pub(super) fn new(max: usize) -> Arc<Places> {
+    /// So many; at least one. All have to leave at `stop`.
+    pub(super) fn new(max: usize, stop: CancellationToken) -> Arc<Places> {
         Arc::new(Places {
             max: max.max(1),
+            stop,
             inside: Mutex::default(),
         })
     }
 
     /// A place for one more connection. When all are taken, the connection that has been quiet for the longest is told to leave.
     pub(super) fn enter(self: &Arc<Places>) -> Place {
-        let leave = CancellationToken::new();
+        let leave = self.stop.child_token();
         let mut inside = self.inside.lock();
         if inside.taken.len() >= self.max {
             let quiet = inside
@@ -89,7 +91,7 @@ pub(super) struct Place {
 }
 
 impl Place {
-    /// Cancelled when the connection has to make room.
+    /// Cancelled when the connection has to make room, and at the end.
     pub(super) fn leave(&self) -> CancellationToken {
         self.leave.clone()
     }
@@ -161,7 +163,7 @@ mod tests {
 
     #[test]
     fn the_quietest_makes_room() {
-        let places = Places::new(3);
+        let places = Places::new(3, CancellationToken::new());
         let (first, second, third) = (places.enter(), places.enter(), places.enter());
         first.note(true);
         let fourth = places.enter();
@@ -189,7 +191,7 @@ mod tests {
 
     #[test]
     fn a_place_that_is_left_is_free() {
-        let places = Places::new(2);
+        let places = Places::new(2, CancellationToken::new());
         let (first, second) = (places.enter(), places.enter());
         drop(second);
         let third = places.enter();
