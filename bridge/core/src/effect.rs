@@ -39,7 +39,7 @@ pub enum Effect {
         /// The sequence.
         seq: StreamSeq,
     },
-    /// The mapping halts: no claims, settles, tombstones; what was won keeps flowing.
+    /// The mapping halts: no claims, settles, tombstones; a node that had joined goes on delivering what it has published.
     Halt(Halt),
     /// The tail has reached the own EPOCH: pulling, serving and delivering may begin.
     Joined(Epoch),
