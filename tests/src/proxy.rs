@@ -6,7 +6,7 @@
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -53,8 +53,35 @@ pub struct Proxy {
     address: SocketAddr,
     state: watch::Sender<State>,
     listening: watch::Receiver<bool>,
-    accepted: Arc<AtomicU64>,
+    used: Arc<Used>,
     running: CancellationToken,
+}
+
+/// Who uses a proxy.
+#[derive(Debug, Default)]
+struct Used {
+    accepted: AtomicU64,
+    open: AtomicU64,
+    /// Whether there was a connection when the proxy was told to misbehave, or one came since.
+    met: AtomicBool,
+}
+
+/// A connection; dropping it ends that.
+struct Connection(Arc<Used>);
+
+impl Connection {
+    fn new(used: &Arc<Used>) -> Self {
+        used.accepted.fetch_add(1, Ordering::Relaxed);
+        used.open.fetch_add(1, Ordering::Relaxed);
+        used.met.store(true, Ordering::Relaxed);
+        Self(used.clone())
+    }
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        self.0.open.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 impl Proxy {
@@ -69,14 +96,14 @@ impl Proxy {
             cuts: 0,
         });
         let (listens, listening) = watch::channel(true);
-        let accepted = Arc::new(AtomicU64::new(0));
+        let used = Arc::new(Used::default());
         let running = CancellationToken::new();
         let door = Door {
             address,
             target_port,
             states,
             listens,
-            accepted: accepted.clone(),
+            used: used.clone(),
             running: running.clone(),
         };
         tokio::spawn(running.clone().run_until_cancelled_owned(door.run(listener)));
@@ -84,7 +111,7 @@ impl Proxy {
             address,
             state,
             listening,
-            accepted,
+            used,
             running,
         })
     }
@@ -101,7 +128,12 @@ impl Proxy {
 
     /// Connections accepted so far.
     pub fn accepted(&self) -> u64 {
-        self.accepted.load(Ordering::Relaxed)
+        self.used.accepted.load(Ordering::Relaxed)
+    }
+
+    /// Whether what it was told last met a connection: one that was there, or one that came since. Attempts that it refuses are none.
+    pub fn has_met_one(&self) -> bool {
+        self.used.met.load(Ordering::Relaxed)
     }
 
     /// Accepts connections and passes everything at once. Returns when it listens.
@@ -142,6 +174,8 @@ impl Proxy {
     }
 
     fn set(&self, change: impl FnOnce(&mut State)) {
+        let is_open = self.used.open.load(Ordering::Relaxed) > 0;
+        self.used.met.store(is_open, Ordering::Relaxed);
         self.state.send_modify(change);
     }
 
@@ -167,7 +201,7 @@ struct Door {
     target_port: u16,
     states: watch::Receiver<State>,
     listens: watch::Sender<bool>,
-    accepted: Arc<AtomicU64>,
+    used: Arc<Used>,
     running: CancellationToken,
 }
 
@@ -196,8 +230,8 @@ impl Door {
             tokio::select! {
                 changed = self.states.changed() => if changed.is_err() { return },
                 stream = open.accept() => if let Ok((stream, _)) = stream {
-                    self.accepted.fetch_add(1, Ordering::Relaxed);
-                    let served = serve(stream, self.target_port, self.states.clone());
+                    let connection = Connection::new(&self.used);
+                    let served = serve(stream, connection, self.target_port, self.states.clone());
                     tokio::spawn(self.running.clone().run_until_cancelled_owned(served));
                 },
             }
@@ -206,7 +240,7 @@ impl Door {
 }
 
 /// Serves one connection until an end closes it, it is cut, or it cannot go on after bytes were swallowed.
-async fn serve(near: TcpStream, target_port: u16, mut states: watch::Receiver<State>) {
+async fn serve(near: TcpStream, _counted: Connection, target_port: u16, mut states: watch::Receiver<State>) {
     let cuts = states.borrow().cuts;
     let Ok(far) = TcpStream::connect((Ipv4Addr::LOCALHOST, target_port)).await else {
         return;
@@ -354,6 +388,7 @@ mod tests {
         assert_eq!(exchange(&mut second, b"two").await.unwrap(), b"two");
         assert_eq!(proxy.accepted(), 2);
         proxy.refuse().await;
+        assert!(proxy.has_met_one());
         assert!(TcpStream::connect(proxy.address()).await.is_err());
         assert!(
             tokio::time::timeout(LONG, read_exact(&mut second, 1))
@@ -364,6 +399,14 @@ mod tests {
         proxy.pass().await;
         let mut third = TcpStream::connect(proxy.address()).await.unwrap();
         assert_eq!(exchange(&mut third, b"three").await.unwrap(), b"three");
+        drop(third);
+        eventually(LONG, "the connection's end to be noticed", || async {
+            proxy.stall();
+            !proxy.has_met_one()
+        })
+        .await;
+        let _fourth = TcpStream::connect(proxy.address()).await.unwrap();
+        eventually(LONG, "a connection to be met", || async { proxy.has_met_one() }).await;
     }
 
     #[tokio::test]

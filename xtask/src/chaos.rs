@@ -6,7 +6,7 @@ use crate::test::FEATURES;
 
 /// What every change has to survive: the slice, its parts at once, as they mostly wait. The seed is fixed, so that a red one is played again by
 /// the same words.
-pub(crate) const SLICE: &str = "slice --seed 1 --jobs 4";
+pub(crate) const SLICE: &str = "slice --seed 1 --jobs 5";
 
 const BUILT: &[&str] = &[
     "build",

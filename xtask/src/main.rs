@@ -27,7 +27,8 @@ cargo xtask COMMAND
                               plays a schedule of faults on real servers, bridges and applications, and judges it; a seed
                               tells the whole schedule; --help explains the rest
   chaos slice [--seed S] [--repeat N] [--server PATH|VERSION,...]
-                              five minutes of faults: one server and three, then both with lost power
+                              five minutes of faults: one server and three, both with lost power, and each other act that
+                              breaks the promise
   sim [ARGUMENT...]           the deterministic simulation, optimised and with every assertion: --seeds N --from S
                               --time SECONDS --jobs J --plan honest|malicious|lazy|broken|identity, --bar, --trace, --shrunk
   mutation-gate [WORD...] [--seeds N] [--time SECONDS]

@@ -8,10 +8,10 @@ use std::{fmt, fs, io};
 
 use serde::Serialize;
 
-use crate::explain::{Answers, Confirmation, Explainer, Stored};
+use crate::explain::{Answers, Confirmation, Explainer, Stored, seq_of};
 use crate::history::{self, Event, Line};
-use crate::limits::SHOWN_MAX;
-use crate::listed::{LISTED_FILE, Listed, Promise};
+use crate::limits::{BITES_OF, SEEN_WITHIN, SHOWN_MAX};
+use crate::listed::{Break, LISTED_FILE, Listed, Played, Promise, Takes};
 
 /// The judgement on one application.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
@@ -42,7 +42,7 @@ pub(crate) struct Verdict {
     pub(crate) stored: usize,
     pub(crate) published: Option<u64>,
     pub(crate) apps: BTreeMap<String, AppVerdict>,
-    pub(crate) faults: BTreeMap<String, usize>,
+    pub(crate) faults: BTreeMap<String, Played>,
     /// What the bridges list, in words.
     pub(crate) listed: Vec<String>,
     /// What makes the run red.
@@ -113,6 +113,11 @@ fn judge(histories: &[(String, Vec<Line>)], listed: &Listed) -> Verdict {
     });
     verdict.violations.extend(defects);
     verdict.violations.extend(listed.trouble.iter().cloned());
+    verdict.violations.extend(toothless(listed));
+    verdict.violations.extend(false_alarms(listed));
+    verdict
+        .violations
+        .extend(listed.broken.and_then(|broken| blind(&broken, &stored)));
     verdict.want_all_explained();
     match listed.promise {
         Promise::ExactlyOnce => verdict.want_as_many_as_stored(),
@@ -125,6 +130,53 @@ fn judge(histories: &[(String, Vec<Line>)], listed: &Listed) -> Verdict {
     }
     verdict.green = verdict.violations.is_empty();
     verdict
+}
+
+/// What a run proves nothing with: faults that never met anything.
+fn toothless(listed: &Listed) -> Vec<String> {
+    let mut found: Vec<String> = listed
+        .faults
+        .iter()
+        .filter(|(_, played)| played.bit == 0 && played.planned >= BITES_OF)
+        .map(|(kind, played)| format!("none of {} {kind} bit: {:?}", played.planned, played.missed))
+        .collect();
+    if listed.broken.is_some_and(|broken| !broken.bit) {
+        found.push("the act that was to break the promise did not bite".to_owned());
+    }
+    found
+}
+
+/// Bridges that say that the source has lost messages, where nothing took any from it.
+fn false_alarms(listed: &Listed) -> Vec<String> {
+    if listed.broken.is_some_and(|broken| broken.takes != Takes::Nothing) {
+        return Vec::new();
+    }
+    let told = listed.nodes.iter().flat_map(|node| {
+        let losses = node.losses.iter();
+        losses
+            .filter(|loss| loss.lost_by_the_hub_from().is_some())
+            .map(|loss| {
+                format!(
+                    "{} says that the source has lost {:?}, which it had not",
+                    node.node, loss.seqs
+                )
+            })
+    });
+    told.collect()
+}
+
+/// Whether bridges had not looked at the source for so long that what they had not seen of it excuses nothing.
+fn blind(broken: &Break, stored: &BTreeMap<usize, Stored>) -> Option<String> {
+    let within_ms = u64::try_from(SEEN_WITHIN.as_millis()).unwrap_or(u64::MAX);
+    let until_ms = broken.copied_ms?.saturating_sub(within_ms);
+    let old = stored.values().filter(|message| message.at_ms < until_ms);
+    let seq = old.filter_map(|message| seq_of(&message.id)).max()?;
+    (seq > broken.seen).then(|| {
+        format!(
+            "no bridge had seen the source behind {}, and {seq} was stored {SEEN_WITHIN:?} before the copy",
+            broken.seen
+        )
+    })
 }
 
 impl Seen {
@@ -301,15 +353,27 @@ impl fmt::Display for Verdict {
         let faults: Vec<String> = self
             .faults
             .iter()
-            .map(|(kind, count)| format!("{count} {kind}"))
+            .map(|(kind, played)| {
+                if played.missed.is_empty() {
+                    format!("{} {kind}", played.bit)
+                } else {
+                    format!("{} of {} {kind}", played.bit, played.planned)
+                }
+            })
             .collect();
+        let bit: usize = self.faults.values().map(|played| played.bit).sum();
+        let planned: usize = self.faults.values().map(|played| played.planned).sum();
         writeln!(
             f,
-            "{} messages stored, {} faults ({})",
+            "{} messages stored, {bit} of {planned} faults bit ({})",
             self.stored,
-            self.faults.values().sum::<usize>(),
             faults.join(", ")
         )?;
+        for (kind, played) in &self.faults {
+            for (why, count) in &played.missed {
+                writeln!(f, "  did not bite: {count} {kind}: {why}")?;
+            }
+        }
         for (app, verdict) in &self.apps {
             writeln!(
                 f,

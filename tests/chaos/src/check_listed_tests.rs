@@ -183,8 +183,9 @@ fn a_message_in_doubt_must_be_somewhere() {
 /// where no bridge had seen it. Method: message 7 is missing, gone from the source, and every bridge goes on; each case changes one thing.
 #[test]
 fn what_nobody_had_taken_must_be_told() {
+    type Told = Box<dyn Fn(&mut Listed)>;
     let told = |first: u64| loss("FAN-4038", 9, &[(first, 9)]);
-    let cases: [(&str, bool, Takes, Box<dyn Fn(&mut Listed)>); 9] = [
+    let cases: [(&str, bool, Takes, Told); 9] = [
         (
             "nobody says anything",
             false,
@@ -255,5 +256,60 @@ fn what_nobody_had_taken_must_be_told() {
         change(&mut listed);
         let verdict = judge(&[producer(&[7])], &listed);
         assert_eq!(verdict.green, green, "{what}: {:?}", verdict.violations);
+    }
+}
+
+/// Goal: a run whose faults met nothing is red, and one that some of them missed is not. Method: counts by hand.
+#[test]
+fn faults_that_never_bite_prove_nothing() {
+    let cases = [(4, 0, true), (5, 0, false), (5, 1, true), (50, 1, true)];
+    for (planned, bit, green) in cases {
+        let mut told = listed(Promise::ExactlyOnce, 1);
+        let mut played = Played::default();
+        for number in 0..planned {
+            played.note((number >= bit).then(|| "no answer".to_owned()));
+        }
+        told.faults.insert("step-down".to_owned(), played);
+        let verdict = judge(&[producer(&[1]), instance("one", vec![(1, 1, yes(1))])], &told);
+        assert_eq!(verdict.green, green, "{bit} of {planned}: {verdict}");
+        let shown = verdict.to_string();
+        assert!(
+            shown.contains(&format!("{bit} of {planned} step-down")),
+            "{shown}"
+        );
+        let missed = format!("did not bite: {} step-down: no answer", planned - bit);
+        assert!(shown.contains(&missed), "{shown}");
+    }
+    let mut told = broken(Takes::Nothing);
+    told.broken.as_mut().unwrap().bit = false;
+    let verdict = judge(&[producer(&[1]), instance("one", vec![(1, 1, yes(1))])], &told);
+    assert!(!verdict.green, "the last act did not bite: {verdict}");
+}
+
+/// Goal: a line that says that the source has lost messages is wrong where it has not. Method: one such line in runs of every kind.
+#[test]
+fn a_loss_that_was_none_is_a_violation() {
+    let cases = [
+        (listed(Promise::ExactlyOnce, 1), false),
+        (broken(Takes::Nothing), false),
+        (broken(Takes::BehindTheCopy), true),
+    ];
+    for (mut told, green) in cases {
+        told.nodes[0].losses.push(loss("FAN-4038", 1, &[(1, 1)]));
+        let verdict = judge(&[producer(&[1]), instance("one", vec![(1, 1, yes(1))])], &told);
+        assert_eq!(verdict.green, green, "{:?}: {verdict}", told.broken);
+    }
+}
+
+/// Goal: bridges that do not look at the source excuse nothing. Method: message 7 was stored long before the copy, and the bridges
+/// have seen the source up to some message.
+#[test]
+fn bridges_that_do_not_look_are_found() {
+    for (seen, copied_ms, green) in [(6, 70_000, false), (7, 70_000, true), (0, 50_000, true)] {
+        let mut told = broken(Takes::BehindTheCopy);
+        let of = told.broken.as_mut().unwrap();
+        (of.seen, of.copied_ms, of.ended_ms) = (seen, Some(copied_ms), copied_ms + 1);
+        let verdict = judge(&[producer(&[7]), instance("one", vec![(1, 7, yes(1))])], &told);
+        assert_eq!(verdict.green, green, "{seen}, {copied_ms}: {verdict}");
     }
 }

@@ -146,6 +146,7 @@ fn broken(takes: Takes) -> Listed {
         ended_ms: 10,
         takes,
         seen: 1_000,
+        bit: true,
     });
     listed
 }

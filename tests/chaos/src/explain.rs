@@ -282,6 +282,7 @@ impl<'a> Explainer<'a> {
             ended_ms,
             takes,
             seen,
+            bit: _,
         } = self.listed.broken?;
         let taken = match takes {
             Takes::Nothing => false,

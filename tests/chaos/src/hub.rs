@@ -146,9 +146,9 @@ impl Hub {
         }
     }
 
-    /// The source's last sequence.
-    pub(crate) async fn last_sequence(&self) -> Result<u64, String> {
-        let stream = self.jetstream.get_stream(STREAM).await;
+    /// A stream's last sequence.
+    pub(crate) async fn last_sequence(&self, stream: &str) -> Result<u64, String> {
+        let stream = self.jetstream.get_stream(stream).await;
         let stream = stream.map_err(|error| error.to_string())?;
         Ok(stream.cached_info().state.last_sequence)
     }

@@ -45,6 +45,12 @@ pub(crate) const QUIET: Duration = Duration::from_secs(15);
 /// Messages go on for this long behind the act that breaks the hub's promise.
 pub(crate) const BROKEN_FEED: Duration = Duration::from_secs(8);
 
+/// A bridge must have seen that the source goes as far as it did this long before the act that breaks the promise.
+pub(crate) const SEEN_WITHIN: Duration = Duration::from_secs(60);
+
+/// A kind of fault that was planned this often must have bitten once.
+pub(crate) const BITES_OF: usize = 5;
+
 /// How long a process of the run may take to end when it is asked to.
 pub(crate) const STOP_TIMEOUT: Duration = Duration::from_secs(60);
 

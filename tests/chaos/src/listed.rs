@@ -67,8 +67,30 @@ pub(crate) struct Break {
     pub(crate) ended_ms: u64,
     pub(crate) takes: Takes,
     /// Where the source ended, as a bridge that ran right before the act had seen it at the most.
-    #[serde(default)]
     pub(crate) seen: u64,
+    /// Whether it bit.
+    pub(crate) bit: bool,
+}
+
+/// How often faults of one kind were played.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Played {
+    pub(crate) planned: usize,
+    /// How many met something that they could harm.
+    pub(crate) bit: usize,
+    /// Why the others did not, and how many.
+    pub(crate) missed: BTreeMap<String, usize>,
+}
+
+impl Played {
+    /// Notes one more; `why_not` when it did not bite.
+    pub(crate) fn note(&mut self, why_not: Option<String>) {
+        self.planned += 1;
+        match why_not {
+            None => self.bit += 1,
+            Some(why) => *self.missed.entry(why).or_default() += 1,
+        }
+    }
 }
 
 /// What the bridges said, and what the run saw of them.
@@ -90,7 +112,7 @@ pub(crate) struct Listed {
     /// Why the run did not come to rest, or what else went wrong; empty when nothing did.
     pub(crate) trouble: Vec<String>,
     /// Faults by kind.
-    pub(crate) faults: BTreeMap<String, usize>,
+    pub(crate) faults: BTreeMap<String, Played>,
 }
 
 impl Listed {

@@ -41,7 +41,8 @@ struct Cli {
 enum Command {
     /// Runs a schedule and judges it.
     Run(Run),
-    /// Five minutes of faults as every change has to survive them: one server and three, then both with lost power.
+    /// Five minutes of faults as every change has to survive them: one server and three, both with lost power, and each other act
+    /// that breaks the promise.
     Slice(Slice),
     /// Shows the schedule of a seed.
     Plan(Run),
@@ -169,7 +170,7 @@ async fn execute(command: Command) -> Result<ExitCode, RunError> {
         }
         Command::Check { dir } => check::judge_dir(&dir)
             .map_err(during("reading a run"))
-            .and_then(|verdict| told(&verdict, false)),
+            .and_then(|verdict| told(&verdict, false, None)),
         Command::Produce(args) => roles::produce(args).await.map(|()| ExitCode::SUCCESS),
         Command::Consume(args) => roles::consume(args).await.map(|()| ExitCode::SUCCESS),
     }
@@ -182,15 +183,16 @@ fn show_plan(plan: &Plan) {
     }
 }
 
-/// Exit code 0 for green and 1 for red.
+/// Exit code 0 for green and 1 for red. `of` names the run among others.
 #[expect(clippy::print_stdout, reason = "a command line program")]
-fn told(verdict: &Verdict, json: bool) -> Result<ExitCode, RunError> {
+fn told(verdict: &Verdict, json: bool, of: Option<&str>) -> Result<ExitCode, RunError> {
     if json {
         println!(
             "{}",
             serde_json::to_string(verdict).map_err(during("printing the verdict"))?
         );
     } else {
+        of.iter().for_each(|of| println!("{of}"));
         println!("{verdict}");
     }
     Ok(if verdict.green {

@@ -12,14 +12,16 @@ use tokio::time::{Instant, sleep_until, timeout};
 
 use crate::check::{Verdict, judge_dir};
 use crate::error::{RunError, during};
-use crate::faults;
+use crate::faults::{self, Outcome};
 use crate::history::now_ms;
 use crate::holdings;
 use crate::hub::HubOptions;
 use crate::limits::{ACK_WAIT, ACT_TIMEOUT, APPS, BROKEN_FEED, BROKEN_REST, QUIET, REST_TIMEOUT};
-use crate::listed::{Break, Claim, LISTED_FILE, Listed, NodeListed, Promise, Repair, Source, Standing};
+use crate::listed::{
+    Break, Claim, LISTED_FILE, Listed, NodeListed, Played, Promise, Repair, Source, Standing,
+};
 use crate::plan::{Kind, Plan, Step, Wish};
-use crate::world::{Node, World};
+use crate::world::World;
 use crate::{HubKind, Sync};
 
 /// Between two looks at everything.
@@ -35,7 +37,7 @@ tokio::task_local! {
 }
 
 /// Prints what the run does now.
-fn tell(text: &str) {
+pub(crate) fn tell(text: &str) {
     match LABEL.try_with(|label| eprintln!("[{label}] {text}")) {
         Ok(()) => {}
         Err(_alone) => eprintln!("{text}"),
@@ -49,6 +51,8 @@ pub(crate) struct Order {
     pub(crate) hub: HubKind,
     pub(crate) sync: Sync,
     pub(crate) binary: ServerBinary,
+    /// The kinds that were asked for; empty: the usual ones.
+    pub(crate) faults: Vec<Kind>,
     /// Where histories, logs and the list are left; `None`: in a temporary directory, kept when the run is red.
     pub(crate) dir: Option<PathBuf>,
 }
@@ -59,8 +63,14 @@ impl Order {
         let value = |value: Option<clap::builder::PossibleValue>| {
             value.map(|value| value.get_name().to_owned()).unwrap_or_default()
         };
+        let faults: Vec<String> = self.faults.iter().map(|kind| kind.name()).collect();
+        let faults = if faults.is_empty() {
+            String::new()
+        } else {
+            format!(" --faults {}", faults.join(","))
+        };
         format!(
-            "--seed {} --minutes {} --hub {} --sync {} --server {}",
+            "--seed {} --minutes {} --hub {} --sync {} --server {}{faults}",
             self.wish.seed,
             self.wish.time.as_secs_f64() / 60.0,
             value(self.hub.to_possible_value()),
@@ -137,28 +147,27 @@ fn chain(error: &dyn std::error::Error) -> String {
 
 /// Plays the schedule and everything behind it; tells what the bridges list.
 async fn play(world: &mut World, plan: &Plan, time: Duration) -> Result<Listed, RunError> {
-    let mut acts: Vec<(Duration, bool, Step)> = Vec::new();
-    for step in &plan.steps {
-        acts.push((step.at, true, *step));
-        acts.push((step.at + step.lasts, false, *step));
-    }
-    acts.sort_by_key(|(at, ..)| *at);
     let start = Instant::now();
-    for (at, begins, step) in &acts {
-        wait_until(world, start + *at).await?;
-        act(world, *begins, step, start).await?;
-    }
+    let mut faults = play_steps(world, plan, start).await?;
     wait_until(world, start + time).await?;
     let mut broken = None;
     if let Some(last) = &plan.last {
-        world.nodes.iter_mut().for_each(Node::forget);
-        act(world, true, last, start).await?;
+        for node in &mut world.nodes {
+            if node.tells_of_losses() {
+                let name = node.bridge.node();
+                let text = format!("{name} says that the source has lost messages, which it had not");
+                world.trouble.push(text);
+            }
+            node.forget();
+        }
+        let begun = act(world, true, last, start).await?;
         let begun_ms = now_ms();
         wait_until(world, Instant::now() + last.lasts).await?;
         let seen = world.source_seen().await;
-        act(world, false, last, start).await?;
+        let ended = act(world, false, last, start).await?;
+        let outcome = ended.or(begun);
         broken = Some(Break {
-            copied_ms: world.copied_ms,
+            copied_ms: world.copied.map(|copied| copied.at_ms),
             // What has no end is over at once: what is stored behind it is stored in another source already.
             ended_ms: if last.fault.is_momentary() {
                 begun_ms
@@ -167,7 +176,9 @@ async fn play(world: &mut World, plan: &Plan, time: Duration) -> Result<Listed, 
             },
             takes: last.fault.takes(),
             seen,
+            bit: outcome == Some(Outcome::Done),
         });
+        note(&mut faults, last, outcome);
         wait_until(world, Instant::now() + BROKEN_FEED).await?;
     }
     let mut trouble = Vec::new();
@@ -199,10 +210,6 @@ async fn play(world: &mut World, plan: &Plan, time: Duration) -> Result<Listed, 
     }
     world.keep_logs()?;
     trouble.append(&mut world.trouble);
-    let mut counts: BTreeMap<String, usize> = BTreeMap::new();
-    for step in plan.steps.iter().chain(&plan.last) {
-        *counts.entry(step.kind.name()).or_default() += 1;
-    }
     Ok(Listed {
         promise: plan.promise,
         apps: APPS.iter().map(|app| (*app).to_owned()).collect(),
@@ -213,7 +220,7 @@ async fn play(world: &mut World, plan: &Plan, time: Duration) -> Result<Listed, 
         repair: told.repair,
         broken,
         trouble,
-        faults: counts,
+        faults,
     })
 }
 
@@ -248,7 +255,49 @@ async fn ask(world: &World, nodes: &[NodeListed], trouble: &mut Vec<String>) -> 
     })
 }
 
-async fn act(world: &mut World, begins: bool, step: &Step, start: Instant) -> Result<(), RunError> {
+/// Plays every step, and tells what came of each kind.
+async fn play_steps(
+    world: &mut World,
+    plan: &Plan,
+    start: Instant,
+) -> Result<BTreeMap<String, Played>, RunError> {
+    let mut acts: Vec<(Duration, bool, usize, &Step)> = Vec::new();
+    for (number, step) in plan.steps.iter().enumerate() {
+        acts.push((step.at, true, number, step));
+        acts.push((step.at + step.lasts, false, number, step));
+    }
+    acts.sort_by_key(|(at, ..)| *at);
+    let mut played = BTreeMap::new();
+    let mut begun = BTreeMap::new();
+    for (at, begins, number, step) in acts {
+        wait_until(world, start + at).await?;
+        let outcome = act(world, begins, step, start).await?;
+        if begins {
+            begun.insert(number, outcome);
+        } else {
+            let outcome = outcome.or(begun.remove(&number).flatten());
+            note(&mut played, step, outcome);
+        }
+    }
+    Ok(played)
+}
+
+fn note(played: &mut BTreeMap<String, Played>, step: &Step, outcome: Option<Outcome>) {
+    let why_not = match outcome {
+        Some(Outcome::Done) => None,
+        Some(Outcome::Nothing(why)) => Some(why),
+        None => Some("nothing is known of it".to_owned()),
+    };
+    played.entry(step.kind.name()).or_default().note(why_not);
+}
+
+/// Begins or ends a fault. `None` when that tells nothing of whether it bit.
+async fn act(
+    world: &mut World,
+    begins: bool,
+    step: &Step,
+    start: Instant,
+) -> Result<Option<Outcome>, RunError> {
     let what = if begins { "+" } else { "-" };
     tell(&format!(
         "{:8.2} s {what} {:?}",
@@ -257,14 +306,18 @@ async fn act(world: &mut World, begins: bool, step: &Step, start: Instant) -> Re
     ));
     let done = async {
         if begins {
-            faults::begin(world, step.fault).await
+            faults::begin(world, step.fault).await.map(Some)
         } else {
             faults::end(world, step.fault).await
         }
     };
     let done = timeout(2 * patience(ACT_TIMEOUT), done).await;
     let done = done.map_err(during(format!("{what} {:?}", step.fault)))?;
-    done.map_err(during(format!("{what} {:?}", step.fault)))
+    let outcome = done.map_err(during(format!("{what} {:?}", step.fault)))?;
+    if let Some(Outcome::Nothing(why)) = &outcome {
+        tell(&format!("           did not bite: {why}"));
+    }
+    Ok(outcome)
 }
 
 /// Waits, and looks at everything meanwhile.

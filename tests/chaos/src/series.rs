@@ -29,13 +29,19 @@ pub(crate) struct Part {
     pub(crate) faults: Vec<Kind>,
 }
 
-/// The slice: five minutes of faults.
-const SLICE: [(HubKind, Sync, f64); 4] = [
-    (HubKind::R1, Sync::Always, 2.0),
-    (HubKind::R3, Sync::Always, 2.0),
-    (HubKind::R1, Sync::Lazy, 0.5),
-    (HubKind::R3, Sync::Lazy, 0.5),
+/// The slice: five minutes of faults. The last parts play one act each that breaks the promise, and nothing else.
+const SLICE: [(HubKind, Sync, f64, Option<Kind>); 8] = [
+    (HubKind::R1, Sync::Always, 2.0, None),
+    (HubKind::R3, Sync::Always, 2.0, None),
+    (HubKind::R1, Sync::Lazy, 0.5, None),
+    (HubKind::R3, Sync::Lazy, 0.5, None),
+    (HubKind::R1, Sync::Always, ALONE, Some(Kind::Purge)),
+    (HubKind::R1, Sync::Always, ALONE, Some(Kind::Recreate)),
+    (HubKind::R1, Sync::Always, ALONE, Some(Kind::FlipBit)),
+    (HubKind::R1, Sync::Always, ALONE, Some(Kind::CutLog)),
 ];
+/// Minutes of a part with one act only.
+const ALONE: f64 = 0.1;
 
 impl Run {
     pub(crate) fn part(&self) -> Part {
@@ -96,6 +102,7 @@ pub(crate) async fn resolve(common: &Common, parts: &[Part]) -> Result<Vec<Order
                 hub: part.hub,
                 sync: part.sync,
                 binary: binary.clone(),
+                faults: part.faults.clone(),
                 dir: common.dir.as_ref().map(of_this),
             });
         }
@@ -110,24 +117,21 @@ pub(crate) async fn series(common: &Common, parts: &[Part]) -> Result<ExitCode, 
     let (mut red, mut undone) = (0_usize, 0_usize);
     let jobs = usize::try_from(common.jobs).unwrap_or(1);
     let several = jobs > 1 && orders.len() > 1;
-    let runs = stream::iter(&orders)
-        .map(|order| async move {
-            if several {
-                let label = format!("seed {} {:?} {:?}", order.wish.seed, order.hub, order.sync);
-                LABEL.scope(label, run(order)).await
+    let runs = stream::iter(orders.iter().enumerate())
+        .map(|(number, order)| async move {
+            let done = if several {
+                LABEL.scope(order.words(), run(order)).await
             } else {
                 run(order).await
-            }
+            };
+            (number, order, done)
         })
-        .buffered(jobs);
+        .buffer_unordered(jobs);
     let mut runs = pin!(runs);
-    for order in &orders {
-        let Some(done) = runs.next().await else {
-            break;
-        };
+    while let Some((number, order, done)) = runs.next().await {
         let word = match done {
             Ok(verdict) => {
-                told(&verdict, common.json)?;
+                told(&verdict, common.json, several.then(|| order.words()).as_deref())?;
                 if verdict.green {
                     "green".to_owned()
                 } else {
@@ -141,10 +145,13 @@ pub(crate) async fn series(common: &Common, parts: &[Part]) -> Result<ExitCode, 
                 "not done".to_owned()
             }
         };
-        lines.push(format!("{word:8}  {}", order.words()));
+        lines.push((number, format!("{word:8}  {}", order.words())));
     }
+    lines.sort();
     if orders.len() > 1 {
-        eprintln!("{}", lines.join("\n"));
+        for (_, line) in &lines {
+            eprintln!("{line}");
+        }
         let green = orders.len() - red - undone;
         eprintln!("{green} of {} green, {red} red, {undone} not done", orders.len());
     }
@@ -157,11 +164,48 @@ pub(crate) async fn series(common: &Common, parts: &[Part]) -> Result<ExitCode, 
 
 /// Runs the slice, as often as asked for.
 pub(crate) async fn slice(common: &Common) -> Result<ExitCode, RunError> {
-    let parts = SLICE.map(|(hub, sync, minutes)| Part {
+    let parts = SLICE.map(|(hub, sync, minutes, act)| Part {
         hub,
         sync,
         minutes,
-        faults: Vec::new(),
+        faults: act.into_iter().collect(),
     });
     series(common, &parts).await
+}
+
+#[cfg(test)]
+mod tests {
+    // Goal: the slice has five minutes of faults and plays every kind, each act that breaks the promise included. Method: the plans of
+    // its parts, with several seeds.
+    use std::collections::BTreeSet;
+
+    use clap::ValueEnum;
+
+    use super::*;
+    use crate::plan::Plan;
+
+    #[test]
+    fn the_slice_plays_every_kind() {
+        let minutes: f64 = SLICE.iter().map(|(_, _, minutes, _)| minutes).sum();
+        assert!((5.0..6.0).contains(&minutes), "{minutes}");
+        let mut met = BTreeSet::new();
+        for (seed, (hub, sync, minutes, act)) in (1..=4).flat_map(|seed| SLICE.map(|part| (seed, part))) {
+            let part = Part {
+                hub,
+                sync,
+                minutes,
+                faults: act.into_iter().collect(),
+            };
+            let plan = Plan::new(&Wish {
+                seed,
+                time: Duration::from_secs_f64(minutes * 60.0),
+                clustered: hub == HubKind::R3,
+                resets: true,
+                kinds: part.kinds(),
+            });
+            met.extend(plan.steps.iter().chain(&plan.last).map(|step| step.kind));
+        }
+        let all: BTreeSet<Kind> = Kind::value_variants().iter().copied().collect();
+        assert_eq!(met, all);
+    }
 }

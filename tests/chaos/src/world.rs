@@ -67,10 +67,21 @@ pub(crate) struct World {
     pub(crate) hub: Hub,
     /// Histories, logs and what the bridges list.
     pub(crate) dir: PathBuf,
-    /// When the hub's stores were copied, milliseconds since the Unix epoch.
-    pub(crate) copied_ms: Option<u64>,
+    /// Set once the hub's stores were copied.
+    pub(crate) copied: Option<Copied>,
     /// What must not happen and did.
     pub(crate) trouble: Vec<String>,
+}
+
+/// The hub's stores as they were copied.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Copied {
+    /// When, milliseconds since the Unix epoch.
+    pub(crate) at_ms: u64,
+    /// The last sequence of the source, right behind the copy.
+    pub(crate) source: u64,
+    /// The last sequence of the ledger, likewise.
+    pub(crate) ledger: u64,
 }
 
 fn mapping() -> Value {
@@ -127,7 +138,7 @@ impl World {
             nodes,
             hub,
             dir: dir.to_path_buf(),
-            copied_ms: None,
+            copied: None,
             trouble: Vec::new(),
         })
     }
@@ -279,6 +290,14 @@ impl Node {
         self.before = self.bridge.log().len();
         self.reasons.clear();
         self.may_refuse = true;
+    }
+
+    /// Whether a line of its log says that the source has lost messages.
+    pub(crate) fn tells_of_losses(&self) -> bool {
+        let log = self.bridge.log();
+        log.iter()
+            .filter_map(|line| Loss::parse(&line.text))
+            .any(|loss| loss.lost_by_the_hub_from().is_some())
     }
 
     /// Whether it has refused to start so often that it stays down.

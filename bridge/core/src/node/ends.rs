@@ -27,8 +27,10 @@ pub(crate) struct End {
     last_ns: i64,
     /// Up to where others tell of a loss: what was claimed or in hand then, or closed.
     taken: StreamSeq,
-    /// It seemed to end earlier since this moment, and at the earliest here.
-    shorter: Option<(Tick, StreamSeq)>,
+    /// It seems to end earlier since this moment.
+    shorter: Option<Tick>,
+    /// The message at its end was not there at the last look, although the stream goes on behind it.
+    absent: bool,
 }
 
 impl End {
@@ -38,31 +40,40 @@ impl End {
             last_ns: look.last_ns,
             taken: look.reaches,
             shorter: None,
+            absent: false,
         }
     }
 
-    /// What is kept after another look, and behind which sequence everything up to the old end is lost, if that is certain.
+    /// What is kept after another look, and behind which sequence anything up to the old end may be lost, if some of it certainly is.
     /// A shorter stream must be seen for `audit_ms`, as in `reused`; another message under the old end's sequence is certain at once.
+    ///
+    /// Where a stream ends when it is found shorter says nothing of what it has lost: it may have grown again already. So everything
+    /// that nobody had taken counts. And a message is looked for before the stream's end is asked for, so that one that is not there
+    /// shows that it was deleted only when it was not there twice.
     fn after(self, now: Tick, look: &Look<'_>, audit_ms: u64) -> (End, Option<StreamSeq>) {
         let at_end = look.probes.iter().find(|(seq, _)| *seq == self.last);
-        let is_other = at_end.is_some_and(|&(_, at)| self.last_ns != 0 && at != self.last_ns);
-        let lowest = match self.shorter {
-            Some((_, lowest)) => lowest.min(look.last),
-            None => look.last,
-        };
-        if is_other {
-            let kept = self.shorter.map_or(self.taken, |_| self.taken.max(lowest));
-            return (End::of(look), Some(kept));
+        if at_end.is_some_and(|&(_, at)| self.last_ns != 0 && at != self.last_ns) {
+            return (End::of(look), Some(self.taken));
         }
         if look.last >= self.last {
+            let is_doubtful = at_end.is_none() && look.last > self.last && self.last.0 > 0;
+            if is_doubtful && !self.absent {
+                let kept = End {
+                    absent: true,
+                    shorter: None,
+                    ..self
+                };
+                return (kept, None);
+            }
             return (End::of(look), None);
         }
-        let since = self.shorter.map_or(now, |(since, _)| since);
-        if now.since(since) < audit_ms || self.shorter.is_none() {
-            let shorter = Some((since, lowest));
-            return (End { shorter, ..self }, None);
+        match self.shorter {
+            Some(since) if now.since(since) >= audit_ms => (End::of(look), Some(self.taken)),
+            since @ (Some(_) | None) => {
+                let shorter = since.or(Some(now));
+                (End { shorter, ..self }, None)
+            }
         }
-        (End::of(look), Some(self.taken.max(lowest)))
     }
 }
 

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use fanin_tests::proxy::{Link, Proxy};
 
+use super::Outcome;
 use crate::error::RunError;
 use crate::plan::How;
 use crate::world::World;
@@ -23,7 +24,8 @@ pub(super) fn of_producer(world: &World, server: usize) -> Vec<&Proxy> {
     world.producer_links.get(server).into_iter().collect()
 }
 
-pub(super) async fn disturb(lines: Vec<&Proxy>, how: How) -> Result<(), RunError> {
+/// Whether it bites is known when it is over: somebody may come who finds the line like that.
+pub(super) async fn disturb(lines: Vec<&Proxy>, how: How) -> Result<Outcome, RunError> {
     if lines.is_empty() {
         return Err(RunError("there is no such line".to_owned()));
     }
@@ -38,12 +40,14 @@ pub(super) async fn disturb(lines: Vec<&Proxy>, how: How) -> Result<(), RunError
             How::Delay(milliseconds) => line.delay(Duration::from_millis(milliseconds)),
         }
     }
-    Ok(())
+    Ok(Outcome::Done)
 }
 
-pub(super) async fn heal(lines: Vec<&Proxy>) -> Result<(), RunError> {
+pub(super) async fn heal(lines: Vec<&Proxy>) -> Result<Outcome, RunError> {
+    let mut met = false;
     for line in lines {
+        met |= line.has_met_one();
         line.pass().await;
     }
-    Ok(())
+    Ok(Outcome::when(met, "nobody used the line"))
 }

@@ -1,9 +1,12 @@
 //! Bridges, instances and servers are killed and frozen.
 
+use std::time::Duration;
+
 use rustix::process::Signal;
 
-use super::no_victim;
+use super::{Outcome, no_victim};
 use crate::error::{RunError, during};
+use crate::limits::APPS;
 use crate::role::Role;
 use crate::world::{Node, World};
 use fanin_localhub::LocalHub;
@@ -30,11 +33,19 @@ fn server(world: &mut World, number: usize) -> Result<&mut LocalHub, RunError> {
         .ok_or_else(|| no_victim("server", number))
 }
 
-pub(super) fn kill_node(world: &mut World, number: usize) -> Result<(), RunError> {
-    node(world, number)?
-        .bridge
-        .kill()
-        .map_err(during("killing a bridge"))
+/// Why a fault of a process does not bite.
+const ENDED: &str = "it had ended";
+
+/// Whether a bridge's process is there; a frozen one is.
+async fn runs(node: &Node) -> bool {
+    node.bridge.wait_exit(Duration::ZERO).await.is_err()
+}
+
+pub(super) async fn kill_node(world: &mut World, number: usize) -> Result<Outcome, RunError> {
+    let node = node(world, number)?;
+    let ran = runs(node).await;
+    node.bridge.kill().map_err(during("killing a bridge"))?;
+    Ok(Outcome::when(ran, ENDED))
 }
 
 pub(super) fn start_node(world: &mut World, number: usize) -> Result<(), RunError> {
@@ -44,11 +55,11 @@ pub(super) fn start_node(world: &mut World, number: usize) -> Result<(), RunErro
         .map_err(during("starting a bridge"))
 }
 
-pub(super) fn freeze_node(world: &mut World, number: usize) -> Result<(), RunError> {
-    node(world, number)?
-        .bridge
-        .pause()
-        .map_err(during("freezing a bridge"))
+pub(super) async fn freeze_node(world: &mut World, number: usize) -> Result<Outcome, RunError> {
+    let node = node(world, number)?;
+    let ran = runs(node).await;
+    node.bridge.pause().map_err(during("freezing a bridge"))?;
+    Ok(Outcome::when(ran, ENDED))
 }
 
 pub(super) fn wake_node(world: &mut World, number: usize) -> Result<(), RunError> {
@@ -58,24 +69,42 @@ pub(super) fn wake_node(world: &mut World, number: usize) -> Result<(), RunError
         .map_err(during("waking a bridge"))
 }
 
-pub(super) fn kill_instance(world: &mut World, number: usize) -> Result<(), RunError> {
-    instance(world, number)?.kill()
+pub(super) fn kill_instance(world: &mut World, number: usize) -> Result<Outcome, RunError> {
+    let instance = instance(world, number)?;
+    let ran = instance.ended()?.is_none();
+    instance.kill()?;
+    Ok(Outcome::when(ran, ENDED))
 }
 
 pub(super) fn start_instance(world: &mut World, number: usize) -> Result<(), RunError> {
     instance(world, number)?.restart()
 }
 
-pub(super) fn freeze_instance(world: &mut World, number: usize) -> Result<(), RunError> {
-    instance(world, number)?.signal(Signal::STOP)
+pub(super) fn freeze_instance(world: &mut World, number: usize) -> Result<Outcome, RunError> {
+    let instance = instance(world, number)?;
+    let ran = instance.ended()?.is_none();
+    instance.signal(Signal::STOP)?;
+    Ok(Outcome::when(ran, ENDED))
 }
 
 pub(super) fn wake_instance(world: &mut World, number: usize) -> Result<(), RunError> {
     instance(world, number)?.signal(Signal::CONT)
 }
 
-pub(super) fn kill_hub(world: &mut World, number: usize) -> Result<(), RunError> {
-    server(world, number)?.kill().map_err(during("killing a server"))
+/// Signals the instances of a bridge. One that does not run needs none.
+pub(super) fn signal_instances_of(world: &World, node: usize, what: Signal) {
+    let own = world.instances.iter().skip(node * APPS.len()).take(APPS.len());
+    for instance in own {
+        // It was killed by another fault.
+        drop(instance.signal(what));
+    }
+}
+
+pub(super) fn kill_hub(world: &mut World, number: usize) -> Result<Outcome, RunError> {
+    let server = server(world, number)?;
+    let ran = server.is_running();
+    server.kill().map_err(during("killing a server"))?;
+    Ok(Outcome::when(ran, ENDED))
 }
 
 pub(super) async fn start_hub(world: &mut World, number: usize) -> Result<(), RunError> {
@@ -85,10 +114,11 @@ pub(super) async fn start_hub(world: &mut World, number: usize) -> Result<(), Ru
         .map_err(during("starting a server"))
 }
 
-pub(super) fn freeze_hub(world: &mut World, number: usize) -> Result<(), RunError> {
-    server(world, number)?
-        .pause()
-        .map_err(during("freezing a server"))
+pub(super) fn freeze_hub(world: &mut World, number: usize) -> Result<Outcome, RunError> {
+    let server = server(world, number)?;
+    let ran = server.is_running();
+    server.pause().map_err(during("freezing a server"))?;
+    Ok(Outcome::when(ran, ENDED))
 }
 
 pub(super) fn wake_hub(world: &mut World, number: usize) -> Result<(), RunError> {
