@@ -2,7 +2,6 @@
 
 use std::path::Path;
 
-use fanin_proto::v1::StatusResponse;
 use fanin_tests::line::Line;
 use fanin_tests::process::{Bridge, BridgeOptions};
 use fanin_tests::wait::eventually;
