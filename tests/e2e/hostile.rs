@@ -255,7 +255,8 @@ pub(crate) async fn judge(cluster: Cluster, watch: Watch) {
     let gap = watch.longest_gap().await;
     let peak = cluster.nodes[0].peak_resident_bytes().unwrap();
     eprintln!(
-        "longest gap {:?} ({:?} by the clock), peak of resident memory {} MiB",
+        "{}: longest gap {:?} ({:?} by the clock), peak of resident memory {} MiB",
+        std::thread::current().name().unwrap_or_default(),
         gap.seen,
         gap.by_clock,
         peak >> 20
