@@ -20,7 +20,7 @@ use crate::limits::{ACK_WAIT, ACT_TIMEOUT, APPS, BROKEN_FEED, BROKEN_REST, QUIET
 use crate::listed::{
     Break, Claim, LISTED_FILE, Listed, NodeListed, Played, Promise, Repair, Source, Standing,
 };
-use crate::plan::{Kind, Plan, Step, Wish};
+use crate::plan::{Fault, Kind, Plan, Step, Wish};
 use crate::world::World;
 use crate::{HubKind, Sync};
 
@@ -28,6 +28,8 @@ use crate::{HubKind, Sync};
 const LOOK_PAUSE: Duration = Duration::from_millis(500);
 /// Rest must last this long: what is delivered again comes within the hub's wait.
 const REST_LASTS: Duration = Duration::from_millis(ACK_WAIT.as_millis() as u64 + 1_500);
+/// While faults go on, an operator looks so often whether a consumer whose deletion is over is there again.
+const OPERATOR_AGAIN: Duration = Duration::from_secs(4);
 /// An operator looks at a consumer that is not there this often.
 const OPERATOR_PAUSE: Duration = Duration::from_secs(15);
 
@@ -269,9 +271,14 @@ async fn play_steps(
     acts.sort_by_key(|(at, ..)| *at);
     let mut played = BTreeMap::new();
     let mut begun = BTreeMap::new();
+    let mut operator = Operator::default();
     for (at, begins, number, step) in acts {
         wait_until(world, start + at).await?;
+        operator.help(world).await?;
         let outcome = act(world, begins, step, start).await?;
+        if step.kind == Kind::DeleteConsumer {
+            operator.note(begins);
+        }
         if begins {
             begun.insert(number, outcome);
         } else {
@@ -280,6 +287,52 @@ async fn play_steps(
         }
     }
     Ok(played)
+}
+
+/// Says again what brings a deleted consumer back: other faults may take the first word's effect, and without a consumer all that
+/// follows would meet an idle line.
+#[derive(Debug, Default)]
+struct Operator {
+    /// When to look, once a deletion is over.
+    looks_at: Option<Instant>,
+    /// The node that gets the next word.
+    next: usize,
+}
+
+impl Operator {
+    /// A deletion begins or is over.
+    fn note(&mut self, begins: bool) {
+        self.looks_at = (!begins).then(|| Instant::now() + OPERATOR_AGAIN);
+    }
+
+    async fn help(&mut self, world: &mut World) -> Result<(), RunError> {
+        if self.looks_at.is_none_or(|at| Instant::now() < at) {
+            return Ok(());
+        }
+        self.looks_at = Some(Instant::now() + OPERATOR_AGAIN);
+        if world.hub.consumer().await.is_ok() {
+            self.looks_at = None;
+            return Ok(());
+        }
+        // One whose disk is well, and whose end is awaited by no fault.
+        let nodes = world.nodes.len();
+        let able = |number: &usize| {
+            let node = world.nodes.get(*number);
+            node.is_some_and(|node| !node.may_end && !node.disk.is_full())
+        };
+        let Some(node) = (self.next..self.next + nodes)
+            .map(|number| number % nodes)
+            .find(able)
+        else {
+            return Ok(());
+        };
+        self.next = node + 1;
+        tell(&format!(
+            "           the operator makes the consumer again, by node {node}"
+        ));
+        let word = faults::end(world, Fault::DeleteConsumer { node }).await;
+        word.map(|_| ())
+    }
 }
 
 fn note(played: &mut BTreeMap<String, Played>, step: &Step, outcome: Option<Outcome>) {
@@ -359,7 +412,7 @@ async fn rest(world: &mut World, plan: &Plan) -> Result<(), String> {
         }
         if deletes && Instant::now() > operator {
             let node = 0;
-            let word = faults::end(world, crate::plan::Fault::DeleteConsumer { node }).await;
+            let word = faults::end(world, Fault::DeleteConsumer { node }).await;
             word.map_err(|error| error.to_string())?;
             operator = Instant::now() + OPERATOR_PAUSE;
         }
