@@ -391,6 +391,10 @@ async fn what_the_hub_loses_before_anybody_takes_it_is_named() {
         .lines()
         .filter(|line| line.starts_with("fanin_source_lost_messages_total{"));
     assert!(lost.next().is_some_and(|line| line.ends_with(" 30")), "{text}");
-    assert_eq!(orders(&node.status().await.unwrap()).state, "gated");
+    // It looks for its consumer first, which the copy may not have.
+    let gated = node.wait_status(LONG, "the mapping to wait for its application only", |status| {
+        orders(status).state == "gated"
+    });
+    gated.await.unwrap();
     node.assert_no_errors();
 }
