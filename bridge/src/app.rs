@@ -24,7 +24,6 @@ use crate::mapping::driver::DriverError;
 use crate::mapping::join::JoinError;
 use crate::mapping::source_check::required_word;
 use crate::mapping::start::{Mapping, MappingError, MappingHandle};
-use crate::mapping::view::State;
 use crate::running::Running;
 use crate::serve::{ServeOptions, Server, StatusSource, TopicHealth, Topics};
 use crate::topic::BodyCache;
@@ -179,7 +178,7 @@ where
         followers.spawn(follow(
             server.health(),
             mapping.topic_name.clone(),
-            mapping.view.states(),
+            mapping.view.delivers(),
         ));
     }
 
@@ -426,11 +425,11 @@ async fn first_verdicts(
 }
 
 /// Says in the gRPC health service whether a topic delivers, for as long as its mapping is there.
-async fn follow(health: TopicHealth, topic: String, mut states: watch::Receiver<State>) {
+async fn follow(health: TopicHealth, topic: String, mut delivering: watch::Receiver<bool>) {
     loop {
-        let delivers = states.borrow_and_update().delivers();
+        let delivers = *delivering.borrow_and_update();
         health.set(&topic, delivers).await;
-        if states.changed().await.is_err() {
+        if delivering.changed().await.is_err() {
             return;
         }
     }

@@ -9,7 +9,7 @@ use tonic_health::pb::{
 };
 
 use super::*;
-use crate::mapping::view::Shared;
+use crate::mapping::view::{Shared, State};
 
 /// A supervisor that notices nothing is found by this.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -204,17 +204,26 @@ async fn the_health_of_a_topic_follows_its_mapping() {
     let (reporter, service) = tonic_health::server::health_reporter();
     let mut client = HealthClient::new(service);
     let view = Shared::default();
-    tokio::spawn(follow(TopicHealth(reporter), "orders".to_owned(), view.states()));
-    for (state, expected) in [
-        (State::Starting, ServingStatus::NotServing),
-        (State::Joining, ServingStatus::NotServing),
-        (State::Active, ServingStatus::Serving),
-        (State::Gated, ServingStatus::Serving),
-        (State::Fenced, ServingStatus::NotServing),
-        (State::Halted, ServingStatus::Serving),
-        (State::Damaged, ServingStatus::NotServing),
+    tokio::spawn(follow(
+        TopicHealth(reporter),
+        "orders".to_owned(),
+        view.delivers(),
+    ));
+    for (state, delivery, expected) in [
+        (State::Starting, "", ServingStatus::NotServing),
+        (State::Joining, "exactly_once", ServingStatus::NotServing),
+        (State::Active, "exactly_once", ServingStatus::Serving),
+        // Held before it joined.
+        (State::Halted, "", ServingStatus::NotServing),
+        (State::Gated, "exactly_once", ServingStatus::Serving),
+        (State::Fenced, "exactly_once", ServingStatus::NotServing),
+        (State::Halted, "exactly_once", ServingStatus::Serving),
+        (State::Damaged, "exactly_once", ServingStatus::NotServing),
     ] {
-        view.update(|view| view.state = state);
+        view.update(|view| {
+            view.state = state;
+            view.delivery = delivery.to_owned();
+        });
         let told = async {
             loop {
                 let service = format!("{}/orders", crate::serve::SERVICE);

@@ -8,6 +8,8 @@
 //! `FANIN_DISK_FAILING=/path`: while a file of that name exists, every sync of the local log fails.
 //!
 //! `FANIN_BATCH_WEIGHT=n`: each unfinished batch counts as n, so that few of them reach the bounds that are made for very many.
+//!
+//! `FANIN_AUDIT_MS=n`: what must be seen twice before it is believed is looked at again after n milliseconds.
 
 /// Reached the point `name`.
 #[cfg(not(feature = "failpoints"))]
@@ -32,8 +34,16 @@ pub fn weigh(batches: usize) -> usize {
     batches
 }
 
+/// The time between two looks that must agree, milliseconds: as it is.
+#[cfg(not(feature = "failpoints"))]
+#[inline(always)]
+#[must_use]
+pub fn audit_ms(usual: u64) -> u64 {
+    usual
+}
+
 #[cfg(feature = "failpoints")]
-pub use armed::{disk_faults, reach, weigh};
+pub use armed::{audit_ms, disk_faults, reach, weigh};
 
 #[cfg(feature = "failpoints")]
 mod armed {
@@ -69,6 +79,13 @@ mod armed {
     #[must_use]
     pub fn weigh(batches: usize) -> usize {
         batches.saturating_mul(*BATCH_WEIGHT)
+    }
+
+    /// The time between two looks that must agree, milliseconds, for which the environment may set another one.
+    #[must_use]
+    pub fn audit_ms(usual: u64) -> u64 {
+        let text = std::env::var("FANIN_AUDIT_MS").unwrap_or_default();
+        text.parse().unwrap_or(usual)
     }
 
     /// EIO, as a broken disk answers.

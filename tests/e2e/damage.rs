@@ -22,6 +22,8 @@ use fanin_tests::wait::eventually;
 use serde_json::json;
 
 use crate::cluster::{Cluster, LONG, STREAM, TOPIC, mapping, orders};
+use crate::hub_store::{self, put_back, snapshot};
+use crate::regrown::{assert_halts, quick_to_believe};
 
 /// The space of the only mapping, and the kinds of its records.
 const SPACE: u32 = 1;
@@ -278,6 +280,68 @@ async fn another_stream_of_the_same_name_mends_nothing() {
     })
     .await;
     cluster.nodes[0].stop().await.unwrap();
+}
+
+/// Goal: on a node that has halted because it doubts its source a damaged batch waits, though the source has it, and everything behind it
+/// in the topic waits with it; what lies before is delivered. With the source restored and the node restarted it is fetched, and nothing is
+/// lost or comes twice. Method: little memory for bodies, so that they are read from the disk; the source is put back to a copy that holds
+/// the batch, then the batch is damaged under the running node.
+#[tokio::test]
+async fn what_is_damaged_waits_while_the_source_is_doubted() {
+    let mut cluster = Cluster::new(&["billing"]).await;
+    let little = json!({ "memory": { "tail": "64KiB" } });
+    let options = cluster.options("n1").with_config(&little).allow_error("FAN-4036");
+    let mut options = quick_to_believe(options);
+    options.config["mappings"][TOPIC]["intake"] = json!("always");
+    cluster.add(options, 0).await;
+    let away = tempfile::tempdir().unwrap();
+    let (older, newer) = (away.path().join("older"), away.path().join("newer"));
+    for (count, copy) in [(100, &older), (200, &newer)] {
+        let large = |mut feed: Feed| {
+            feed.payload_bytes = PAYLOAD;
+            feed
+        };
+        cluster.feed_as(100, large).await;
+        let held = cluster.nodes[0].wait_status(LONG, "everything to be published", |status| {
+            orders(status).head_offset == count
+        });
+        held.await.unwrap();
+        eventually(LONG, "everything to be settled", || cluster.hub_at_rest()).await;
+        snapshot(&mut cluster, copy).await;
+    }
+    put_back(&mut cluster, &older, &[hub_store::source()]).await;
+    assert_halts(&cluster.nodes[0], "FAN-4036", &[]).await;
+
+    let data = cluster.nodes[0].data_dir();
+    let all = stages(&look(&data));
+    let victim = all[2];
+    damage(&data, victim.1);
+    // Messages are numbered from 0, and lie in the order of their numbers.
+    let before = last_two(&data, all[1].1)[1] as u64 + 1;
+    cluster.instance(0, "billing", "late", |options| options).await;
+    cluster.nodes[0].wait_log(LONG, "FAN-4043").await.unwrap();
+    eventually(LONG, "what lies before the damage", || async {
+        cluster.recorder.count() as u64 >= before
+    })
+    .await;
+    cluster.nodes[0].stop().await.unwrap();
+    assert_eq!(
+        cluster.recorder.count() as u64,
+        before,
+        "something behind it was delivered"
+    );
+    let log = cluster.nodes[0].log();
+    let fetched = log
+        .iter()
+        .find(|line| line.text.contains("fetching a damaged batch again"));
+    assert!(fetched.is_none(), "{fetched:?}");
+
+    put_back(&mut cluster, &newer, &[hub_store::source()]).await;
+    cluster.nodes[0].respawn().unwrap();
+    cluster.nodes[0].wait_log(LONG, "FAN-4047").await.unwrap();
+    cluster.wait_rest().await;
+    cluster.assert_published_once().await;
+    cluster.finish().await;
 }
 
 /// How many messages the batches before this one hold.

@@ -89,7 +89,12 @@ fn refused(ended: &Ended, exit: i32, code: &str, words: &[&str]) {
         "{error:#}"
     );
     let cure = error["cure"].as_str().unwrap();
-    assert!(cure.contains("fanin ledger holdings"), "{cure}");
+    let way_out = if code == "FAN-5023" {
+        "fanin status"
+    } else {
+        "fanin ledger holdings"
+    };
+    assert!(cure.contains(way_out), "{cure}");
     let message = error["message"].as_str().unwrap();
     for word in words {
         assert!(message.contains(word), "{word}: {message}");
@@ -97,8 +102,8 @@ fn refused(ended: &Ended, exit: i32, code: &str, words: &[&str]) {
 }
 
 /// Goal: what is on nodes out of reach is proven by files collected there, with or without sockets beside them; without a node's
-/// file the result is incomplete and names it, in `ledger verify` and in `msg trace`. Method: two nodes that hold everything;
-/// leave the second one's socket out, then both.
+/// file the result is incomplete and names it, in `ledger verify` and in `msg trace`; what a file shows to be lost is a finding. Method: two
+/// nodes that hold everything; leave the second one's socket out, then both; forge the second one's file.
 #[tokio::test]
 async fn nodes_out_of_reach_are_verified_by_their_files() {
     let cluster = holders().await;
@@ -141,6 +146,16 @@ async fn nodes_out_of_reach_are_verified_by_their_files() {
         "{:#}",
         known.out
     );
+
+    // A file by which the owner holds something else in that batch.
+    let text = fs::read_to_string(&second).unwrap();
+    let batch = format!("{{\"batch\":{{\"batch\":{},", theirs["batch"]);
+    let line = text.lines().position(|line| line.starts_with(&batch)).unwrap();
+    let forged = forge(&second, line, |line| line["batch"]["batch"] = json!(1_u64 << 40));
+    trace[4] = forged.to_str().unwrap();
+    let lost = tool::about(&cluster, &trace, &[0], Path::new("."), "").await;
+    refused(&lost, 1, "FAN-5023", &[&id, "n2", "does not hold"]);
+    assert_eq!(lost.kinds().first(), Some(&"not_held"), "{:#}", lost.out);
 }
 
 /// Goal: a file that proves nothing is refused with a code and a cure: cut short, of another mapping, of another ledger, of an

@@ -11,12 +11,13 @@ use fanin_tests::wait::patience;
 use futures_util::future::join_all;
 use rustix::process::Resource;
 use tokio::io::AsyncWriteExt;
-use tokio::net::UnixStream;
+use tokio::net::{TcpStream, UnixStream};
 
 use crate::cluster::{Cluster, LONG, TOPIC};
 use crate::hostile::{
     GREETING, SUBSCRIBE, begin, call, channel, connected, frame, judge, open, peaceful, refused,
 };
+use crate::regrown::page;
 
 /// What a request may hold at most: what a lie may promise.
 const REQUEST_BYTES_MAX: u32 = 1 << 20;
@@ -92,6 +93,53 @@ async fn promised_lengths_cost_nothing() {
     let late = AppInstance::start(late, cluster.recorder.clone()).await.unwrap();
     watch.more(100).await;
     late.stop().await.unwrap();
+    cluster.stop_stream(trickle).await;
+    judge(cluster, watch).await;
+}
+
+/// Sockets of each kind that hold the admin port.
+const ADMIN_FLOOD: usize = 64;
+/// How long a health check may take then.
+const CHECK_MAX: Duration = Duration::from_secs(2);
+
+/// Goal: any local user may connect to the admin port, and keeps neither a health check out nor memory of the bridge. Method: twice as many
+/// silent sockets as it serves at once, as many with a large head that never ends, and as many that ask without end and read nothing, all
+/// opened again as the bridge closes them; each health check between them is answered in time, and deliveries go on.
+#[tokio::test]
+async fn the_admin_port_is_never_full() {
+    let (mut cluster, watch) = peaceful().await;
+    let trickle = cluster.stream(Duration::from_millis(40));
+    watch.more(100).await;
+    let bridge = &cluster.nodes[0];
+    let admin = bridge.status().await.unwrap().admin;
+    let large = format!("GET /livez HTTP/1.1\r\nX: {}", "x".repeat(15_000));
+    let greedy = "GET /page.js HTTP/1.1\r\nHost: fanin\r\n\r\n".repeat(200);
+    let kinds = [String::new(), large, greedy];
+    let (files, mut flood) = (bridge.open_files().unwrap(), Vec::new());
+    for round in 0..10 {
+        let opened = kinds
+            .iter()
+            .flat_map(|bytes| (0..ADMIN_FLOOD).map(move |_| bytes));
+        let opened = opened.map(|bytes| async {
+            let mut socket = TcpStream::connect(&admin).await.ok()?;
+            // It may have made room already, or nothing moves any more.
+            let written = socket.write_all(bytes.as_bytes());
+            let _ = tokio::time::timeout(Duration::from_millis(200), written).await;
+            Some(socket)
+        });
+        flood.extend(join_all(opened).await);
+        for socket in flood.iter_mut().flatten() {
+            // One more byte of a head that never ends.
+            let _ = socket.try_write(b"x");
+        }
+        let asked = tokio::time::timeout(patience(CHECK_MAX), page(bridge, "/livez")).await;
+        let answer = asked.expect("the health check in time");
+        assert!(answer.starts_with("HTTP/1.0 200"), "round {round}: {answer}");
+        let more = bridge.open_files().unwrap().saturating_sub(files);
+        assert!(more <= ADMIN_FLOOD, "{more} connections are open in the bridge");
+        watch.more(10).await;
+    }
+    drop(flood);
     cluster.stop_stream(trickle).await;
     judge(cluster, watch).await;
 }

@@ -13,6 +13,7 @@ use futures_util::{StreamExt, TryStreamExt};
 use serde_json::json;
 
 use crate::cluster::{Cluster, LEDGER, LONG, at_rest, mapping, orders};
+use crate::regrown::{assert_delivers, assert_halts};
 
 /// A record of format version 2, which this version does not know.
 const NEWER_RECORD: &[u8] = &[0x08, 0x02, 0x52, 0x00];
@@ -96,14 +97,8 @@ async fn a_newer_record_halts_the_mapping_and_what_was_won_keeps_flowing() {
         .unwrap();
     ack.await.unwrap();
     for node in &cluster.nodes {
-        let halted = node.wait_status(LONG, "the mapping to halt", |status| {
-            orders(status).state == "halted"
-        });
-        let reason = orders(&halted.await.unwrap()).reason.clone();
-        assert!(
-            reason.contains("FAN-4030") && reason.contains("cure: upgrade this bridge"),
-            "{reason}"
-        );
+        assert_halts(node, "FAN-4030", &["upgrade this bridge"]).await;
+        assert_delivers(node, true).await;
     }
     let end = ledger_end(&cluster).await;
     let won = cluster.ids.clone();

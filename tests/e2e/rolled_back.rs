@@ -2,8 +2,10 @@
 
 use std::path::PathBuf;
 
-use crate::cluster::{Cluster, LONG, orders};
+use crate::cluster::{Cluster, LEDGER, LONG, orders};
 use crate::hub_store::{self, put_back, snapshot};
+use crate::ledger::ledger_end;
+use crate::regrown::{assert_delivers, assert_halts};
 
 /// Goal: a node whose epoch the ledger has lost takes no part, says so with the cure, and delivers nothing twice; once the hub
 /// is restored, nothing is lost. Method: roll the hub back to a copy of its store in which the ledger ends before the last epoch
@@ -35,14 +37,9 @@ async fn a_hub_that_lost_an_epoch_is_not_joined_until_it_is_restored() {
         node.respawn().unwrap();
     }
     for node in &cluster.nodes {
-        let held = node.wait_status(LONG, "the mapping to be held", |status| {
-            orders(status).state == "halted"
-        });
-        let reason = orders(&held.await.unwrap()).reason.clone();
-        for told in ["FAN-4019", "FANIN-orders", "restore the hub", "ledger repair"] {
-            assert!(reason.contains(told), "{}: {reason}", node.node());
-        }
-        assert!(node.log_tail().contains("the mapping cannot take part"));
+        let told = ["FANIN-orders", "restore the hub", "ledger repair"];
+        assert_halts(node, "FAN-4019", &told).await;
+        assert_delivers(node, false).await;
     }
     let old = cluster.consumer().await.unwrap();
     assert_eq!(
@@ -55,6 +52,12 @@ async fn a_hub_that_lost_an_epoch_is_not_joined_until_it_is_restored() {
     // They have waited for it.
     for node in &cluster.nodes {
         node.wait_joined().await.unwrap();
+        node.wait_status(LONG, "the mapping to be active", |status| {
+            orders(status).state == "active"
+        })
+        .await
+        .unwrap();
+        assert_delivers(node, true).await;
     }
     cluster.feed(100).await;
     cluster.wait_rest().await;
@@ -88,14 +91,8 @@ async fn records_lost_behind_the_last_epoch_are_missed() {
 
     let before = cluster.recorder.count();
     cluster.nodes[0].respawn().unwrap();
-    let held = cluster.nodes[0].wait_status(LONG, "the mapping to be held", |status| {
-        orders(status).state == "halted"
-    });
-    let reason = orders(&held.await.unwrap()).reason.clone();
-    assert!(
-        reason.contains("FAN-4019") && reason.contains("has read it up to"),
-        "{reason}"
-    );
+    assert_halts(&cluster.nodes[0], "FAN-4019", &["has read it up to"]).await;
+    assert_delivers(&cluster.nodes[0], false).await;
     let consumer = cluster.consumer().await.unwrap();
     assert_eq!(
         consumer.delivered.stream_sequence, 100,
@@ -108,5 +105,43 @@ async fn records_lost_behind_the_last_epoch_are_missed() {
     cluster.feed(100).await;
     cluster.wait_rest().await;
     cluster.assert_published_once().await;
+    cluster.finish().await;
+}
+
+/// Goal: a ledger that was deleted and created again is not joined by a node that knows the one before: nothing is written into it, pulled or
+/// delivered, and log, status and metrics say so (FAN-4010). Method: the ledger is replaced by an empty one like it while the node is
+/// away; then the hub's store is put back.
+#[tokio::test]
+async fn a_ledger_that_was_created_again_is_not_joined() {
+    let mut cluster = Cluster::new(&["billing"]).await;
+    let options = cluster.options("n1").allow_error("FAN-4010");
+    cluster.add(options, 1).await;
+    cluster.feed(100).await;
+    cluster.wait_rest().await;
+    cluster.nodes[0].stop().await.unwrap();
+    let away = tempfile::tempdir().unwrap();
+    let before = away.path().join("before");
+    snapshot(&mut cluster, &before).await;
+    let config = {
+        let ledger = cluster.jetstream.get_stream(LEDGER).await.unwrap();
+        ledger.cached_info().config.clone()
+    };
+    cluster.jetstream.delete_stream(LEDGER).await.unwrap();
+    cluster.jetstream.create_stream(config).await.unwrap();
+
+    cluster.nodes[0].respawn().unwrap();
+    assert_halts(&cluster.nodes[0], "FAN-4010", &[LEDGER, "ledger repair"]).await;
+    assert_delivers(&cluster.nodes[0], false).await;
+    cluster.feed(100).await;
+    assert_eq!(ledger_end(&cluster).await, 0, "something was written into it");
+    let consumer = cluster.consumer().await.unwrap();
+    assert_eq!(
+        consumer.delivered.stream_sequence, 100,
+        "nothing is pulled: {consumer:?}"
+    );
+    assert_eq!(cluster.recorder.count(), 100);
+
+    put_back(&mut cluster, &before, &[hub_store::ledger()]).await;
+    cluster.nodes[0].wait_joined().await.unwrap();
     cluster.finish().await;
 }

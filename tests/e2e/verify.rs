@@ -33,8 +33,9 @@ fn kinds(report: &Value) -> Vec<&str> {
 
 /// Goal: while one application is away and another has rejected a message, everything is accounted for; a node that was not
 /// asked is named, and so is a message below the acknowledgement floor that nobody claimed; the bridges find that one themselves,
-/// fetch it by its sequence, count it, tell it and deliver it once (P6). Method: acknowledge one at the hub behind the bridges'
-/// back while they are down, look, and wait.
+/// fetch it by its sequence, count it, tell it and deliver it once (P6). `fanin msg trace` fails on that message until then, and names the
+/// dead letter also when its batch is finished and forgotten. Method: acknowledge one at the hub behind the bridges' back while they are
+/// down, look, and wait.
 #[tokio::test]
 async fn a_cluster_is_verified_and_what_is_wrong_is_listed() {
     let mut cluster = Cluster::new(&["billing", "shipping"]).await;
@@ -128,6 +129,19 @@ async fn a_cluster_is_verified_and_what_is_wrong_is_listed() {
     assert_eq!((exit, kinds(&report)), (Some(1), vec!["unclaimed"]), "{report:#}");
     let text = report["findings"][0]["text"].as_str().unwrap();
     assert!(text.contains("ORDERS:201"), "{text}");
+    let (exit, trace) = fanin(&cluster, &["msg", "trace", "ORDERS:201"], &[0, 1]).await;
+    assert_eq!((exit, kinds(&trace)), (Some(1), vec!["unclaimed"]), "{trace:#}");
+    assert_eq!(trace["ledger"]["state"], json!("unclaimed"), "{trace:#}");
+    for (id, exit) in [("ORDERS:202", 1), ("OTHERS:1", 2)] {
+        let ended = tool::about(&cluster, &["msg", "trace", id], &[0, 1], Path::new("."), "").await;
+        let code = ended.error()["code"].clone();
+        assert_eq!(
+            (ended.code, code),
+            (Some(exit), json!("FAN-5025")),
+            "{id}: {}",
+            ended.told
+        );
+    }
 
     let billing = cluster.recorder.settled_by("billing");
     let mut repaired = 0;
@@ -180,4 +194,34 @@ async fn a_cluster_is_verified_and_what_is_wrong_is_listed() {
         .map(|one| one.id.to_string())
         .collect();
     assert_eq!(ids.iter().filter(|id| *id == "ORDERS:201").count(), 1);
+
+    // The batch is finished, reported and forgotten; the dead letter in it is not.
+    for node in 0..2 {
+        cluster.instance(node, "shipping", "s", |options| options).await;
+    }
+    let trace = eventually(LONG, "the claim of a dead letter to be forgotten", || async {
+        let (exit, trace) = fanin(&cluster, &["msg", "trace", "ORDERS:7"], &[0, 1]).await;
+        assert_eq!(exit, Some(0), "{trace:#}");
+        assert_eq!(
+            (
+                &trace["dead_letters"][0]["app"],
+                &trace["dead_letters"][0]["reason"]
+            ),
+            (&json!("billing"), &json!("rejected")),
+            "{trace:#}"
+        );
+        if trace["ledger"]["state"] == json!("closed") {
+            Ok(trace)
+        } else {
+            Err(format!("{trace:#}"))
+        }
+    })
+    .await;
+    assert_eq!(
+        (&trace["node"], &trace["dead_letters"][1]),
+        (&Value::Null, &Value::Null),
+        "{trace:#}"
+    );
+    let (exit, report) = fanin(&cluster, &["ledger", "verify"], &[0, 1]).await;
+    assert_eq!(exit, Some(0), "{report:#}");
 }

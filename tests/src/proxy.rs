@@ -402,9 +402,14 @@ mod tests {
         drop(third);
         eventually(LONG, "the connection's end to be noticed", || async {
             proxy.stall();
-            !proxy.has_met_one()
+            let has_met_one = proxy.has_met_one();
+            // A line that is held back does not see that its end is gone.
+            proxy.pass().await;
+            !has_met_one
         })
         .await;
+        proxy.stall();
+        assert!(!proxy.has_met_one());
         let _fourth = TcpStream::connect(proxy.address()).await.unwrap();
         eventually(LONG, "a connection to be met", || async { proxy.has_met_one() }).await;
     }

@@ -37,8 +37,11 @@ cargo xtask COMMAND
   fuzz [--seconds N] [TARGET...]
                               hostile bytes for N seconds each: cargo-fuzz where it and a nightly toolchain are
                               installed, else the property tests with many cases; it says which
-  mutants [--shard K/N] [FILE...]
-                              cargo-mutants on the protocol core: which small changes does no test notice
+  mutants [--jobs N] [FILE...]
+                              every small change of the protocol core that cargo-mutants names, from one build: which of them
+                              no test notices (docs/mutation-testing.md)
+  mutants --each [--jobs N] [--shard K/N] [--re REGEX] [FILE...]
+                              the same by cargo-mutants itself, with a build for each
   lint                        format, clippy with warnings as errors, and tidy
   tidy                        the repository's own rules: file sizes, leftovers, sleeps in tests, crate dependencies
   deny                        licences, banned crates, sources and, when its database can be reached, advisories

@@ -5,32 +5,37 @@ use std::process::Stdio;
 
 use crate::run::{self, Failed, Workspace};
 
+/// All of them from one build, which takes minutes: the package knows its own arguments.
+const AT_ONCE: [&str; 5] = ["run", "--quiet", "--package", "fanin-mutants", "--"];
+
+/// Asks for a build of each, by cargo-mutants itself: hours, but nothing stands between it and the source.
+const EACH: &str = "--each";
+
 /// The command and options that everything else is appended to; the rest stands in `.cargo/mutants.toml`.
 const FIXED: [&str; 4] = ["mutants", "--package", "fanin-core", "--no-shuffle"];
 
-/// `--shard k/n` and files, as cargo-mutants wants them.
+/// `--shard k/n`, names and files, as cargo-mutants wants them.
 fn arguments(args: &[String]) -> Result<Vec<String>, Failed> {
     let mut out = Vec::new();
     let mut args = args.iter();
     while let Some(arg) = args.next() {
-        if arg == "--shard" {
-            let shard = args
-                .next()
-                .ok_or_else(|| Failed("--shard needs k/n, from 0/n to n-1/n".to_owned()))?;
-            out.extend(["--shard".to_owned(), shard.clone()]);
-        } else if arg == "--list" {
-            out.push(arg.clone());
-        } else if arg.starts_with('-') {
-            return Err(Failed(format!("unexpected argument {arg:?}")));
-        } else {
-            out.extend(["--file".to_owned(), arg.clone()]);
+        match arg.as_str() {
+            "--shard" | "--re" | "--jobs" => {
+                let value = args.next();
+                let value = value.ok_or_else(|| Failed(format!("{arg} needs a value")))?;
+                out.extend([arg.clone(), value.clone()]);
+            }
+            "--list" => out.push(arg.clone()),
+            other if other.starts_with('-') => {
+                return Err(Failed(format!("unexpected argument {arg:?}")));
+            }
+            _ => out.extend(["--file".to_owned(), arg.clone()]),
         }
     }
     Ok(out)
 }
 
 pub(crate) fn run(workspace: &Workspace, args: &[String]) -> Result<(), Failed> {
-    let arguments = arguments(args)?;
     let mut version = workspace.command("cargo-mutants");
     version
         .args(["mutants", "--version"])
@@ -42,12 +47,16 @@ pub(crate) fn run(workspace: &Workspace, args: &[String]) -> Result<(), Failed> 
             "cargo-mutants is not installed; cargo install cargo-mutants --locked".to_owned(),
         ));
     }
-    let mut mutants = workspace.cargo_command(&FIXED);
-    mutants
-        .arg("--output")
+    let Some(rest) = args.split_first().filter(|(first, _)| *first == EACH) else {
+        let mut at_once = workspace.cargo_command(&AT_ONCE);
+        at_once.args(args);
+        return run::run(at_once);
+    };
+    let mut each = workspace.cargo_command(&FIXED);
+    each.arg("--output")
         .arg(workspace.root().join("target"))
-        .args(arguments);
-    run::run(mutants)
+        .args(arguments(rest.1)?);
+    run::run(each)
 }
 
 #[cfg(test)]
@@ -65,6 +74,7 @@ mod tests {
             read("--shard 0/4 bridge/core/src/fold/mod.rs").as_deref(),
             Some("--shard 0/4 --file bridge/core/src/fold/mod.rs")
         );
+        assert_eq!(read("--re admit").as_deref(), Some("--re admit"));
         assert_eq!(read("").as_deref(), Some(""));
         assert_eq!(read("--shard"), None);
         assert_eq!(read("--shart 0/4"), None);

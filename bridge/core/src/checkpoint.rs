@@ -12,12 +12,7 @@ use crate::record::{Body, CheckpointPart, Record, Witness};
 #[must_use]
 pub fn write(fold: &Fold) -> Option<Vec<Record>> {
     let state = fold.encode();
-    let parts = u32::try_from(state.len().div_ceil(CHECKPOINT_PART_BYTES))
-        .ok()?
-        .max(1);
-    if parts > CHECKPOINT_PARTS_MAX {
-        return None;
-    }
+    let parts = parts_of(state.len())?;
     let witness = fold.witness();
     let records = (0..parts).map(|part| {
         let from = part as usize * CHECKPOINT_PART_BYTES;
@@ -36,6 +31,12 @@ pub fn write(fold: &Fold) -> Option<Vec<Record>> {
         }
     });
     Some(records.collect())
+}
+
+/// In how many parts a state of so many bytes is cut; `None` when that is above the limit.
+fn parts_of(bytes: usize) -> Option<u32> {
+    let parts = u32::try_from(bytes.div_ceil(CHECKPOINT_PART_BYTES)).ok()?;
+    Some(parts.max(1)).filter(|&parts| parts <= CHECKPOINT_PARTS_MAX)
 }
 
 /// Collects checkpoint parts and keeps the best complete checkpoint: the one with the highest position, whatever
@@ -107,5 +108,93 @@ impl Assembler {
     #[must_use]
     pub fn best(&self) -> Option<&Complete> {
         self.complete.as_ref()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    //! Goal: a state of any size comes back as it was, in whatever order its parts land. Method: sizes at the bounds, and a state of several
+    //! parts, through the bytes of its records.
+    use super::*;
+    use crate::fold::{ClaimEntry, ClaimKey};
+    use crate::ids::NodeUuid;
+    use crate::record::Genesis;
+    use crate::seq_set::SeqSet;
+
+    #[test]
+    fn parts_are_bounded() {
+        assert_eq!(parts_of(0), Some(1));
+        assert_eq!(parts_of(CHECKPOINT_PART_BYTES), Some(1));
+        assert_eq!(parts_of(CHECKPOINT_PART_BYTES + 1), Some(2));
+        let max = CHECKPOINT_PARTS_MAX as usize * CHECKPOINT_PART_BYTES;
+        assert_eq!(parts_of(max), Some(CHECKPOINT_PARTS_MAX));
+        assert_eq!(parts_of(max + 1), None);
+    }
+
+    /// A state of at least three parts.
+    fn large() -> Fold {
+        let mut fold = Fold::new();
+        fold.position = LedgerSeq(100_000);
+        fold.genesis = Some((
+            LedgerSeq(1),
+            Genesis {
+                rules: crate::fold::RULES,
+                features: [].into(),
+            },
+        ));
+        for batch in 1..=20_000 {
+            let entry = ClaimEntry {
+                position: LedgerSeq(batch),
+                seqs: SeqSet::range(batch * 10, batch * 10 + 5),
+                ..ClaimEntry::default()
+            };
+            fold.claims.insert(ClaimKey::new(NodeUuid(1), batch), entry);
+        }
+        fold.derive();
+        fold
+    }
+
+    fn parts(fold: &Fold) -> Vec<CheckpointPart> {
+        let part = |record: Record| {
+            let Body::Checkpoint(part) = Record::decode(&record.encode()).unwrap().body else {
+                panic!("a part of a checkpoint")
+            };
+            part
+        };
+        write(fold).unwrap().into_iter().map(part).collect()
+    }
+
+    #[test]
+    fn a_large_state_comes_back() {
+        let fold = large();
+        let mut parts = parts(&fold);
+        assert!(parts.len() >= 3);
+        assert_eq!(parts[0].bytes.len(), CHECKPOINT_PART_BYTES);
+        parts.reverse();
+        let mut assembler = Assembler::default();
+        let last = parts.len() - 1;
+        for (at, part) in parts.into_iter().enumerate() {
+            assert_eq!(assembler.add(part), at == last);
+        }
+        let loaded = assembler.best().unwrap().load().unwrap();
+        assert!(loaded.claims() == fold.claims() && loaded.hash() == fold.hash());
+    }
+
+    /// With a checkpoint complete, parts of it that were cut otherwise, and of older ones, are dropped; those of newer ones are not.
+    #[test]
+    fn what_a_checkpoint_makes_useless_is_dropped() {
+        let part = |position, part, parts| CheckpointPart {
+            position: LedgerSeq(position),
+            part,
+            parts,
+            ..CheckpointPart::default()
+        };
+        let mut assembler = Assembler::default();
+        for position in [10, 20, 30] {
+            assert!(!assembler.add(part(position, 0, 3)));
+        }
+        assert!(assembler.add(part(20, 0, 1)));
+        let open: Vec<_> = assembler.open.keys().map(|(position, ..)| position.0).collect();
+        assert_eq!(open, [30]);
     }
 }

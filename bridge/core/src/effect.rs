@@ -39,7 +39,7 @@ pub enum Effect {
         /// The sequence.
         seq: StreamSeq,
     },
-    /// The mapping halts: no claims, settles, tombstones; what was won keeps flowing.
+    /// The mapping halts: no claims, settles, tombstones; a node that had joined goes on delivering what it has published.
     Halt(Halt),
     /// The tail has reached the own EPOCH: pulling, serving and delivering may begin.
     Joined(Epoch),
@@ -267,4 +267,32 @@ pub enum Fact {
         /// Its sequence.
         seq: StreamSeq,
     },
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Goal: each cure says what to do with this process, in words of its own. Method: all of them.
+    #[test]
+    fn cures_are_sentences() {
+        let (epoch, batch) = (LedgerSeq(1), BatchNo(1));
+        let cures = [
+            FenceReason::Evacuated,
+            FenceReason::ForeignEpoch { epoch },
+            FenceReason::NameTaken { epoch },
+            FenceReason::UnknownClaim { batch },
+        ]
+        .map(|reason| reason.cure());
+        for cure in cures {
+            assert!(cure.starts_with("stop this process"), "{cure}");
+            assert!(
+                cure.contains("another name and an empty data directory"),
+                "{cure}"
+            );
+        }
+        let different: std::collections::BTreeSet<_> = cures.into_iter().collect();
+        assert_eq!(different.len(), cures.len());
+        assert_eq!(FenceReason::UnknownProgress.cure(), cures[3]);
+    }
 }

@@ -58,15 +58,6 @@ impl SeqSet {
         self.ranges.last().map(|r| r.1)
     }
 
-    /// The largest `n` so that every number from 1 to `n` is in the set; 0 when 1 is not.
-    #[must_use]
-    pub fn contiguous_from_one(&self) -> u64 {
-        match self.ranges.first() {
-            Some(&(first, last)) if first <= 1 => last,
-            _ => 0,
-        }
-    }
-
     fn slot(&self, value: u64) -> usize {
         self.ranges.partition_point(|&(_, last)| last < value)
     }

@@ -269,3 +269,48 @@ impl<'a> Reader<'a> {
         Ok(Some((key >> 3, value)))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    //! Goal: every number has one encoding, and nothing else is read as one. Method: the numbers at each length, and bytes that are off by
+    //! one.
+    use super::*;
+
+    fn read(bytes: &[u8]) -> Result<u64, DecodeError> {
+        Reader::new(bytes).raw_varint()
+    }
+
+    #[test]
+    fn varints_of_every_length() {
+        let ends = (0..10).flat_map(|n| {
+            let first = if n == 0 { 0 } else { 1_u64 << (7 * n) };
+            let last = (first | first.wrapping_sub(1)) << 6;
+            [first, first + 1, last | 0x7f]
+        });
+        for value in ends.chain([u64::MAX - 1, u64::MAX]) {
+            let mut out = Writer::new();
+            out.raw_varint(value);
+            let bytes = out.finish();
+            assert_eq!(read(&bytes), Ok(value), "{value}");
+            assert_eq!(
+                read(&bytes[..bytes.len() - 1]),
+                Err(DecodeError::Truncated),
+                "{value}"
+            );
+        }
+    }
+
+    #[test]
+    fn varints_beyond_64_bits() {
+        let with = |last: &[u8]| read(&[&[0xff; 9], last].concat());
+        assert_eq!(with(&[0x01]), Ok(u64::MAX));
+        assert_eq!(with(&[0x02]), Err(DecodeError::Overflow));
+        assert_eq!(with(&[0x80]), Err(DecodeError::Overflow), "it goes on");
+        assert_eq!(with(&[0x81, 0x01]), Err(DecodeError::Overflow));
+        assert_eq!(with(&[]), Err(DecodeError::Truncated));
+        assert_eq!(
+            with(&[0x00]),
+            Err(DecodeError::Invalid("varint longer than needed"))
+        );
+    }
+}

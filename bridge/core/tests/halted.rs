@@ -186,3 +186,40 @@ fn p8_the_record_that_halts_may_fence() {
     w.tail_all(A);
     assert_eq!(*w.phase(A), Phase::Fenced(FenceReason::ForeignEpoch { epoch }));
 }
+
+/// P8: the checkpoint says why: an evacuated node is told so, and not that another process acts as it.
+#[test]
+fn p8_a_checkpoint_tells_of_an_evacuation() {
+    let mut w = World::started(2, 2);
+    w.stage(A, &[1]);
+    w.run_all();
+    let stream = "S".to_owned();
+    w.step(A, Input::HubBroken(Halt::SourceRecreated { stream }));
+    let own = NodeUuid(A as u128 + 1);
+    w.put(Body::Epoch(epoch(own, "n0", NodeState::Evacuated)));
+    w.tail_all(B);
+    w.checkpoint_by(B);
+    // The EPOCH itself is passed over; only the checkpoint tells.
+    w.bridges[A].cursor = Some(w.ledger.last);
+    w.tail_all(A);
+    assert_eq!(*w.phase(A), Phase::Fenced(FenceReason::Evacuated));
+}
+
+/// P8: what stands where this process wrote its own EPOCH is its own, readable or not.
+#[test]
+fn p8_the_own_epoch_fences_nobody() {
+    let mut w = World::started(2, 2);
+    w.crash(A);
+    let epoch = w.boot(A).unwrap();
+    w.step(A, Input::HubBroken(Halt::LedgerRecreated));
+    let garbage = |position| Input::Record {
+        position,
+        subject: epoch_subject("n0"),
+        bytes: b"\x08\x02".to_vec(),
+    };
+    w.step(A, garbage(epoch));
+    assert_eq!(*w.phase(A), Phase::Halted(Halt::LedgerRecreated));
+    let epoch = epoch.next();
+    w.step(A, garbage(epoch));
+    assert_eq!(*w.phase(A), Phase::Fenced(FenceReason::ForeignEpoch { epoch }));
+}

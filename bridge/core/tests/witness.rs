@@ -198,3 +198,26 @@ fn an_honest_ledger_is_no_cause() {
     w.start(A);
     assert_eq!(*w.phase(A), Phase::Active);
 }
+
+/// The same before the node has read its own EPOCH: the checkpoint covers the position and does not show the life that begins there.
+#[test]
+fn a_checkpoint_that_passes_over_the_own_epoch_is_not_taken_up() {
+    let mut w = World::started(2, 4);
+    w.run_all();
+    let kept = w.ledger.last;
+    w.crash(A);
+    let epoch = w.boot(A).unwrap();
+    w.tail_to(A, kept);
+    w.lose_behind(kept);
+    for seq in 2..=4 {
+        w.stage(B, &[seq]);
+        w.run(B);
+    }
+    assert!(w.checkpoint_and_purge(B) >= epoch && w.node(A).fold().position() < epoch);
+    w.tail_all(A);
+    assert!(
+        matches!(w.phase(A), Phase::Halted(Halt::HistoryChanged { .. })),
+        "{:?}",
+        w.phase(A)
+    );
+}

@@ -6,6 +6,7 @@ pub mod health;
 pub mod limits;
 mod node;
 mod page;
+mod places;
 mod routes;
 pub mod status_json;
 #[cfg(test)]
@@ -16,7 +17,6 @@ use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use axum::Router;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use hyper_util::service::TowerToHyperService;
@@ -32,6 +32,7 @@ pub use node::NodeHealth;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::node_codes;
 use limits::{ACCEPT_PAUSE, CONNECTION_LIFE_MAX, CONNECTIONS_MAX, HEADER_BYTES_MAX, HEADER_WAIT_MAX};
+use places::{Pages, Places};
 use timeline::Timeline;
 
 /// The address cannot be used.
@@ -84,7 +85,9 @@ impl AdminServer {
         let sampling = Arc::clone(&timeline).keep(Arc::clone(&health));
         let sampling = tokio::spawn(stop.clone().run_until_cancelled_owned(sampling));
         let router = routes::router(health, metrics, timeline);
-        let permits = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+        let places = Places::new(CONNECTIONS_MAX, stop.clone());
+        // One more than there are places: nothing is accepted until whoever had to make room is gone.
+        let permits = Arc::new(Semaphore::new(CONNECTIONS_MAX + 1));
         let connections = TaskTracker::new();
         let accepting = async {
             loop {
@@ -94,11 +97,11 @@ impl AdminServer {
                 };
                 match self.listener.accept().await {
                     Ok((stream, _)) => {
-                        let connection = stop
-                            .clone()
-                            .run_until_cancelled_owned(serve_one(stream, router.clone()));
+                        let place = places.enter();
+                        let leave = place.leave();
+                        let serving = serve_one(stream, Pages::new(router.clone(), Arc::new(place)));
                         connections.spawn(async move {
-                            connection.await;
+                            leave.run_until_cancelled(serving).await;
                             drop(permit);
                         });
                     }
@@ -117,14 +120,14 @@ impl AdminServer {
     }
 }
 
-async fn serve_one(stream: TcpStream, router: Router) {
+async fn serve_one(stream: TcpStream, pages: Pages) {
     let mut builder = Builder::new(TokioExecutor::new()).http1_only();
     builder
         .http1()
         .timer(TokioTimer::new())
         .header_read_timeout(HEADER_WAIT_MAX)
         .max_buf_size(HEADER_BYTES_MAX);
-    let connection = builder.serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
+    let connection = builder.serve_connection(TokioIo::new(stream), TowerToHyperService::new(pages));
     // A client that went away or spoke nonsense concerns nobody else.
     let _ = timeout(CONNECTION_LIFE_MAX, connection).await;
 }

@@ -1,5 +1,6 @@
 //! The running node, as the admin endpoint sees it.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -7,10 +8,12 @@ use std::time::Duration;
 
 use fanin_proto::v1::{HoldingsPart, StatusResponse};
 use fanin_store::Store as _;
+use parking_lot::Mutex;
 
 use super::health::{Check, Health};
+use crate::cli::errors::lookup;
 use crate::mapping::start::MappingHandle;
-use crate::mapping::view::{State, View};
+use crate::mapping::view::State;
 use crate::running::Running;
 use crate::serve::StatusSource;
 use crate::telemetry::{codes, metrics as names, node_codes};
@@ -31,13 +34,20 @@ const STATES: [State; 10] = [
 /// Health of a running node.
 pub struct NodeHealth {
     node: Arc<Running>,
+    reasons: Mutex<BTreeMap<String, Codes>>,
 }
+
+/// Codes that the reason of a mapping has had in this process: those that are over are 0 from then on. Only codes of the table are in it.
+type Codes = BTreeSet<&'static str>;
 
 impl NodeHealth {
     /// The health of `node`, whose socket serves.
     #[must_use]
     pub fn new(node: Arc<Running>) -> NodeHealth {
-        NodeHealth { node }
+        NodeHealth {
+            node,
+            reasons: Mutex::default(),
+        }
     }
 
     fn store(&self) -> Check {
@@ -80,15 +90,15 @@ impl NodeHealth {
 /// Readiness of one mapping: it has joined the ledger and delivers.
 fn ledger(mapping: &MappingHandle) -> Check {
     let name = format!("ledger/{}", mapping.name);
-    let View { state, reason, .. } = mapping.view.get();
-    let colon = if reason.is_empty() { "" } else { ": " };
-    let detail = format!("{}{colon}{reason}", state.word());
-    match state {
-        State::Active => Check::pass(name),
-        State::Gated | State::Full | State::Withheld | State::Halted => Check::condition(name, detail),
-        State::Starting | State::Joining | State::Fenced | State::Damaged | State::Stopping => {
-            Check::fail(name, detail)
-        }
+    let view = mapping.view.get();
+    let colon = if view.reason.is_empty() { "" } else { ": " };
+    let detail = format!("{}{colon}{}", view.state.word(), view.reason);
+    if !view.delivers() {
+        Check::fail(name, detail)
+    } else if view.state == State::Active {
+        Check::pass(name)
+    } else {
+        Check::condition(name, detail)
     }
 }
 
@@ -142,8 +152,10 @@ impl Health for NodeHealth {
         metrics::gauge!(names::HUB_CONNECTED).set(f64::from(u8::from(hub.connected)));
         metrics::counter!(names::CONNECTIONS_REFUSED).increment(0);
         metrics::counter!(names::HUB_RECONNECTS).absolute(hub.generation.saturating_sub(1));
+        let mut reasons = self.reasons.lock();
         for mapping in self.node.mappings() {
             observe_mapping(mapping);
+            observe_reason(mapping, reasons.entry(mapping.name.clone()).or_default());
         }
     }
 }
@@ -189,24 +201,102 @@ fn observe_mapping(mapping: &MappingHandle) {
     }
 }
 
+/// Why the mapping is not simply active, by the code of its reason; `known` are the codes told before.
+fn observe_reason(mapping: &MappingHandle, known: &mut Codes) {
+    let code = lookup(mapping.view.get().code()).map(|entry| entry.code);
+    known.extend(code);
+    for told in known.iter().copied() {
+        let is_in_force = f64::from(u8::from(code == Some(told)));
+        metrics::gauge!(names::MAPPING_REASON, "mapping" => mapping.name.clone(), "code" => told)
+            .set(is_in_force);
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    //! Goal: figures of a mapping are those of all its sources. Method: a mapping with two, and a recorder of this test.
+    //! Goal: figures of a mapping are those of all its sources, its reason is told by its code, and it is ready when it delivers. Method:
+    //! a mapping that goes through what the case needs, and a recorder of this test.
     use fanin_core::ids::Incarnation;
     use metrics_exporter_prometheus::PrometheusBuilder;
 
+    use super::super::health::CheckState;
     use super::*;
     use crate::mapping::disk::DiskError;
     use crate::mapping::view::SourceView;
 
-    #[test]
-    fn sources_are_added_up() {
+    fn held() -> MappingHandle {
         let damaged = DiskError::Damaged {
             segment: 1,
             position: 2,
             what: "a cursor".to_owned(),
         };
-        let mapping = MappingHandle::held("orders", "orders", &damaged);
+        MappingHandle::held("orders", "orders", &damaged)
+    }
+
+    /// Goal: one code is in force at a time, one that is over is 0, and what is no code makes no label. Method: reasons after each other.
+    #[test]
+    fn the_reason_in_force_is_told_by_its_code() {
+        let mapping = held();
+        let recorder = PrometheusBuilder::new().build_recorder();
+        let mut known = Codes::new();
+        let mut told = |reason: &str| {
+            mapping.view.update(|view| view.reason = reason.to_owned());
+            metrics::with_local_recorder(&recorder, || observe_reason(&mapping, &mut known));
+            let text = recorder.handle().render();
+            let lines = text
+                .lines()
+                .filter(|line| line.starts_with("fanin_mapping_reason{"));
+            let mut lines: Vec<String> = lines.map(str::to_owned).collect();
+            lines.sort();
+            lines
+        };
+        let line = |code: &str, value: u8| {
+            format!("fanin_mapping_reason{{mapping=\"orders\",code=\"{code}\"}} {value}")
+        };
+        assert!(told("").is_empty());
+        assert!(told("the hub says: FAN-4030").is_empty());
+        assert!(told("FAN-9999: nobody knows it").is_empty());
+        assert_eq!(
+            told("FAN-4019: the ledger is shorter: cure"),
+            [line("FAN-4019", 1)]
+        );
+        assert_eq!(
+            told("FAN-4030: another one"),
+            [line("FAN-4019", 0), line("FAN-4030", 1)]
+        );
+        assert_eq!(told(""), [line("FAN-4019", 0), line("FAN-4030", 0)]);
+    }
+
+    /// Goal: a node is ready for a mapping while it delivers, also when it takes nothing, and not before it has joined, whatever its state
+    /// is called. Method: each state, before and after the join.
+    #[test]
+    fn a_mapping_that_has_not_joined_is_not_ready() {
+        let mapping = held();
+        let judge = |delivery: &str| {
+            STATES.map(|state| {
+                mapping.view.update(|view| {
+                    view.state = state;
+                    view.delivery = delivery.to_owned();
+                });
+                ledger(&mapping).state
+            })
+        };
+        assert_eq!(judge(""), STATES.map(|_| CheckState::Fail));
+        for (state, judged) in STATES.into_iter().zip(judge("exactly_once")) {
+            let expected = match state {
+                State::Active => CheckState::Pass,
+                State::Gated | State::Full | State::Withheld | State::Halted => CheckState::Condition,
+                State::Starting | State::Joining | State::Fenced | State::Damaged | State::Stopping => {
+                    CheckState::Fail
+                }
+            };
+            assert_eq!(judged, expected, "{state:?}");
+        }
+    }
+
+    #[test]
+    fn sources_are_added_up() {
+        let mapping = held();
         mapping.view.update(|view| {
             for (incarnation, pending) in [(1, 30), (2, 12)] {
                 let source = SourceView {

@@ -240,6 +240,36 @@ async fn an_oversized_head_is_refused_and_stop_ends_idle_connections() {
         .expect("closed");
 }
 
+/// Goal: connections that ask nothing, or never end asking, keep no health check out, and are few. Method: twice as many of each as there
+/// are places; the check asks between their bytes and is answered each time; the first of them are closed meanwhile.
+#[tokio::test]
+async fn quiet_connections_make_room() {
+    let endpoint = Endpoint::start().await;
+    let (mut idle, mut slow) = (Vec::new(), Vec::new());
+    for _ in 0..2 * limits::CONNECTIONS_MAX {
+        idle.push(TcpStream::connect(endpoint.address).await.unwrap());
+        slow.push(TcpStream::connect(endpoint.address).await.unwrap());
+    }
+    // Far less than it takes until the time for their heads is over, for all in turn.
+    let asked = timeout(4 * limits::HEADER_WAIT_MAX, async {
+        for byte in b"GET /livez HTTP/1.1\r\nX: and so on" {
+            for stream in &mut slow {
+                // It may be closed by now.
+                let _ = stream.write_all(&[*byte]).await;
+            }
+            assert_eq!(endpoint.ask("GET /livez").await.0, 200);
+        }
+    });
+    asked.await.expect("an answer to each check");
+    for stream in idle.iter_mut().take(limits::CONNECTIONS_MAX) {
+        let mut rest = Vec::new();
+        let _ = timeout(Duration::from_secs(10), stream.read_to_end(&mut rest))
+            .await
+            .expect("closed");
+        assert!(rest.is_empty());
+    }
+}
+
 #[tokio::test]
 async fn a_taken_port_is_named() {
     let first = AdminServer::bind("127.0.0.1:0".parse().unwrap()).await.unwrap();

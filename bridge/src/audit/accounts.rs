@@ -52,18 +52,17 @@ impl<'a> Owed<'a> {
             return;
         }
         for app in terms.served(claim.terms) {
-            let why = match self.apps.get(app) {
-                None => Unserved::NotTold,
-                Some(told) if !serves(told, claim, batch) => Unserved::NotServed,
-                Some(told) => {
-                    let Some(base) = batch.base else { continue };
-                    let finished = finished_of(told, base.0, won);
-                    let totals = report.apps.entry(app.to_owned()).or_default();
-                    totals.published += won;
-                    totals.finished += finished;
-                    totals.waiting += won - finished;
+            let told = self.apps.get(app).copied();
+            let Some(why) = unserved(told, claim, batch) else {
+                let (Some(told), Some(base)) = (told, batch.base) else {
                     continue;
-                }
+                };
+                let finished = finished_of(told, base.0, won);
+                let totals = report.apps.entry(app.to_owned()).or_default();
+                totals.published += won;
+                totals.finished += finished;
+                totals.waiting += won - finished;
+                continue;
             };
             let missing = self.missing.entry((app.to_owned(), why)).or_insert(Missing {
                 messages: 0,
@@ -90,6 +89,25 @@ impl<'a> Owed<'a> {
     }
 }
 
+/// Enters a claim that its node has finished for every application, and not reported yet.
+pub(super) fn add_done(terms: &Terms, claim: &ClaimEntry, report: &mut Report) {
+    let won = claim.won().len();
+    for app in terms.served(claim.terms) {
+        let totals = report.apps.entry(app.to_owned()).or_default();
+        totals.published += won;
+        totals.finished += won;
+    }
+}
+
+/// Why an application that is owed a claim's messages gets nothing of them, by what their node tells of it.
+pub(super) fn unserved(told: Option<&AppHolding>, claim: &ClaimEntry, batch: &BatchView) -> Option<Unserved> {
+    match told {
+        None => Some(Unserved::NotTold),
+        Some(told) if !serves(told, claim, batch) => Some(Unserved::NotServed),
+        Some(_) => None,
+    }
+}
+
 /// Whether the node delivers the batch to the application, by the terms that it has published it under.
 fn serves(app: &AppHolding, claim: &ClaimEntry, batch: &BatchView) -> bool {
     let terms = if batch.base.is_some() {
@@ -100,9 +118,9 @@ fn serves(app: &AppHolding, claim: &ClaimEntry, batch: &BatchView) -> bool {
     app.since_terms != 0 && app.since_terms <= terms.0
 }
 
-/// What the ledger said was finished when it was as long as the node had read it, the node has finished; and nobody keeps what
-/// is finished.
-pub(super) fn judge_done(folded: &Folded, node: &NodeView, report: &mut Report) {
+/// The batches of a node that the ledger said were finished when it was as long as the node had read it, and that the node has not
+/// finished; and those that are finished and that it keeps.
+pub(super) fn done_differs(folded: &Folded, node: &NodeView) -> SeqSet {
     let reported = folded.done_at.get(&node.uuid).filter(|_| folded.is_of(node));
     let mut differs = reported.map_or_else(SeqSet::new, |reported| reported.difference(&node.done));
     for number in node.batches.keys().map(|batch| batch.0) {
@@ -110,6 +128,13 @@ pub(super) fn judge_done(folded: &Folded, node: &NodeView, report: &mut Report) 
             differs.insert(number);
         }
     }
+    differs
+}
+
+/// What the ledger said was finished when it was as long as the node had read it, the node has finished; and nobody keeps what
+/// is finished.
+pub(super) fn judge_done(folded: &Folded, node: &NodeView, report: &mut Report) {
+    let differs = done_differs(folded, node);
     if let Some(first) = differs.first() {
         report.findings.push(Finding::DoneDiffers {
             node: node.name.clone(),

@@ -207,13 +207,25 @@ pub enum Finding {
         /// The sequence.
         seq: StreamSeq,
     },
-    /// More gaps than were looked into.
+    /// More gaps than were looked into, or more unclaimed messages than are listed.
     #[error(
-        "{stream}: there are more gaps below the acknowledgement floor than were looked into; run this again later"
+        "{stream}: there may be more unclaimed messages below the acknowledgement floor than the {listed} that are listed; run this again later"
     )]
     CutShort {
         /// The stream.
         stream: String,
+        /// Unclaimed messages of it that are listed.
+        listed: usize,
+    },
+    /// More than one batch holds a message as its own.
+    #[error("{stream}:{seq} is held {}", holders(.batches))]
+    HeldTwice {
+        /// The stream.
+        stream: String,
+        /// The sequence.
+        seq: StreamSeq,
+        /// The nodes and their batches, at least two.
+        batches: Vec<(String, BatchNo)>,
     },
 }
 
@@ -240,6 +252,15 @@ impl Finding {
             Finding::Stranger { .. } => "stranger",
             Finding::Unclaimed { .. } => "unclaimed",
             Finding::CutShort { .. } => "cut_short",
+            Finding::HeldTwice { .. } => "held_twice",
         }
     }
+}
+
+/// Who holds a message.
+fn holders(batches: &[(String, BatchNo)]) -> String {
+    let all = batches
+        .iter()
+        .map(|(node, batch)| format!("by node {node} in batch {batch}"));
+    all.collect::<Vec<_>>().join(" and ")
 }

@@ -7,13 +7,14 @@ use fanin_core::fold::{ClaimEntry, ClaimKey, Fold};
 use fanin_core::ids::NodeUuid;
 use fanin_core::record::NodeState;
 
-use super::accounts::{Owed, judge_apps, judge_done};
+use super::accounts::{Owed, add_done, judge_apps, judge_done};
 use super::finding::Finding;
 use super::gaps::Sweep;
 use super::ledger::Folded;
 use super::nodes::{BatchView, NodeView};
 
-/// One application's messages, over all nodes that were asked: those of claims that are not done.
+/// One application's messages, over all nodes that were asked: those of claims that the ledger does not call done, and the dead
+/// letters of all that nodes list.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct AppTotals {
     /// Owned by a node that was asked, and published there.
@@ -96,8 +97,10 @@ pub fn judge(folded: &Folded, nodes: &[NodeView], sweeps: &[(String, Sweep)]) ->
         });
         report.findings.extend(unclaimed);
         if sweep.cut_short {
-            let stream = stream.clone();
-            report.findings.push(Finding::CutShort { stream });
+            report.findings.push(Finding::CutShort {
+                stream: stream.clone(),
+                listed: sweep.unclaimed.len(),
+            });
         }
     }
     report
@@ -150,6 +153,7 @@ fn judge_claims(fold: &Fold, nodes: &BTreeMap<NodeUuid, &NodeView>, report: &mut
             continue;
         };
         if node.done.contains(key.batch.0) {
+            add_done(fold.terms(), claim, report);
             continue;
         }
         match node.batches.get(&key.batch) {
@@ -231,4 +235,4 @@ fn judge_batches(fold: &Fold, node: &NodeView, report: &mut Report) {
 
 #[cfg(test)]
 #[path = "judge_tests.rs"]
-mod tests;
+pub(super) mod tests;

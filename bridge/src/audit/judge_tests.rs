@@ -12,12 +12,12 @@ use fanin_proto::v1::AppHolding;
 
 use super::*;
 
-const NODE: NodeUuid = NodeUuid(7);
-const SOURCE: Incarnation = Incarnation(3);
+pub(in crate::audit) const NODE: NodeUuid = NodeUuid(7);
+pub(in crate::audit) const SOURCE: Incarnation = Incarnation(3);
 const TIMES: (i64, i64) = (1, 2);
 
 /// GENESIS at 1, EPOCH of node a at 2, TERMS at 3, a claim of batch 1 over 1 to 4 at 4.
-fn ledger() -> Folded {
+pub(in crate::audit) fn ledger() -> Folded {
     let mut fold = Fold::new();
     let seqs = SeqSet::range(1, 4);
     let terms = Terms {
@@ -86,7 +86,7 @@ fn ledger() -> Folded {
 }
 
 /// Node a, which holds batch 1 as published, with two of four messages finished.
-fn holder() -> NodeView {
+pub(in crate::audit) fn holder() -> NodeView {
     let batch = BatchView {
         state: "published".to_owned(),
         incarnation: SOURCE,
@@ -134,7 +134,10 @@ fn agreement_is_counted() {
     let mut done = holder();
     done.batches.clear();
     done.done = SeqSet::range(1, 1);
-    assert!(kinds(&[done]).is_empty(), "done on disk, not reported yet");
+    let report = judge(&ledger(), &[done], &[]);
+    assert!(report.findings.is_empty(), "done on disk, not reported yet");
+    let totals = report.apps["x"];
+    assert_eq!((totals.published, totals.finished, totals.waiting), (4, 4, 0));
 }
 
 #[test]

@@ -13,7 +13,7 @@
 //! | [`backup`] | a ledger's records in a file, and back |
 //! | [`repair`] | what is known of a damaged ledger, and the state to begin another with |
 //! | [`source`] | up to where a source holds what was claimed before it was restored or created again |
-//! | [`trace`] | one message: where it is, for each application |
+//! | [`trace`] | one message: where it is, for each application, and what is wrong about it |
 
 pub(crate) mod accounts;
 pub mod backup;

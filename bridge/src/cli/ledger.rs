@@ -335,6 +335,9 @@ fn report_text(cluster: &Cluster, folded: &Folded, sources: &[SourceLook], repor
         "  {} open claims with {} messages, {} done, {} messages claimed too lately to compare",
         report.open_claims, report.open_messages, report.done_claims, report.too_new
     );
+    text.push_str(
+        "  of the open claims, at the nodes asked, by application; dead letters are all that these nodes list:\n",
+    );
     let row = |cells: [&str; 5]| cells.map(str::to_owned).to_vec();
     let mut rows = vec![row([
         "application",

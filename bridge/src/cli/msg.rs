@@ -4,8 +4,8 @@ use std::fmt::Write as _;
 
 use clap::{Args as ClapArgs, Subcommand};
 use fanin_core::ids::StreamSeq;
-use fanin_hub::StoredMessage;
 use fanin_hub::port::Hub;
+use fanin_hub::{ApiError, StoredMessage};
 use serde_json::{Value, json};
 
 use super::cluster::ClusterArgs;
@@ -13,8 +13,8 @@ use super::exit::Exit;
 use super::failure::Failure;
 use super::holdings::{self, FiledArgs};
 use super::output;
-use crate::audit::judge;
-use crate::audit::trace::{AppPlace, Ownership, held_in, offset_in, ownership, place};
+use crate::audit::gaps;
+use crate::audit::trace::{self, AppPlace, Held, Letter, OwnerSays, Ownership, Traced};
 use crate::telemetry::codes;
 
 /// `fanin msg`.
@@ -66,19 +66,9 @@ struct Trace {
     id: String,
     mapping: String,
     message: Option<StoredMessage>,
-    ownership: Ownership,
-    held: Option<Held>,
-    owner_asked: bool,
-    /// Active nodes that were not asked.
-    unreachable: Vec<String>,
-}
-
-/// The owner's view.
-struct Held {
-    node: String,
-    batch_state: String,
-    offset: Option<u64>,
-    apps: Vec<(String, AppPlace)>,
+    /// The stream holds it, and a filter of the mapping's source matches its subject.
+    is_wanted: bool,
+    found: Traced,
 }
 
 pub(super) async fn execute(args: &Args) -> Result<Exit, Failure> {
@@ -101,41 +91,31 @@ pub(super) async fn execute(args: &Args) -> Result<Exit, Failure> {
         );
         return Err(Failure::new(Exit::Usage, codes::UNKNOWN_MESSAGE, text));
     };
-    let folded = cluster.read().await?;
+    // Behind the nodes and the acknowledgement floor: what they know of the ledger must be in it.
+    let folded = cluster.read_beside(&nodes).await?;
     holdings::check(&nodes, &folded)?;
+    let failed = |error: ApiError| Failure::of(Exit::Unavailable, error.code(), error);
     let message = Hub::fetch_message(&cluster.hub, stream, seq)
         .await
-        .map_err(|error| Failure::of(Exit::Unavailable, error.code(), error))?;
-    let ownership = ownership(&folded.fold, look.incarnation, seq);
-    let held = nodes.iter().find_map(|node| {
-        let batch = held_in(node, look.incarnation, seq)?;
-        let offset = offset_in(batch, seq);
-        let apps = node.apps.iter().filter_map(|app| {
-            let place = place(app, batch, look.incarnation, seq, offset?);
-            Some((app.app.clone(), place))
-        });
-        Some(Held {
-            node: node.name.clone(),
-            batch_state: batch.state.clone(),
-            offset,
-            apps: apps.collect(),
-        })
-    });
-    let owner_asked = match &ownership {
-        Ownership::Won { node, .. } => nodes.iter().any(|view| view.name == *node),
-        Ownership::Nobody | Ownership::Closed => true,
+        .map_err(failed)?;
+    let filters = &look.source.terms.filters;
+    let is_wanted = gaps::is_wanted(&cluster.hub, (stream, filters), seq)
+        .await
+        .map_err(failed)?;
+    let meant = trace::Message {
+        stream,
+        incarnation: look.incarnation,
+        seq,
+        is_passed: is_wanted && look.floor.is_some_and(|floor| seq <= floor),
     };
-    let unreachable = judge(&folded, &nodes, &[]).unreachable;
     let trace = Trace {
         id: format!("{stream}:{seq}"),
         mapping: cluster.options.name.clone(),
         message,
-        ownership,
-        held,
-        owner_asked,
-        unreachable,
+        is_wanted,
+        found: trace::trace(&folded, &nodes, meant),
     };
-    if trace.message.is_none() && trace.ownership == Ownership::Nobody {
+    if trace.is_unknown() {
         let text = format!(
             "{} is not in its stream, and no node owns it: it was never there, or was removed before anyone claimed it",
             trace.id
@@ -147,55 +127,81 @@ pub(super) async fn execute(args: &Args) -> Result<Exit, Failure> {
     } else {
         output::print(&to_text(&trace))?;
     }
-    match &trace.ownership {
-        Ownership::Won { node, .. } if !trace.owner_asked => {
-            let text = format!("node {node}, which owns {}, was not asked", trace.id);
+    verdict(&trace)
+}
+
+impl Trace {
+    /// Nobody has anything to tell of it.
+    fn is_unknown(&self) -> bool {
+        let found = &self.found;
+        self.message.is_none()
+            && found.ownership == Ownership::Nobody
+            && found.held.is_empty()
+            && found.letters.is_empty()
+            && found.findings.is_empty()
+    }
+
+    /// Dead letters that are not shown beside the batch that holds the message: it is finished there and gone, or is another node's.
+    fn letters_apart(&self) -> impl Iterator<Item = &Letter> {
+        let is_shown = |letter: &Letter| {
+            let mut held = self.found.held.iter().filter(|held| held.node == letter.node);
+            held.any(|held| {
+                let mut places = held.apps.iter().filter(|(app, _)| *app == letter.app);
+                places.any(|(_, place)| matches!(place, AppPlace::DeadLetter { id, .. } if *id == letter.id))
+            })
+        };
+        let letters = self.found.letters.iter();
+        letters.filter(move |letter| !is_shown(letter))
+    }
+}
+
+/// It is where the ledger says; or something is wrong; or its owner was not asked, so that nothing is known of it there.
+fn verdict(trace: &Trace) -> Result<Exit, Failure> {
+    let Trace { id, found, .. } = trace;
+    if !found.findings.is_empty() {
+        let findings: Vec<String> = found.findings.iter().map(ToString::to_string).collect();
+        let text = format!("{id} is not as the guarantee says: {}", findings.join("; "));
+        return Err(Failure::new(Exit::Failed, codes::NOT_VERIFIED, text));
+    }
+    match (&found.ownership, found.owner) {
+        (Ownership::Won { node, .. }, OwnerSays::NotAsked) => {
+            let text = format!("node {node}, which owns {id}, was not asked");
             Err(Failure::new(Exit::Unavailable, codes::NOT_ALL_ASKED, text))
         }
-        Ownership::Won { .. } | Ownership::Nobody | Ownership::Closed => Ok(Exit::Done),
+        (Ownership::Won { .. } | Ownership::Nobody | Ownership::Closed, _) => Ok(Exit::Done),
     }
 }
 
 fn to_json(trace: &Trace) -> Value {
-    let ledger = match &trace.ownership {
-        Ownership::Nobody => json!({ "state": "unclaimed" }),
-        Ownership::Closed => json!({ "state": "closed" }),
+    let found = &trace.found;
+    let mut ledger = match &found.ownership {
+        Ownership::Nobody => json!({ "wanted": trace.is_wanted }),
+        Ownership::Closed => json!({}),
         Ownership::Won {
             node,
             batch,
             position,
             terms,
-            done,
+            done: _,
         } => {
-            json!({ "state": if *done { "done" } else { "won" }, "node": node, "batch": batch, "position": position, "terms": terms })
+            json!({ "node": node, "batch": batch, "position": position, "terms": terms })
         }
     };
-    let node = trace.held.as_ref().map(|held| {
-        let apps = held.apps.iter().map(|(app, place)| {
-            let mut value = match place {
-                AppPlace::NotEntitled => json!({ "state": "not_entitled" }),
-                AppPlace::Finished => json!({ "state": "finished" }),
-                AppPlace::DeadLetter {
-                    id,
-                    reason,
-                    attempts,
-                } => {
-                    json!({ "state": "dead_letter", "dead_letter": id, "reason": reason, "attempts": attempts })
-                }
-                AppPlace::Held {
-                    instance,
-                    begun,
-                    failed,
-                } => {
-                    json!({ "state": "held", "instance": instance, "begun": begun, "failed_attempts": failed })
-                }
-                AppPlace::Waiting { failed } => json!({ "state": "waiting", "failed_attempts": failed }),
-            };
-            value["app"] = json!(app);
-            value
-        });
-        json!({ "node": held.node, "batch_state": held.batch_state, "offset": held.offset, "apps": apps.collect::<Vec<_>>() })
+    ledger["state"] = json!(found.ownership.word());
+    let mut nodes = found.held.iter().map(held_json);
+    let letters = found.letters.iter().map(|letter| {
+        json!({
+            "node": letter.node,
+            "app": letter.app,
+            "dead_letter": letter.id,
+            "reason": letter.reason,
+            "attempts": letter.attempts,
+        })
     });
+    let findings = found
+        .findings
+        .iter()
+        .map(|finding| json!({ "kind": finding.kind(), "text": finding.to_string() }));
     json!({
         "id": trace.id,
         "mapping": trace.mapping,
@@ -205,13 +211,47 @@ fn to_json(trace: &Trace) -> Value {
             "published_ns": message.published_ns,
         })),
         "ledger": ledger,
-        "node": node,
-        "owner_asked": trace.owner_asked,
-        "unreachable": trace.unreachable,
+        "owner": found.owner.word(),
+        "node": nodes.next(),
+        "also_on": nodes.collect::<Vec<_>>(),
+        "dead_letters": letters.collect::<Vec<_>>(),
+        "owner_asked": found.owner != OwnerSays::NotAsked,
+        "unreachable": found.unreachable,
+        "findings": findings.collect::<Vec<_>>(),
+    })
+}
+
+fn held_json(held: &Held) -> Value {
+    let apps = held.apps.iter().map(|(app, place)| {
+        let mut value = match place {
+            AppPlace::NotEntitled | AppPlace::Finished => json!({}),
+            AppPlace::DeadLetter { id, reason, attempts } => {
+                json!({ "dead_letter": id, "reason": reason, "attempts": attempts })
+            }
+            AppPlace::Held {
+                instance,
+                begun,
+                failed,
+            } => {
+                json!({ "instance": instance, "begun": begun, "failed_attempts": failed })
+            }
+            AppPlace::Waiting { failed } => json!({ "failed_attempts": failed }),
+        };
+        value["app"] = json!(app);
+        value["state"] = json!(place.word());
+        value
+    });
+    json!({
+        "node": held.node,
+        "batch": held.batch.0,
+        "batch_state": held.batch_state,
+        "offset": held.offset,
+        "apps": apps.collect::<Vec<_>>(),
     })
 }
 
 fn to_text(trace: &Trace) -> String {
+    let found = &trace.found;
     let mut text = format!("{}, mapping {}\n", trace.id, trace.mapping);
     match &trace.message {
         Some(message) => {
@@ -225,12 +265,44 @@ fn to_text(trace: &Trace) -> String {
         }
         None => text.push_str("  source  not in the stream any more\n"),
     }
-    match &trace.ownership {
-        Ownership::Nobody => text.push_str("  ledger  nobody has claimed it yet\n"),
+    let _ = writeln!(text, "  ledger  {}", ledger_text(trace));
+    for held in &found.held {
+        let offset = held
+            .offset
+            .map_or_else(String::new, |offset| format!(", topic offset {offset}"));
+        let _ = writeln!(text, "  node    {}: {}{offset}", held.node, held.batch_state);
+        for (app, place) in &held.apps {
+            let _ = writeln!(text, "  {app}: {}", place_text(place));
+        }
+    }
+    if let Some(says) = owner_text(found) {
+        let _ = writeln!(text, "  node    {says}");
+    }
+    for letter in trace.letters_apart() {
+        let _ = writeln!(
+            text,
+            "  {}: dead letter {} on node {}, {}, {} attempt(s)",
+            letter.app, letter.id, letter.node, letter.reason, letter.attempts
+        );
+    }
+    if !found.unreachable.is_empty() {
+        let nodes = found.unreachable.join(", ");
+        let _ = writeln!(text, "  not asked, also not for its dead letters: {nodes}");
+    }
+    for finding in &found.findings {
+        let _ = writeln!(text, "! {finding}");
+    }
+    text
+}
+
+fn ledger_text(trace: &Trace) -> String {
+    match &trace.found.ownership {
+        Ownership::Nobody if trace.message.is_some() && !trace.is_wanted => {
+            "nobody claims it: its subject is none of those that the mapping takes".to_owned()
+        }
+        Ownership::Nobody => "nobody has claimed it yet".to_owned(),
         Ownership::Closed => {
-            text.push_str(
-                "  ledger  closed: it was delivered and finished, or is a hole; its claim is forgotten\n",
-            );
+            "closed: it was finished by every application, was listed as given up, or is a hole; its claim is forgotten".to_owned()
         }
         Ownership::Won {
             node,
@@ -239,33 +311,34 @@ fn to_text(trace: &Trace) -> String {
             terms,
             done,
         } => {
-            let state = if *done {
-                ", finished by every application"
-            } else {
-                ""
+            let state = match (done, trace.found.letters.is_empty()) {
+                (true, true) => ", finished by every application",
+                (true, false) => ", finished by every application, or a dead letter of it",
+                (false, _) => "",
             };
-            let _ = writeln!(
-                text,
-                "  ledger  won by node {node} in batch {batch}, claim at position {position}, terms {terms}{state}"
-            );
+            format!("won by node {node} in batch {batch}, claim at position {position}, terms {terms}{state}")
         }
     }
-    match &trace.held {
-        Some(held) => {
-            let offset = held
-                .offset
-                .map_or_else(String::new, |offset| format!(", topic offset {offset}"));
-            let _ = writeln!(text, "  node    {}: {}{offset}", held.node, held.batch_state);
-            for (app, place) in &held.apps {
-                let _ = writeln!(text, "  {app}: {}", place_text(place));
-            }
-        }
-        None if !trace.owner_asked => {
-            text.push_str("  node    its owner was not asked; name its socket with --node, or its file with --holdings\n");
-        }
-        None => {}
+}
+
+/// What the owner says where it holds nothing.
+fn owner_text(found: &Traced) -> Option<String> {
+    let Ownership::Won { node, done, .. } = &found.ownership else {
+        return None;
+    };
+    match found.owner {
+        OwnerSays::NotAsked => Some(
+            "its owner was not asked; name its socket with --node, or its file with --holdings".to_owned(),
+        ),
+        OwnerSays::TooNew => Some(format!(
+            "{node} had not read the claim yet when it was asked; ask again"
+        )),
+        OwnerSays::Done if !done => Some(format!(
+            "{node}: finished by every application there, and not reported yet"
+        )),
+        OwnerSays::Lacks => Some(format!("{node} does not hold it")),
+        OwnerSays::Done | OwnerSays::Holds | OwnerSays::NoOwner => None,
     }
-    text
 }
 
 fn place_text(place: &AppPlace) -> String {
@@ -274,7 +347,7 @@ fn place_text(place: &AppPlace) -> String {
         count => format!(", {count} failed attempt(s)"),
     };
     match place {
-        AppPlace::NotEntitled => "not for it: it entered the app set later".to_owned(),
+        AppPlace::NotEntitled => "not for it: by its node it entered the app set later".to_owned(),
         AppPlace::Finished => "finished".to_owned(),
         AppPlace::DeadLetter { id, reason, attempts } => {
             format!("dead letter {id}, {reason}, {attempts} attempt(s)")
@@ -292,15 +365,5 @@ fn place_text(place: &AppPlace) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    //! Goal: ids are read as they are written everywhere. Method: a table.
-    use super::message_id;
-
-    #[test]
-    fn ids() {
-        assert_eq!(message_id("ORDERS:12"), Ok(("ORDERS".to_owned(), 12)));
-        for wrong in ["ORDERS", "ORDERS:", ":1", "ORDERS:0", "ORDERS:-1", "ORDERS:1x"] {
-            assert!(message_id(wrong).is_err(), "{wrong}");
-        }
-    }
-}
+#[path = "msg_tests.rs"]
+mod tests;

@@ -61,7 +61,12 @@ impl Driver {
             Effect::Fact(fact) => self.count(fact),
             Effect::Fence(reason) => self.fence(&reason),
             Effect::Halt(halt) => {
-                tracing::error!(code = halt.code(), mapping = self.options.name, reason = %halt, cure = halt.cure(), "the mapping halts: nothing is claimed or settled; what was won keeps flowing");
+                let delivers = if self.view.get().delivery.is_empty() {
+                    "nothing is delivered either, as it had not joined"
+                } else {
+                    "what it has published is still delivered"
+                };
+                tracing::error!(code = halt.code(), mapping = self.options.name, reason = %halt, cure = halt.cure(), "the mapping halts: nothing is claimed or settled; {delivers}");
                 self.outgoing.fall_silent();
                 self.look_over();
             }

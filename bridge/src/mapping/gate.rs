@@ -12,7 +12,7 @@ use super::join::{Source, pause};
 use super::ledger_io::error_chain;
 use super::limits::{AHEAD_FACTOR, OPEN_CLAIMS_MAX};
 use super::source_check;
-use super::view::State;
+use super::view::{State, code_of};
 use super::watch::{WatchTask, consumer_spec, look_at_source};
 
 /// Status while what finishes waits for room in the file system.
@@ -139,7 +139,7 @@ impl Driver {
         self.ledger_room.note_read(fold.position());
         let name = self.options.name.clone();
         self.view.update(|view| {
-            if view.state != state || code_of(&view.reason) != code_of(&reason) {
+            if view.state != state || view.code() != code_of(&reason) {
                 tracing::info!(mapping = name, state = state.word(), reason, "state");
             }
             view.state = state;
@@ -330,11 +330,6 @@ impl Driver {
         let ahead = AHEAD_FACTOR * u64::from(self.options.config.in_flight);
         self.options.is_gated() && self.topic.least_backlog() > ahead
     }
-}
-
-/// The code a reason begins with; what follows may change with every look.
-fn code_of(reason: &str) -> &str {
-    reason.split(':').next().unwrap_or_default()
 }
 
 /// The tasks of a source whose consumer is there.

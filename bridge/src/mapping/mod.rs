@@ -101,6 +101,7 @@ impl MappingOptions {
                 stability,
                 accept_terms,
                 stuck_ms: limits::STUCK_ACK_WAITS * millis(mapping.ack_wait.0),
+                audit_ms: crate::failpoint::audit_ms(Policy::default().audit_ms),
                 ..Policy::default()
             },
             // The node's bound, in equal parts: a busy mapping cannot take another's.

@@ -26,7 +26,7 @@ pub enum State {
     Full,
     /// Nothing is pulled for another reason, which `reason` tells.
     Withheld,
-    /// The ledger or a source cannot be trusted; what was won keeps flowing.
+    /// The ledger or a source cannot be trusted. A node that had joined delivers what it has published; one that had not delivers nothing.
     Halted,
     /// Another body acts as this node: nothing is delivered.
     Fenced,
@@ -54,7 +54,7 @@ impl State {
         }
     }
 
-    /// Whether the node has joined the mapping and delivers.
+    /// Whether this state lets a node that has joined deliver; whether it has joined, delivery tells.
     #[must_use]
     pub fn delivers(self) -> bool {
         match self {
@@ -134,7 +134,7 @@ pub struct SourceView {
 pub struct Shared {
     view: Arc<Mutex<View>>,
     moved: Arc<Mutex<Instant>>,
-    state: Arc<watch::Sender<State>>,
+    delivers: Arc<watch::Sender<bool>>,
 }
 
 impl Default for Shared {
@@ -142,7 +142,7 @@ impl Default for Shared {
         Shared {
             view: Arc::default(),
             moved: Arc::new(Mutex::new(Instant::now())),
-            state: Arc::new(watch::Sender::new(State::default())),
+            delivers: Arc::new(watch::Sender::new(false)),
         }
     }
 }
@@ -156,20 +156,20 @@ impl Shared {
 
     /// Changes the view.
     pub fn update(&self, change: impl FnOnce(&mut View)) {
-        let state = {
+        let delivers = {
             let mut view = self.view.lock();
             change(&mut view);
-            view.state
+            view.delivers()
         };
-        self.state
-            .send_if_modified(|now| std::mem::replace(now, state) != state);
+        self.delivers
+            .send_if_modified(|now| std::mem::replace(now, delivers) != delivers);
         *self.moved.lock() = Instant::now();
     }
 
-    /// Follows where the mapping stands.
+    /// Follows whether the mapping delivers.
     #[must_use]
-    pub fn states(&self) -> watch::Receiver<State> {
-        self.state.subscribe()
+    pub fn delivers(&self) -> watch::Receiver<bool> {
+        self.delivers.subscribe()
     }
 
     /// Notes that the mapping's loop is alive.
@@ -185,6 +185,18 @@ impl Shared {
 }
 
 impl View {
+    /// Whether messages are handed to applications: the node has joined in this life, and its state lets it.
+    #[must_use]
+    pub fn delivers(&self) -> bool {
+        self.state.delivers() && !self.delivery.is_empty()
+    }
+
+    /// The code its reason begins with; empty where there is none.
+    #[must_use]
+    pub fn code(&self) -> &str {
+        code_of(&self.reason)
+    }
+
     /// The wire form, without the applications.
     #[must_use]
     pub fn to_status(&self, name: &str, topic: &str) -> MappingStatus {
@@ -220,4 +232,10 @@ impl View {
             open_claims: self.open_claims,
         }
     }
+}
+
+/// The code a reason begins with; what follows may change with every look.
+#[must_use]
+pub fn code_of(reason: &str) -> &str {
+    reason.split(':').next().unwrap_or_default()
 }

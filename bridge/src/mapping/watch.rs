@@ -98,7 +98,9 @@ impl WatchTask {
 }
 
 /// Whether the stream is still the one it was, how far it reaches, and when known messages were published. Nothing when it could
-/// not be asked. The messages are fetched first: a stream that is created again in between is another one then.
+/// not be asked. It is asked how far it reaches before the messages are fetched: a stream that lost its end and has grown again by
+/// then shows another message there, and one that loses its end later ends earlier at the next look. And whether it is still the
+/// same is asked again behind them, for a stream that is created again in between has messages of its own under their sequences.
 pub async fn look_at_source(
     hub: &dyn Hub,
     incarnation: Incarnation,
@@ -106,25 +108,29 @@ pub async fn look_at_source(
     asked: SourceProbe,
 ) -> Option<Event> {
     let stream = &source.terms.stream;
+    let recreated = || {
+        let stream = stream.clone();
+        Some(Event::HubBroken(Halt::SourceRecreated { stream }))
+    };
+    let info = hub.source_info(stream).await.ok()?;
+    if !is_same(&info, incarnation, source) {
+        return recreated();
+    }
     let mut probes = Vec::new();
     for seq in asked.messages() {
         let found = hub.fetch_message(stream, seq).await.ok()?;
         probes.extend(found.map(|message| (message.seq, published_ns(&message))));
     }
-    match hub.source_info(stream).await {
-        Ok(info) if !is_same(&info, incarnation, source) => {
-            let stream = stream.clone();
-            Some(Event::HubBroken(Halt::SourceRecreated { stream }))
-        }
-        Ok(info) => Some(Event::SourceSeen {
-            incarnation,
-            reaches: asked.reaches,
-            last: StreamSeq(info.last_seq),
-            last_ns: info.last_ns,
-            probes,
-        }),
-        Err(SourceError::Missing { .. } | SourceError::Hub { .. } | SourceError::BadTime { .. }) => None,
+    if !probes.is_empty() && !is_same(&hub.source_info(stream).await.ok()?, incarnation, source) {
+        return recreated();
     }
+    Some(Event::SourceSeen {
+        incarnation,
+        reaches: asked.reaches,
+        last: StreamSeq(info.last_seq),
+        last_ns: info.last_ns,
+        probes,
+    })
 }
 
 /// A fetched message's publish time, as pulled ones have it.

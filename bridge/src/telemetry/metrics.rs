@@ -86,6 +86,7 @@ metrics_table! { "Every metric of the node and its mappings.":
     EPOCH = "fanin_epoch", Gauge, Count, "This node's epoch, by mapping.";
     PAUSED = "fanin_paused", Gauge, Count, "1 while an axis (intake, visibility, delivery) is paused, by mapping.";
     MAPPING_STATE = "fanin_mapping_state", Gauge, Count, "1 for the state the mapping is in, 0 for the others.";
+    MAPPING_REASON = "fanin_mapping_reason", Gauge, Count, "1 for the code of the reason why the mapping is not active, 0 for codes that are over.";
 }
 
 /// Why metrics cannot be set up.

@@ -87,7 +87,7 @@ super::codes::codes! {
         "Add it to this node's configuration.";
     HALTED = "FAN-4030", "a mapping halted",
         "The ledger or a source cannot be trusted: it shrank, was created again, has a gap or a record of a newer version; the reason says which.",
-        "What was won keeps flowing and nothing is lost. Follow the reason: update fanin, or restore the hub's stream, then restart. A ledger that cannot be restored is repaired: `fanin ledger repair --dry-run` shows how.";
+        "A node that had joined goes on delivering what it has published, up to a batch that its disk has damaged; one that halted before it joined delivers nothing. Follow the reason: update fanin, or restore the hub's stream, then restart. A ledger that cannot be restored is repaired: `fanin ledger repair --dry-run` shows how.";
     DEAD_LETTER = "FAN-4031", "a message became a dead letter",
         "An application rejected it, or failed at it as often as max_attempts allows, or the disk lost it for good; the log names message, application, reason and the last error.",
         "See the application's error; raise max_attempts if the fault passes by itself. The message is kept on this node.";

@@ -148,7 +148,7 @@ impl Cluster {
         true
     }
 
-    /// The source is restored from an earlier copy of it, under the same creation time; without such a copy, one is taken.
+    /// The source is restored from an earlier copy of it, under the same creation time.
     pub(crate) async fn roll_source_back(&mut self) -> bool {
         // In a millisecond of its own, so that a message's time tells which life of the stream it was in.
         self.world().pause(2).await;
@@ -158,13 +158,10 @@ impl Cluster {
             let Some(stream) = state.streams.get_mut(STREAM) else {
                 return false;
             };
-            let earlier = self.earlier_source.take();
-            let is_older = |copy: &Stream| copy.created_ns == stream.created_ns && copy.last < stream.last;
-            let Some(copy) = earlier.filter(is_older) else {
-                self.earlier_source = Some(stream.clone());
+            let world = &self.ground.world;
+            let Some(copy) = self.copies.older_source(world, stream) else {
                 return false;
             };
-            let world = &self.ground.world;
             world.note("world", || {
                 format!("the source loses {} to {}", copy.last + 1, stream.last)
             });

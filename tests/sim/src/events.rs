@@ -5,11 +5,9 @@ use std::sync::Arc;
 
 use fanin_core::ids::Incarnation;
 
-use crate::disk::Image;
+use crate::copies::Copies;
 use crate::faults::Fault;
-use crate::hub::consumer::Consumer;
 use crate::hub::ledger::LedgerLog;
-use crate::hub::stream::Stream;
 use crate::hub::wire::Mode;
 use crate::node::{Ground, Node, STREAM};
 use crate::schedule::HEALTHY;
@@ -51,10 +49,8 @@ pub(crate) struct Cluster {
     lasting: BTreeMap<(u64, u64), Lasting>,
     number: u64,
     healed_ms: Option<u64>,
-    /// Copies of disks: of which node, in which epoch.
-    copies: Vec<(usize, u64, Image)>,
-    /// An earlier copy of the source, which it may be restored from.
-    pub(crate) earlier_source: Option<Stream>,
+    /// What the source and the disks may be restored from.
+    pub(crate) copies: Copies,
 }
 
 /// Longest a server that is the leader no more goes on answering, milliseconds: without followers it steps down. A hole is
@@ -72,8 +68,7 @@ impl Cluster {
             lasting: BTreeMap::new(),
             number: 0,
             healed_ms: None,
-            copies: Vec::new(),
-            earlier_source: None,
+            copies: Copies::default(),
         }
     }
 
@@ -250,7 +245,7 @@ impl Cluster {
             Fault::LedgerRecreated => self.delete_ledger(),
             Fault::SourceRecreated => self.recreate_source().await,
             Fault::SourceRollback => self.roll_source_back().await,
-            Fault::DiskRestored => self.restore_disk(n).await,
+            Fault::DiskRestored => self.restore_disk().await,
             Fault::DiskCloned => self.clone_disk(n).await,
             Fault::RequestLost
             | Fault::ReplyLost
@@ -446,41 +441,6 @@ impl Cluster {
         }
     }
 
-    /// The consumer's present state is one that it may go back to later.
-    pub(crate) fn remember(&self) {
-        if self.world().hub.one_in(20) {
-            let mut state = self.ground.hub.state.lock();
-            state.consumers.values_mut().for_each(Consumer::remember);
-        }
-    }
-
-    fn newest_epoch(&self, n: usize) -> u64 {
-        let state = self.ground.hub.state.lock();
-        state.truth.epoch(self.nodes[n].uuid)
-    }
-
-    /// A disk is replaced by a copy of it that was taken in an earlier epoch; without such a copy, one is taken.
-    async fn restore_disk(&mut self, n: usize) -> bool {
-        let epoch = self.newest_epoch(n);
-        let older = self
-            .copies
-            .iter()
-            .position(|(of, taken, _)| *of == n && *taken < epoch);
-        let Some(at) = older else {
-            if let Some(disk) = self.nodes[n].disk().filter(|_| epoch > 0) {
-                let copy = disk.copy();
-                self.copies.push((n, epoch, copy));
-            }
-            return false;
-        };
-        let (_, _, copy) = self.copies.remove(at);
-        let world = Arc::clone(self.world());
-        self.nodes[n].crash(&world).await;
-        self.nodes[n].replace_disk(copy);
-        self.last(100, Lasting::Down(n));
-        true
-    }
-
     /// A copy of a running node's disk is used by another process under the same name.
     async fn clone_disk(&mut self, n: usize) -> bool {
         if self.nodes.len() >= NODES_MAX {
@@ -496,26 +456,31 @@ impl Cluster {
         true
     }
 
-    /// Everything works again, and every node runs. Where promises were broken, and at times elsewhere, every process
-    /// begins anew, so that what is wrong is met.
-    pub(crate) async fn heal(&mut self) {
+    /// Everything works again.
+    pub(crate) fn mend(&mut self) {
         self.lasting.clear();
-        self.healed_ms = Some(self.world().now_ms());
-        let world = Arc::clone(self.world());
-        drop(world.take_doomed());
-        let grown = self.ground.apps > self.ground.plan.apps;
-        let anew = !self.ground.plan.kind.is_exact() || grown || world.events.one_in(2);
-        let is_short = world.counts()[Fault::AppMissing as usize] > 0;
+        drop(self.world().take_doomed());
         self.join_halves();
         self.ground.hub.state.lock().old_leader = None;
         self.fill_ledger(false);
-        let has_consumer = !self.ground.hub.state.lock().consumers.is_empty();
-        for n in 0..self.nodes.len() {
-            self.nodes[n].wire.set(HEALTHY);
-            if let Some(disk) = self.nodes[n].disk() {
+        for node in &self.nodes {
+            node.wire.set(HEALTHY);
+            if let Some(disk) = node.disk() {
                 disk.fill(false);
                 disk.fill_file_system(false);
             }
+        }
+    }
+
+    /// Every node runs. Where promises were broken, and at times elsewhere, every process begins anew, so that what is wrong is met.
+    pub(crate) async fn heal(&mut self) {
+        self.healed_ms = Some(self.world().now_ms());
+        let world = Arc::clone(self.world());
+        let grown = self.ground.apps > self.ground.plan.apps;
+        let anew = !self.ground.plan.kind.is_exact() || grown || world.events.one_in(2);
+        let is_short = world.counts()[Fault::AppMissing as usize] > 0;
+        let has_consumer = !self.ground.hub.state.lock().consumers.is_empty();
+        for n in 0..self.nodes.len() {
             if anew || is_short {
                 self.nodes[n].crash(&world).await;
             }

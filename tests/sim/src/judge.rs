@@ -72,9 +72,6 @@ impl Run {
     /// Why the cluster is not at rest; `None` when it is.
     pub(crate) fn restless(&self) -> Option<String> {
         self.oracle.dead_letters(self.cluster.dead_letters());
-        if let Some(untold) = self.world.losses.untold(self.cluster.nodes()) {
-            return Some(untold);
-        }
         if self.cluster.is_held() && !self.is_exact() {
             return self.restless_held();
         }

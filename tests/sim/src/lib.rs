@@ -24,6 +24,7 @@
 
 pub mod apps;
 mod breaking;
+mod copies;
 pub mod dice;
 pub mod disk;
 mod events;

@@ -20,6 +20,8 @@ struct Owed {
     /// Cancelled when that life is over.
     dead: CancellationToken,
     seqs: SeqSet,
+    /// So many things had been told by then.
+    told: usize,
 }
 
 /// The book of losses.
@@ -58,7 +60,8 @@ impl Losses {
         });
         open.find_map(|owed| {
             let mut left = owed.seqs.clone();
-            for (_, seqs) in told.iter().filter(|(node, _)| *node == owed.node) {
+            let since = told.iter().skip(owed.told);
+            for (_, seqs) in since.filter(|(node, _)| *node == owed.node) {
                 left = left.difference(seqs);
             }
             let first = left.first()?;
@@ -75,8 +78,10 @@ impl Cluster {
     pub(crate) fn owe_losses(&self, stream: &Stream, last: u64, is_owned: impl Fn(Incarnation, u64) -> bool) {
         let incarnation = stream.incarnation();
         let mut lost = SeqSet::new();
-        for seq in (last + 1..=stream.last).filter(|seq| !is_owned(incarnation, *seq)) {
-            lost.insert(seq);
+        for seq in stream.messages.range(last + 1..).map(|(seq, _)| *seq) {
+            if !is_owned(incarnation, seq) {
+                lost.insert(seq);
+            }
         }
         for (of, bodies) in self.nodes().iter().flat_map(Node::bodies) {
             if of == incarnation {
@@ -94,8 +99,15 @@ impl Cluster {
             let mut seqs = lost.clone();
             seqs.remove_range(seen + 1, u64::MAX);
             if !seqs.is_empty() {
-                let node = Arc::clone(&node.name);
-                self.world().losses.owed.lock().push(Owed { node, dead, seqs });
+                let losses = &self.world().losses;
+                let (node, told) = (Arc::clone(&node.name), losses.told.lock().len());
+                let owed = Owed {
+                    node,
+                    dead,
+                    seqs,
+                    told,
+                };
+                losses.owed.lock().push(owed);
             }
         }
     }

@@ -21,7 +21,8 @@ fanin-sim --mutant NAME|all [--mutant ..] [--markdown] [--seeds N] [--from S] [-
 
 Runs N seeds from S on (default 100 from 1) on J threads, at most so many seconds. Ends with 1 when a seed fails, and
 shows the plan it was shrunk to and the end of its history. With --bar it also ends with 1 when there were fewer than 1 000
-faults a seed on average, and its last line tells seeds, hours, faults and violations. --trace shows the whole history of the first seed instead,
+faults a seed on average, or a promise that such plans may break was never broken; its last lines tell how often each was, and
+seeds, hours, faults and violations. --trace shows the whole history of the first seed instead,
 with --shrunk under the smallest plan that still fails.
 
 --mutant switches one rule off and runs seeds (default 2000, at most so many seconds a mutant) until a violation shows it.

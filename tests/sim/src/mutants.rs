@@ -85,6 +85,7 @@ impl Mutant {
             Mutant::Core(Core::IgnoresWitnesses) => bend::quiet_splits(plan),
             Mutant::Core(Core::IgnoresReusedSequences) => bend::short_sources(plan),
             Mutant::Core(Core::IgnoresEarlyPositions) => bend::unseen_rollbacks(plan),
+            Mutant::Core(Core::ForgetsEnds) => bend::untaken_losses(plan),
             _ => {}
         }
     }
@@ -146,6 +147,17 @@ mod bend {
     /// The ledger loses its end under readers whose connections go on.
     pub(super) fn unseen_rollbacks(plan: &mut Plan) {
         only(plan, &[(Fault::LedgerRollbackUnseen, 240)]);
+    }
+
+    /// Applications answer nothing, so that the nodes take a few messages and no more; the source loses others.
+    pub(super) fn untaken_losses(plan: &mut Plan) {
+        (plan.nodes, plan.apps, plan.messages, plan.seconds) = (2, 1, 400, 400);
+        (plan.batch, plan.in_flight, plan.attempts) = (1, 1, 1_000);
+        (plan.lease_s, plan.filtered) = (20, false);
+        only(
+            plan,
+            &[(Fault::SourceRollback, 120), (Fault::AnswerNever, 10_000)],
+        );
     }
 
     /// The source is restored from a copy again and again.

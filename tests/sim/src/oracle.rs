@@ -110,15 +110,16 @@ impl Oracle {
     /// book keeps apart like another incarnation. What was behind the copy's end is gone.
     pub fn rolled_back(&self, at_ns: u64, incarnation: Incarnation, last: u64) {
         let mut book = self.book.lock();
-        let Some((_, of)) = book.created.range(..at_ns).next_back().map(|(at, of)| (*at, *of)) else {
-            return;
-        };
         let lives = book.created.len() as u64;
         let life = Incarnation(incarnation.0 ^ (lives << LIFE_SHIFT));
         book.created.insert(at_ns, life);
         book.lives.insert(life, incarnation);
         let keys: Vec<(Incarnation, u64)> = book.published.keys().copied().collect();
-        let gone = keys.into_iter().filter(|(life, seq)| *life == of && *seq > last);
+        // Of whichever life: a copy may be older than the life before this one.
+        let lives = &book.lives;
+        let stream_of = |life: Incarnation| *lives.get(&life).unwrap_or(&life);
+        let is_gone = |&(life, seq): &(Incarnation, u64)| stream_of(life) == incarnation && seq > last;
+        let gone: Vec<(Incarnation, u64)> = keys.into_iter().filter(is_gone).collect();
         book.deleted.extend(gone);
     }
 

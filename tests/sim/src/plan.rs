@@ -165,7 +165,7 @@ impl Plan {
 }
 
 /// The highest and the lowest rate of a fault in plans of a kind; `None`: not in these plans.
-fn usual(fault: Fault, kind: Kind) -> Option<(u64, u64)> {
+pub(crate) fn usual(fault: Fault, kind: Kind) -> Option<(u64, u64)> {
     use Fault::*;
     let hub_is_malicious = kind != Kind::Honest;
     Some(match fault {
@@ -221,7 +221,7 @@ fn usual(fault: Fault, kind: Kind) -> Option<(u64, u64)> {
         PowerLoss if kind == Kind::Lazy => (40, 8),
         LedgerRollback | LedgerRollbackUnseen if kind == Kind::Broken => (40, 10),
         LedgerSplit if kind == Kind::Broken => (30, 6),
-        SourceRollback if kind == Kind::Broken => (10, 4),
+        SourceRollback if kind == Kind::Broken => (20, 6),
         SourceRecreated | LedgerRecreated if kind == Kind::Broken => (10, 4),
         DiskRestored | DiskCloned if kind == Kind::Identity => (40, 10),
         AppendTwice | DedupeForgets | DeliveryTwice | DeliveryShuffled | AckTwice | AckStateLost

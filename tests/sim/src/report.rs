@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
-use crate::faults::{FAULTS, Fault};
-use crate::plan::{Kind, Plan};
+use crate::faults::{FAULTS, Fault, Timing};
+use crate::plan::{Kind, Plan, usual};
 use crate::schedule::{Outcome, run};
 use crate::shrink::shrink;
 
@@ -17,6 +17,9 @@ const TRACE_LINES: usize = 80;
 
 /// The bar: so much trouble a seed on average, or the runs are too kind.
 pub const TROUBLE_A_SEED: u64 = 1_000;
+
+/// Expected so often or more, a fault that was not played shows that nothing plays it: chance does so once in 160 000 times.
+const EXPECTED_SURELY: f64 = 12.0;
 
 /// What to run.
 #[derive(Clone, Copy, Debug)]
@@ -66,6 +69,8 @@ pub struct Report {
     pub deliveries: u64,
     /// Faults by kind.
     pub faults: [u64; FAULTS],
+    /// How often they were to be expected by their plans: hourly ones by their rates, others once a plan that has them.
+    expected: [f64; FAULTS],
     /// Seeds and trouble by kind of plan.
     pub by_kind: BTreeMap<Kind, Sums>,
     /// Runs at whose end something was held, by kind of plan.
@@ -85,6 +90,7 @@ impl Report {
             simulated_ms: 0,
             deliveries: 0,
             faults: [0; FAULTS],
+            expected: [0.0; FAULTS],
             by_kind: BTreeMap::new(),
             held: 0,
             wrong: 0,
@@ -101,6 +107,12 @@ impl Report {
         self.wrong += outcome.wrong;
         for (sum, count) in self.faults.iter_mut().zip(outcome.faults) {
             *sum += count;
+        }
+        for (fault, rate) in &plan.rates {
+            self.expected[*fault as usize] += match fault.timing() {
+                Timing::Hourly => (rate * plan.seconds) as f64 / 3_600.0,
+                Timing::Chance => 1.0,
+            };
         }
         let of_kind = self.by_kind.entry(plan.kind).or_default();
         of_kind.seeds += 1;
@@ -135,10 +147,51 @@ impl Report {
         )
     }
 
-    /// Whether there was as much trouble a seed, on average, as the bar demands.
+    /// Whether there was as much trouble a seed, on average, as the bar demands, and every promise that plans of the kinds that
+    /// were run may break was broken once at least.
     #[must_use]
     pub fn reaches_the_bar(&self) -> bool {
-        self.seeds > 0 && self.trouble() >= TROUBLE_A_SEED * self.seeds
+        self.seeds > 0 && self.is_trouble_enough() && self.unbroken().is_empty()
+    }
+
+    fn is_trouble_enough(&self) -> bool {
+        self.trouble() >= TROUBLE_A_SEED * self.seeds
+    }
+
+    /// Faults that break promises, that some plan of the kinds that were run may have, and that were not played.
+    #[must_use]
+    pub fn unbroken(&self) -> Vec<Fault> {
+        let may_play = |fault: Fault| self.by_kind.keys().any(|kind| usual(fault, *kind).is_some());
+        let breaking = Fault::ALL.iter().copied().filter(|fault| fault.breaks_promises());
+        breaking
+            .filter(|fault| may_play(*fault) && self.faults[*fault as usize] == 0)
+            .collect()
+    }
+
+    /// Faults that plans had so often that some must have been played, and that were not: nothing plays them.
+    #[must_use]
+    pub fn unplayed(&self) -> Vec<Fault> {
+        let is_unplayed = |fault: &Fault| {
+            let n = *fault as usize;
+            self.expected[n] >= EXPECTED_SURELY && self.faults[n] == 0
+        };
+        Fault::ALL.iter().copied().filter(is_unplayed).collect()
+    }
+
+    /// How often each promise was broken, for people.
+    fn broken_text(&self) -> String {
+        let breaking = Fault::ALL.iter().filter(|fault| fault.breaks_promises());
+        let counts = breaking.map(|fault| format!("{} {}", fault.word(), self.faults[*fault as usize]));
+        let never: Vec<&str> = self.unbroken().into_iter().map(Fault::word).collect();
+        format!(
+            "promises broken: {}{}",
+            counts.collect::<Vec<_>>().join(", "),
+            if never.is_empty() {
+                String::new()
+            } else {
+                format!("; NEVER: {}", never.join(", "))
+            }
+        )
     }
 
     /// The bar and what came of it, for people.
@@ -146,12 +199,13 @@ impl Report {
     pub fn bar_text(&self) -> String {
         let minutes = (self.took.as_secs_f64() / 60.0).max(1e-9);
         format!(
-            "bar: {} seeds, {:.1} simulated hours, {} (at least {TROUBLE_A_SEED} a seed: {}), {:.0} a minute, \
+            "{}\nbar: {} seeds, {:.1} simulated hours, {} (at least {TROUBLE_A_SEED} a seed: {}), {:.0} a minute, \
              {} violations, {:.0} s",
+            self.broken_text(),
             self.seeds,
             self.simulated_ms as f64 / 3_600_000.0,
             self.trouble_text(),
-            if self.reaches_the_bar() { "yes" } else { "NO" },
+            if self.is_trouble_enough() { "yes" } else { "NO" },
             self.trouble() as f64 / minutes,
             self.failures.len(),
             self.took.as_secs_f64(),

@@ -39,6 +39,8 @@ pub enum Purpose {
     Hub,
     /// Other choices of the disks.
     Disk,
+    /// Which copies are taken, and put back.
+    Copies,
 }
 
 /// What nodes said of something that is wrong beyond their power.
@@ -85,6 +87,8 @@ pub struct World {
     pub hub: Dice,
     /// The disks.
     pub disk: Dice,
+    /// Copies of the source and of disks.
+    pub copies: Dice,
     /// Nodes whose process is to be killed at once.
     doomed: Mutex<Vec<Arc<str>>>,
     doom: Notify,
@@ -118,6 +122,7 @@ impl World {
             workload: dice(Purpose::Workload),
             hub: dice(Purpose::Hub),
             disk: dice(Purpose::Disk),
+            copies: dice(Purpose::Copies),
             doomed: Mutex::default(),
             doom: Notify::new(),
             told: Mutex::default(),

@@ -31,6 +31,8 @@ pub const LEASE_MS_MAX: u64 = 24 * 3_600 * 1_000;
 /// Most bytes of an encoded cursor.
 pub const CURSOR_BYTES_MAX: usize = 1 << 20;
 
+// A day and thirty of them, whatever the factors above.
+const _: () = assert!(LEASE_MS_MAX == 86_400_000 && RETRY_DELAY_MS_MAX == 30 * LEASE_MS_MAX);
 // A delivery in the window always finds a place in the instance's table of held deliveries.
 const _: () = assert!(INSTANCE_SPAN_MAX as u64 >= WINDOW_MAX);
 // A message credit above what an instance can hold would mean nothing.

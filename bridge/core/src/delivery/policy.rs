@@ -100,3 +100,17 @@ pub(super) fn mix(seed: u64) -> u64 {
     z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
     z ^ (z >> 31)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::mix;
+
+    /// Goal: the published function. Method: the first outputs of SplitMix64 from state 0, as its authors give them.
+    #[test]
+    fn published_values() {
+        const GAMMA: u64 = 0x9e37_79b9_7f4a_7c15;
+        assert_eq!(mix(0), 0xe220_a839_7b1d_cdaf);
+        assert_eq!(mix(GAMMA), 0x6e78_9e6a_a1b9_65f4);
+        assert_eq!(mix(GAMMA.wrapping_mul(2)), 0x06c4_5d18_8009_454f);
+    }
+}

@@ -129,14 +129,14 @@ impl Window {
                 return false;
             }
         }
-        let mut joined = 0;
+        let mut joins = false;
         while let Some((&other_first, &other_last)) = self.ahead.range(low..=high.plus(1)).next() {
             self.ahead.remove(&other_first);
             self.finished_ahead -= span(other_first, other_last);
             high = high.max(other_last);
-            joined += 1;
+            joins = true;
         }
-        if joined == 0 && !may_add {
+        if !joins && !may_add {
             return false;
         }
         self.ahead.insert(low, high);

@@ -164,6 +164,25 @@ mod tests {
     use crate::ids::LedgerSeq;
     use crate::wire::DecodeError;
 
+    /// Codes are what users look up: they never change.
+    #[test]
+    fn codes_are_stable() {
+        let reused = Halt::SequenceReused {
+            stream: "S".to_owned(),
+            seq: StreamSeq(1),
+            found_ns: (2, 2),
+            known_ns: (1, 1),
+        };
+        let shrank = Halt::SourceShrank {
+            stream: "S".to_owned(),
+            last: StreamSeq(1),
+            known: StreamSeq(2),
+            known_ns: 0,
+        };
+        let codes = [reused, shrank, Halt::LedgerRecreated].map(|halt| halt.code());
+        assert_eq!(codes, ["FAN-4035", "FAN-4036", "FAN-4030"]);
+    }
+
     #[test]
     fn what_a_newer_version_wrote_asks_for_an_upgrade() {
         let position = LedgerSeq(7);

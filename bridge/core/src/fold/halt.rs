@@ -1,4 +1,4 @@
-//! Why a mapping halts: no claims, no settles, no tombstones; what was won keeps flowing (P10).
+//! Why a mapping halts: no claims, no settles, no tombstones; a node that had joined goes on delivering what it has published (P10).
 
 use core::fmt;
 

@@ -8,6 +8,8 @@ mod halt;
 mod ownership;
 mod reuse;
 mod state;
+#[cfg(test)]
+mod tests;
 mod view;
 
 pub use cure::Suspect;

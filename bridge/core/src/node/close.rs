@@ -1,6 +1,9 @@
 //! How the watermark moves (P6): over stable valid claims and proven holes, never over a matching message that nobody
 //! claimed. Such a message below the acknowledgement floor is repaired.
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::BTreeMap;
 
 use super::Node;

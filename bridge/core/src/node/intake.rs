@@ -1,5 +1,8 @@
 //! What becomes of messages that arrive: staged, settled, handed back, or dropped because they are in hand.
 
+#[cfg(test)]
+mod tests;
+
 use super::{Node, Phase, Stability};
 use crate::batch::{Batch, BatchState};
 use crate::effect::Effect;

@@ -1,5 +1,8 @@
 //! What a folded record or a loaded checkpoint means for this node.
 
+#[cfg(test)]
+mod tests;
+
 use super::{Node, Phase, Stability};
 use crate::batch::BatchState;
 use crate::checkpoint::Complete;

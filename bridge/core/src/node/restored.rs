@@ -5,6 +5,9 @@
 //! nobody had claimed the ones before them. So what counts is a message at or behind the sequence that was found to be given
 //! twice, published before the newer of the two: within one life of a stream times do not fall, hence it is none that came since.
 
+#[cfg(test)]
+mod tests;
+
 use super::{Node, Phase};
 use crate::fold::Halt;
 use crate::ids::{Incarnation, StreamSeq};

@@ -2,6 +2,9 @@
 //! before a sequence that it has given. And what others won of messages in hand here, so that nothing that was claimed counts as
 //! given up.
 
+#[cfg(test)]
+mod tests;
+
 use super::ends::Look;
 use super::{Identity, Node, Phase};
 use crate::batch::Batch;

@@ -5,6 +5,9 @@
 //! a ledger at the mark does not stop and start with every record. From half on, a checkpoint is written as soon as the purge
 //! behind it would free enough: few large records can fill a ledger long before their number is due.
 
+#[cfg(test)]
+mod tests;
+
 use super::Node;
 use crate::effect::Effect;
 use crate::ids::Tick;

@@ -9,6 +9,9 @@
 //! What is claimed and still unacknowledged that long (its owner died before it settled, and a redelivery can not be read)
 //! is acknowledged by its sequence, under the rules for a message met again (P5, P6).
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::BTreeMap;
 
 use super::{Node, Phase};

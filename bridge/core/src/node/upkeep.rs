@@ -1,6 +1,9 @@
 //! The work that any bridge may do for all: terms, progress, watermarks, checkpoints, purges. Each is done by the active
 //! node of the lowest rank, by another when it stays undone.
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Node, Stability};

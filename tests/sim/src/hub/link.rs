@@ -28,6 +28,9 @@ const TIMEOUT_MS: u64 = 5_000;
 /// What a connection that was just made is asked.
 const CHECK: &str = "check";
 
+/// The server's code for a request that it cannot make sense of.
+const BAD_REQUEST: u32 = 10003;
+
 /// Size limit of a ledger, bytes: far above what a run writes.
 const LEDGER_BYTES_MAX: u64 = 64 << 20;
 
@@ -205,6 +208,15 @@ fn no_stream() -> ApiError {
     }
 }
 
+fn bad_request() -> ApiError {
+    ApiError::Refused {
+        subject: "$JS.API".to_owned(),
+        code: 400,
+        err_code: BAD_REQUEST,
+        description: "bad request".to_owned(),
+    }
+}
+
 impl Hub for Link {
     fn is_connected(&self) -> bool {
         self.wire.mode() != Mode::Down
@@ -367,7 +379,11 @@ impl Hub for Link {
                     Some(streams.get(stream)?.stored(seq.0))
                 })
                 .await?;
-            found.ok_or_else(no_stream)
+            // A server does not look for sequence 0: to it that is a request without a sequence.
+            match seq.0 {
+                0 => Err(bad_request()),
+                _ => found.ok_or_else(no_stream),
+            }
         })
     }
 

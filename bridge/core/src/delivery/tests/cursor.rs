@@ -67,6 +67,57 @@ fn damage_is_named() {
     assert_eq!(Cursor::decode(&[&[1, 0][..], &max].concat()), Err(E::Truncated));
 }
 
+/// Each loose form alone means what it says, and has the bytes of the one form that is encoded.
+#[test]
+fn loose_forms_have_one_meaning() {
+    const MAX: u64 = u64::MAX;
+    let offsets = |ranges: &[(u64, u64)]| -> Vec<_> {
+        let offsets = ranges.iter().map(|&(first, last)| (Offset(first), Offset(last)));
+        offsets.collect()
+    };
+    let is_taken_as_it_is = matches!(sample().canonical(), std::borrow::Cow::Borrowed(_));
+    assert!(is_taken_as_it_is, "what a machine gives costs no copy");
+    type Ranges = &'static [(u64, u64)];
+    let table: [(Ranges, u64, Ranges); 12] = [
+        (&[(12, 14), (16, 16)], 10, &[(12, 14), (16, 16)]),
+        (&[(11, MAX - 1)], 10, &[(11, MAX - 1)]),
+        (&[(10, 12)], 13, &[]),
+        (&[(5, 8)], 10, &[]),
+        (&[(5, 12)], 13, &[]),
+        (&[(5, 9)], 10, &[]),
+        (&[(20, 15)], 10, &[]),
+        (&[(20, MAX)], 10, &[]),
+        (&[(12, 14), (15, 16)], 10, &[(12, 16)]),
+        (&[(12, 14), (13, 20)], 10, &[(12, 20)]),
+        (&[(12, 20), (13, 14)], 10, &[(12, 20)]),
+        (&[(20, 22), (12, 14)], 10, &[(12, 14), (20, 22)]),
+    ];
+    for (ranges, floor, expected) in table {
+        let loose = Cursor {
+            floor: Offset(10),
+            finished: offsets(ranges),
+            ..Cursor::default()
+        };
+        let meant = Cursor {
+            floor: Offset(floor),
+            finished: offsets(expected),
+            ..Cursor::default()
+        };
+        assert_eq!(*loose.canonical(), meant, "{ranges:?}");
+        assert_eq!(Cursor::decode(&loose.encode()), Ok(meant), "{ranges:?}");
+    }
+    for (offset, count, kept) in [(15, 1, true), (15, 0, false), (13, 1, false), (3, 1, false)] {
+        let loose = Cursor {
+            floor: Offset(10),
+            finished: offsets(&[(12, 14)]),
+            attempts: [(Offset(offset), count), (Offset(40), 7)].into(),
+        };
+        let mut meant = loose.clone();
+        meant.attempts.retain(|&at, _| kept || at == Offset(40));
+        assert_eq!(*loose.canonical(), meant, "{offset} {count}");
+    }
+}
+
 proptest! {
     #[test]
     fn any_cursor_comes_back(

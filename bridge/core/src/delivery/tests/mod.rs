@@ -5,6 +5,7 @@ mod cursor;
 mod random;
 mod redelivery;
 mod restart;
+mod told;
 mod verdicts;
 mod volume;
 mod window;

@@ -235,3 +235,46 @@ fn limits() {
         Err(DecodeError::Limit("size of a record"))
     );
 }
+
+/// Exactly at its limit nothing is refused for its size.
+#[test]
+fn exactly_at_the_limit() {
+    let size = Err(DecodeError::Limit("size of a record"));
+    assert_ne!(Record::decode(&vec![0; RECORD_BYTES_MAX]), size);
+    assert_eq!(Record::decode(&vec![0; RECORD_BYTES_MAX + 1]), size);
+
+    let with = |last: usize| {
+        let mut terms = terms();
+        let filters = vec!["f".repeat(SUBJECT_BYTES_MAX); 62];
+        for n in 0..4 {
+            let source = SourceTerms {
+                stream: "S".to_owned(),
+                filters: filters.clone(),
+            };
+            terms.sources.insert(Incarnation(n), source);
+        }
+        let source = terms.sources.get_mut(&Incarnation(0)).unwrap();
+        source.filters.truncate(61);
+        source.filters.push("f".repeat(last));
+        terms
+    };
+    let rest = TERMS_BYTES_MAX - with(150).encode().len();
+    let most = with(150 + rest);
+    assert_eq!(most.encode().len(), TERMS_BYTES_MAX);
+    assert_eq!(most.check(), Ok(()));
+    let refused = Err(DecodeError::Limit("bytes of the terms"));
+    assert_eq!(with(150 + rest + 1).check(), refused);
+
+    let part = |part, parts| {
+        let part = CheckpointPart {
+            part,
+            parts,
+            ..CheckpointPart::default()
+        };
+        Record::decode(&record(Body::Checkpoint(part)).encode()).map(drop)
+    };
+    let refused = Err(DecodeError::Invalid("part of a checkpoint"));
+    assert_eq!(part(CHECKPOINT_PARTS_MAX - 1, CHECKPOINT_PARTS_MAX), Ok(()));
+    assert_eq!(part(0, CHECKPOINT_PARTS_MAX + 1), refused);
+    assert_eq!(part(CHECKPOINT_PARTS_MAX, CHECKPOINT_PARTS_MAX), refused);
+}
